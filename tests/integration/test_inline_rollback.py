@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from tests.integration.test_inline_switch import configure, objects, report
-from tests.support import inline_writers
-from tests.support.inline_writers import Application, logic
+from tests.support import inline_writers, marten
+from tests.support.inline_writers import FOLD, Application, logic
 from tests.support.soak import rounds
 from tests.support.waiting import until
 
@@ -296,3 +296,72 @@ def test_rows_of_several_streams_are_right_after_another_rebuild(carts, connecti
     code(7)
     carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
     assert mixed()
+
+
+def test_rows_of_two_logics_come_back_as_such(carts, connection, dsn):
+    """They were made right in another table since."""
+    append(dsn, *[f"cart-{number}" for number in range(5)])
+    switched(carts, dsn, 10)
+    append(dsn, "cart-1")  # by an instance with the old code
+    carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    finish = ("projection", "finish", "carts", "--yes", "--longest-session", "100ms")
+    carts.ok(*finish)
+    refused = carts.run("projection", "rollback", "carts")
+    assert (refused.code, "cart-1" in refused.err) == (6, True)
+    carts.ok("projection", "rollback", "carts", "--accept-code")
+    assert inline_writers.wrong(connection, logic(10)) == ["cart-1"]
+    assert "ESOPS-D097" in carts.run("doctor").out
+    carts.ok(*finish)
+    assert inline_writers.wrong(connection, logic(10)) == []
+
+
+def test_what_a_table_got_is_not_lost_by_a_switch_past_other_versions(carts, connection, dsn):
+    append(dsn, "cart-1")
+    carts.ok("rebuild", "--blue-green")
+    connection.execute("CREATE INDEX by_new ON mt_doc_cart ((data ->> 'Id'))")
+    carts.ok("rebuild", "--blue-green")
+    refused = carts.run("projection", "switch", "carts", "--to", "1", "--accept-code")
+    assert (refused.code, "index by_new is new" in refused.err) == (6, True)
+
+
+def test_a_document_whose_stream_was_deleted_does_not_come_back(carts, connection, dsn):
+    """However many rows only the old table has."""
+    carts.patch("import esops.rebuild.standing_rows as s\ns.MOST = 2\n")
+    append(dsn, *[f"cart-{number}" for number in range(5)], "gone")
+    configure(carts, dsn, factor=10)
+    left_out = '    if event.stream < "cart-4": return None\n    data = apply'
+    carts.write("carts.py", FOLD.format(logic=10).replace("    data = apply", left_out))
+    carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    for table, column in (("mt_events", "stream_id"), ("mt_streams", "id"), ("mt_doc_cart", "id")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} = 'gone'")
+    configure(carts, dsn, factor=1)
+    refused = carts.run("projection", "rollback", "carts")
+    assert (refused.code, "streams are gone" in refused.err) == (6, True)
+    assert refused.err.count("gone") > 1
+    carts.patch("import esops.rebuild.standing_rows as s\ns.MOST_ONLY_HERE = 2\n")
+    refused = carts.run("projection", "rollback", "carts")
+    assert refused.code == 6
+
+
+@pytest.mark.parametrize("order", ["tenant_id, id", "id, tenant_id"])
+def test_rows_are_looked_at_whether_the_tenant_comes_first_or_last(project, connection, dsn, order):
+    marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
+    tenant = "tenant_id varchar NOT NULL, id varchar NOT NULL, data"
+    ddl = inline_writers.DDL.replace("id varchar NOT NULL, data", tenant)
+    connection.execute(ddl.replace("PRIMARY KEY (id)", f"PRIMARY KEY ({order})"))
+    for name in ("cart-1", "red"):
+        connection.execute(
+            f"""
+            INSERT INTO mt_streams (tenant_id, id, version) VALUES ('red', '{name}', 1);
+            INSERT INTO mt_events (seq_id, id, stream_id, tenant_id, version, data, type, timestamp)
+            VALUES (nextval('mt_events_sequence'), gen_random_uuid(), '{name}', 'red', 1,
+                    '{{"Quantity": 1}}', 'item_added', now());
+            INSERT INTO mt_doc_cart (tenant_id, id, data, mt_version, mt_dotnet_type)
+            VALUES ('red', '{name}', '{{"Id": "{name}", "Items": 1}}', 1, 'Shop.Cart');
+            """
+        )
+    configure(project, dsn, factor=10)
+    project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    configure(project, dsn, factor=3)  # of neither version
+    refused = project.run("projection", "rollback", "carts")
+    assert (refused.code, "2 are not what the code" in refused.err) == (6, True)

@@ -29,7 +29,7 @@ def carts(project, dsn, connection):
 
 def configure(project, dsn: str, factor: int = 1, **options) -> None:
     project.configure(
-        stores={"shop": {"dsn": dsn}},
+        stores={"shop": {"dsn": dsn, "hole_threshold": "1s"}},
         projections={
             "carts": {
                 "python": "carts:cart",
