@@ -20,7 +20,7 @@ from esops.postgres.connection import qualified
 from esops.postgres.statements import statements
 from esops.projections.definition import FoldDefinition
 from esops.readmodel.registry import Version
-from esops.rebuild.refolded import FOLDED, Key, RefoldedRows, pieces
+from esops.rebuild.refolded import Key, RefoldedRows, pieces
 from esops.rebuild.target import Target
 from esops.rebuild.verification.comparison import keys_unlike
 from esops.running.visible import Standing
@@ -98,7 +98,7 @@ class StandingRows:
         ]
         found.types = {**found.types, **self._rows.make(events)}
         here = self._rows.there(self._rows.key(each) for each in streams if each not in gone)
-        made = set(self._keys("made", table=FOLDED))
+        made = self._rows.made()
         unlike = {tuple(key) for _, *key in keys_unlike(self._connection, self._rows.sides)}
         found.rows += len(here | made)
         found.unlike += sorted(self._name(key) for key in unlike | (here - made))
@@ -141,8 +141,5 @@ class StandingRows:
         )
 
     def _keys(self, which: str, **parts: sql.Composable) -> list[Key]:
-        key = sql.SQL(", ").join(
-            sql.SQL("{}::text").format(sql.Identifier("l", name)) for name in self._rows.live.key
-        )
-        statement = sql.SQL(_SQL[which]).format(key=key, **parts)
+        statement = sql.SQL(_SQL[which]).format(key=self._rows.key_of("l"), **parts)
         return self._connection.execute(statement).fetchall()

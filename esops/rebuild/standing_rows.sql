@@ -9,6 +9,3 @@ SELECT pg_relation_size({table}::regclass) / current_setting('block_size')::bigi
 -- Rows that the version that serves does not have.
 SELECT {key} FROM {table} AS l
  WHERE NOT EXISTS (SELECT FROM {serving} AS f WHERE {same}) LIMIT {most}
-
--- made --
-SELECT {key} FROM {table} AS l
