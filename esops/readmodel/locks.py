@@ -68,3 +68,14 @@ def holder(connection: psycopg.Connection, name: str) -> LockHolder | None:
     """The session that holds a lock now; None where none does."""
     row = connection.execute(_SQL["holder"], (name,)).fetchone()
     return None if row is None else LockHolder(*row)
+
+
+def deadlock_timeout(connection: psycopg.Connection) -> timedelta:
+    """How long a session waits for a lock until the server looks for a deadlock. A lock_timeout
+    below it makes esops the one that gives up, not an append of the application.
+    """
+    row = connection.execute(
+        "SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'"
+    ).fetchone()
+    assert row is not None
+    return timedelta(milliseconds=row[0])

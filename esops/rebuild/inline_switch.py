@@ -24,6 +24,7 @@ from esops.postgres.held import STILL, WHOLE, end_if_still
 from esops.postgres.statements import statements
 from esops.readmodel import registry
 from esops.readmodel.dependants import drop_replaced
+from esops.readmodel.locks import deadlock_timeout
 from esops.rebuild import carried, inline_limits, standing, switch, unchanged
 from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
 from esops.rebuild.ignored import IgnoredValues
@@ -201,13 +202,9 @@ def _catalogue(connection: psycopg.Connection, what: Switch) -> str:
 
 def limit_lock(connection: psycopg.Connection) -> None:
     """Let a try give up before the server would look for a deadlock, and end somebody's append."""
-    row = connection.execute(
-        "SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'"
-    ).fetchone()
-    assert row is not None
-    wanted = random.uniform(_SHORTEST.total_seconds(), _LONGEST.total_seconds()) * 1000  # noqa: S311 - spreads tries, guards nothing
-    limit = max(1, int(min(wanted, row[0] * 0.8)))
-    connection.execute(f"SET LOCAL lock_timeout = {limit}".encode())
+    wanted = random.uniform(_SHORTEST.total_seconds(), _LONGEST.total_seconds())  # noqa: S311 - spreads tries, guards nothing
+    seconds = min(wanted, deadlock_timeout(connection).total_seconds() * 0.8)
+    connection.execute(f"SET LOCAL lock_timeout = {max(1, int(seconds * 1000))}".encode())
 
 
 def _wait_for_little(

@@ -13,11 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import psycopg
 from psycopg import sql
 
 from esops.events import EventFilter, StreamKey
+from esops.readmodel.locks import deadlock_timeout
 from esops.rebuild.ignored import ignored_in, kept
 from esops.rebuild.refolded import FOLDED, Key, RefoldedRows, columns, pieces
 from esops.rebuild.verification.comparison import keys_unlike
@@ -82,11 +84,7 @@ class RowRepair:
         self._connection, self._rows = connection, rows
         self._filter = settings.filter
         self._ignored = ignored_in(rows.live, rows.live, settings.verify)
-        row = connection.execute(
-            "SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'"
-        ).fetchone()
-        assert row is not None
-        self._deadlock_ms = int(row[0])
+        self._deadlock_timeout = deadlock_timeout(connection)
 
     @property
     def all_of(self) -> EventFilter:
@@ -194,7 +192,7 @@ class RowRepair:
         """Wait for others, such as for a value in a unique index, only for so short that no server
         looks for a deadlock: it might end a transaction of the application's.
         """
-        left = self._deadlock_ms - locked_seconds * 1000
+        left = self._deadlock_timeout / timedelta(milliseconds=1) - locked_seconds * 1000
         limit = max(1, min(_WAIT_MS, int(left / 3)))
         self._connection.execute(f"SET LOCAL lock_timeout = {limit}".encode())
 

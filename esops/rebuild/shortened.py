@@ -34,7 +34,7 @@ def check(
         f"{in_words(each)}, which the code takes for what was before it (begins_with)"
         for each in taken
     ]
-    unknown = [each for each in found if each not in taken]
+    unknown = _not_taken(found, settings)
     if unknown and not _accepted(unknown, options):
         raise Refused(refusal(store, projection, unknown), hint=remedy(projection, unknown))
     return [*notes, *(f"{in_words(each)}: rows may lack what was in these" for each in unknown)]
@@ -56,7 +56,10 @@ def check_again(
 
 def not_taken(store: EventStore, settings: ProjectionSettings) -> list[Shortened]:
     """The streams that lack their first events and begin with what the code does not take."""
-    found = store.shortened(settings.filter)
+    return _not_taken(store.shortened(settings.filter), settings)
+
+
+def _not_taken(found: Sequence[Shortened], settings: ProjectionSettings) -> list[Shortened]:
     return [each for each in found if each.type not in settings.begins_with]
 
 
