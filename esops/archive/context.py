@@ -49,6 +49,10 @@ class ArchiveOutcome:
     removed_events: int = 0
     left_alone: int = 0
     """Streams that were archived and not removed."""
+    stuck: int = 0
+    """Streams that cannot be removed until somebody changes the database: of this run, and those
+    that an earlier one has archived as they are, which are not archived again.
+    """
     skipped: list[dict[str, str]] = field(default_factory=list)
     """At most a thousand of them, each with its reason."""
     problems: list[str] = field(default_factory=list)

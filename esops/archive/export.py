@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import structlog
 
 from esops import __version__
 from esops.archive import policy
-from esops.archive.context import RunContext, utc_now
+from esops.archive.context import ArchiveOutcome, RunContext, utc_now
 from esops.archive.heads import LeftOut, Part
+from esops.archive.stuck import Attempt, StuckStream, StuckStreams
 from esops.archive.unfinished import noted
 from esops.archive.writer import Export
 from esops.archive_format.manifest import Manifest
@@ -25,6 +26,7 @@ log = structlog.get_logger("esops.archive")
 
 _CHECKED_EVERY = 1_000
 """Streams."""
+_REASONS_KEPT = 1_000
 _LEFT_OUT: dict[LeftOut, str] = {
     "ageless": "left out: the age of their last event is unknown",
     "young": "left out: they are younger than the policy's never_younger_than",
@@ -36,17 +38,20 @@ class ReadBackFailed(EsopsError):
     """The repository does not return what was written to it."""
 
 
-def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
-    """Export what the policy selects and seal it; None if it selects nothing.
+def export_and_seal(
+    context: RunContext, catalog: Catalog, outcome: ArchiveOutcome
+) -> Manifest | None:
+    """Export what the policy selects and seal it; None if it selects nothing. Streams that an
+    earlier run could not remove are noted in the outcome, and left out.
 
     Raises ReadBackFailed if a file is not read back as it was written.
     """
     selected_at = policy.now(context.store, context.policy, context.removal)
     # A policy that removes streams selects them until they are gone. One that keeps them would
     # archive the same streams in every run.
-    archived = (
-        policy.ArchivedVersions(context.own_runs(catalog)) if context.removal == "keep" else None
-    )
+    keeps, own = context.removal == "keep", context.own_runs(catalog)
+    archived = policy.ArchivedVersions(own) if keeps else None
+    attempt = Attempt(context.store, context.policy, context.strategy, context.check_stop)
     try:
         left_out: Counter[LeftOut] = Counter()
         parts = policy.selected(
@@ -57,13 +62,14 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
             archived,
             left_out=lambda why: left_out.update([why]),
         )
-        with policy.Selection(_counting(context, parts)) as selection:
+        with (
+            StuckStreams(attempt, () if keeps else own, _noting(outcome)) as stuck,
+            policy.Selection(_counting(context, stuck.without(parts))) as selection,
+        ):
             for why, number in left_out.items():
                 log.warning(_LEFT_OUT[why], streams=number)
             if not selection.count:
-                policy.check_names(
-                    context.store, context.policy, context.policy_name, context.own_runs(catalog)
-                )
+                policy.check_names(context.store, context.policy, context.policy_name, own)
                 return None
             _note_plan(context)
             log.info(
@@ -76,6 +82,15 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
     finally:
         if archived is not None:
             archived.close()
+
+
+def _noting(outcome: ArchiveOutcome) -> Callable[[StuckStream], None]:
+    def note(stuck: StuckStream) -> None:
+        outcome.stuck += stuck.lasting
+        if len(outcome.skipped) < _REASONS_KEPT:
+            outcome.skipped.append({"stream": stuck.key.stream, "reason": stuck.reason})
+
+    return note
 
 
 def _note_plan(context: RunContext) -> None:

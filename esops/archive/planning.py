@@ -13,6 +13,7 @@ from esops.archive import checkpoint_guard, policy, right_archive
 from esops.archive.application import own_projections
 from esops.archive.heads import LeftOut, Part
 from esops.archive.newest_streams import NewestStreams
+from esops.archive.stuck import Attempt, StuckStream, StuckStreams
 from esops.archive.unfinished import UnfinishedPlan, UnfinishedRun, unfinished_run
 from esops.archive.unread import RunEvents
 from esops.archive_format.hashes import digests
@@ -85,6 +86,10 @@ class ArchivePlan:
     """Streams that are left out since nobody knows how old their events are."""
     unloadable: int = 0
     """Streams that are left out since the library could not load them without their heads."""
+    stuck: list[dict[str, str]] = field(default_factory=list)
+    """Streams that are left out since an earlier run has archived them as they are and could not
+    remove them, each with the reason.
+    """
     too_young: int = 0
     """Streams that are left out since they are younger than the policy's `never_younger_than`."""
     longest: list[PlannedStream] = field(default_factory=list)
@@ -121,6 +126,10 @@ class ArchivePlan:
             self.newest = max(self.newest or stream.last_at, stream.last_at)
         by_length = sorted([*self.longest, stream], key=lambda each: -each.length)
         self.longest = by_length[:_LONGEST_SHOWN]
+
+    def leave(self, stream: StuckStream) -> None:
+        """Note a stream that would stay."""
+        self.stuck.append({"stream": stream.key.stream, "reason": stream.reason})
 
     def left_out(self, why: LeftOut) -> None:
         """Count a stream that is left out."""
@@ -256,11 +265,14 @@ def _planned(
             measured=found.part == "whole",
             left_out=found.left_out,
         )
-        yield (
-            found,
-            _heads(store, parts, found) if found.part == "head" else _whole(store, parts, found),
-            store,
-        )
+        attempt = Attempt(store, settings, strategy, strict=False)
+        with StuckStreams(attempt, () if removal == "keep" else earlier, found.leave) as stuck:
+            parts, heads = stuck.without(parts), found.part == "head"
+            yield (
+                found,
+                _heads(store, parts, found) if heads else _whole(store, parts, found),
+                store,
+            )
         if not found.streams and begun is None:
             policy.check_names(store, settings, full_name, earlier)
 

@@ -54,10 +54,13 @@ class RemovalResult:
     """Streams that were not removed."""
     skipped: list[dict[str, str]] = field(default_factory=list)
     """The first thousand of these, each with its reason."""
+    stuck: int = 0
+    """How many of these stay until somebody changes the database."""
 
-    def skip(self, stream: str, reason: str) -> None:
+    def skip(self, stream: str, reason: str, *, lasting: bool = False) -> None:
         """Count a stream that was not removed."""
         self.left_alone += 1
+        self.stuck += lasting
         if len(self.skipped) < _REASONS_KEPT:
             self.skipped.append({"stream": stream, "reason": reason})
 
@@ -122,7 +125,9 @@ def remove_archived(
         # What an earlier process of the run has removed may be in streams that stay now, or have
         # gone in another way.
         outcome.removed_events = max(0, _lacking(context, manifest) - others)
-    outcome.left_alone, outcome.skipped = result.left_alone, result.skipped
+    outcome.left_alone = result.left_alone
+    outcome.skipped = [*outcome.skipped, *result.skipped][:_REASONS_KEPT]
+    outcome.stuck += result.stuck
     files.check_all()
     log.info(
         "removed",
@@ -190,6 +195,20 @@ class Remover:
                 self._remove_batch(going, left, result)
             pace.after(sum(each.high - each.low + 1 for each in batch))
 
+    def refused(self, streams: Iterable[ArchivedStream]) -> dict[StreamKey, str]:
+        """Why streams could not be removed, where the reason would last; nothing is removed."""
+        archiving = require(self.store, self.store.archiving, "archiving")
+        found: dict[StreamKey, str] = {}
+        parts = (part for stream in streams for part in self._parts(stream))
+        for batch in _batches(parts, self.policy.batch):
+            self.before_each()
+            for each in archiving.try_removal(
+                self.strategy.name, batch, self.policy.lock_timeout, self.policy.statement_timeout
+            ):
+                if each.lasting and each.reason is not None:
+                    found.setdefault(each.part.key, each.reason)
+        return found
+
     def _parts(self, stream: ArchivedStream) -> Iterator[VersionRange]:
         digest = stream.digest
         last = digest.last_version
@@ -222,7 +241,7 @@ class Remover:
             key = removed.part.key
             if removed.reason is not None:
                 if key not in left:
-                    result.skip(key.stream, removed.reason)
+                    result.skip(key.stream, removed.reason, lasting=removed.lasting)
                 left.add(key)
             else:
                 result.events += removed.events

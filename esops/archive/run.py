@@ -210,7 +210,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
                 _count_removed(run, outcome, verification)
         else:
             try:
-                manifest = export_and_seal(context, catalog)
+                manifest = export_and_seal(context, catalog, outcome)
             except ReadBackFailed as error:
                 verification = RunVerification(run.name, found=1, problems=[error.message])
             else:
@@ -244,6 +244,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
             "removed_events": outcome.removed_events,
             "left_alone": outcome.left_alone,
             "skipped": outcome.skipped,
+            "stuck": outcome.stuck,
             "tried": outcome.tried,
             "scavenge": outcome.scavenge,
         },

@@ -99,6 +99,13 @@ def _left_out(output: Output, found: ArchivePlan) -> None:
             f"{count(found.unloadable, 'stream is', 'streams are')} left out, since the library "
             "could not load what stays: there is no snapshot that stands for the events that go."
         )
+    if found.stuck:
+        number = count(len(found.stuck), "stream is", "streams are")
+        output.line(f"{number} left out, and a run would exit with 1:")
+    for each in found.stuck[:_SKIPPED_SHOWN]:
+        output.line(f"  {visible(each['stream'])}: {each['reason']}")
+    if len(found.stuck) > _SKIPPED_SHOWN:
+        output.line(f"  and {len(found.stuck) - _SKIPPED_SHOWN:,} more (--output json)")
     if found.no_archive is not None:
         output.line(f"A run would do nothing now (exit code 6): {found.no_archive}.")
         output.line(
@@ -169,7 +176,9 @@ def outcome(output: Output, outcome: ArchiveOutcome) -> None:
     from rich.filesize import decimal
 
     if outcome.state == "nothing":
-        output.line(f"{outcome.policy}: nothing to archive in store {outcome.store}")
+        stuck = f"; {_stuck(outcome)}" if outcome.stuck else ""
+        output.line(f"{outcome.policy}: nothing to archive in store {outcome.store}{stuck}")
+        _not_removed(output, outcome)
         return
     archived = (
         f"{outcome.policy}: archived {count(outcome.events, 'event')} of "
@@ -192,13 +201,23 @@ def outcome(output: Output, outcome: ArchiveOutcome) -> None:
     tried = ""
     if outcome.tried:
         tried = f", a restore tried with {outcome.tried:,} of them"
-    output.line(f"{archived}, verified{tried}; {removed}{kept}, in {outcome.seconds:.1f} s")
+    stuck = f"; {_stuck(outcome)}" if outcome.stuck else ""
+    output.line(f"{archived}, verified{tried}; {removed}{kept}{stuck}, in {outcome.seconds:.1f} s")
+    _not_removed(output, outcome)
+
+
+def _stuck(outcome: ArchiveOutcome) -> str:
+    return f"{count(outcome.stuck, 'stream')} cannot be removed until the database is changed"
+
+
+def _not_removed(output: Output, outcome: ArchiveOutcome) -> None:
     # On stderr, so that cron's one line stays one line.
     for each in outcome.skipped[:_SKIPPED_SHOWN]:
         output.say(f"  not removed: {visible(each['stream'])}: {each['reason']}")
-    more = outcome.left_alone - _SKIPPED_SHOWN
+    more = max(outcome.left_alone, len(outcome.skipped)) - _SKIPPED_SHOWN
     if more > 0:
-        output.say(f"  and {more:,} more: esops archive show {outcome.run}")
+        where = "--output json" if outcome.run is None else f"esops archive show {outcome.run}"
+        output.say(f"  and {more:,} more: {where}")
 
 
 def run(output: Output, described: Mapping[str, Any]) -> None:

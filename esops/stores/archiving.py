@@ -106,6 +106,10 @@ class Removed(NamedTuple):
     part: VersionRange
     events: int
     reason: str | None
+    lasting: bool = False
+    """Whether the reason stays until somebody changes the database: rows that refer to the stream,
+    for example, as against a writer.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +228,18 @@ class Archiving(Protocol):
         event could have been changed, each is compared in the statement that removes it.
 
         It may be asked again for the same ranges, after a crash.
+        """
+        ...
+
+    def try_removal(
+        self,
+        removal: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,
+        statement_timeout: timedelta,
+    ) -> list[Removed]:
+        """What `remove` would do, as far as it can be tried; nothing is removed. A store that
+        cannot try says that all of it would go.
         """
         ...
 

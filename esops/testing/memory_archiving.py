@@ -121,6 +121,16 @@ class MemoryArchiving:
             log.archived.add(stream)
         return Removed(part, part.high - part.low + 1, None)
 
+    def try_removal(
+        self,
+        removal: str,  # noqa: ARG002
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,  # noqa: ARG002
+        statement_timeout: timedelta,  # noqa: ARG002
+    ) -> list[Removed]:
+        """Nothing can be tried without being done, and no rows elsewhere refer to a stream."""
+        return [Removed(part, part.high - part.low + 1, None) for part in parts]
+
     def prove(self, rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:  # noqa: ARG002
         """Nothing to try: events become readable again where they always were."""
         return 0

@@ -1091,8 +1091,9 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
         f"INSERT INTO mt_event_tag_region SELECT 'north', seq_id FROM ({tagged}) AS t"
     )
     write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
-    told = project.ok("archive", "run", "old", "--output", "json").json
-    assert (told["removed"], told["removed_events"]) == (7, 14)
+    ran = project.run("archive", "run", "old", "--output", "json")
+    told = ran.json
+    assert (ran.code, told["removed"], told["removed_events"]) == (1, 7, 14)
     assert [each["stream"] for each in told["skipped"]] == ["cart-3", "cart-4"]
     assert all("mt_event_tag_region" in each["reason"] for each in told["skipped"])
     assert connection.execute(
@@ -1203,3 +1204,43 @@ def test_large_events_are_read_back_some_at_a_time(project, dsn, connection):
         batches = [sum(len(event.data) for event in batch.events) for batch in cold.read_all()]
     assert sum(batches) > 20 << 20
     assert max(batches) < 12 << 20
+
+
+def test_what_cannot_be_removed_is_archived_once_and_named_by_each_run(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        for number in range(4):
+            store.append(f"cart-{number}", [new(), new()])
+    connection.execute(
+        "CREATE TABLE invoices (event bigint REFERENCES mt_events (seq_id));"
+        "INSERT INTO invoices SELECT seq_id FROM mt_events WHERE version = 1 AND stream_id IN "
+        "('cart-1', 'cart-2')"
+    )
+    write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
+    run_ = ("archive", "run", "old", "--output", "json")
+    first = project.run(*run_)
+    assert (first.code, first.json["removed"], first.json["stuck"]) == (1, 2, 2), first.err
+    why = "rows of public.invoices refer to it (foreign key invoices_event_fkey"
+    assert all(why in each["reason"] for each in first.json["skipped"])
+    for _ in range(2):
+        again = project.run(*run_)
+        assert (again.code, again.json["state"], again.json["run"]) == (1, "nothing", None)
+        assert (again.json["stuck"], again.json["streams"]) == (2, 0)
+        for each in again.json["skipped"]:
+            assert why in each["reason"]
+            assert first.json["run"] in each["reason"]
+    assert len(project.ok("archive", "list", "--output", "json").json) == 1
+    planned_ = project.ok("archive", "plan", "old")
+    assert "2 streams are left out, and a run would exit with 1" in planned_.out
+    assert why in planned_.out
+    # What changed is archived again: this is another history.
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        store.append("cart-2", [new()])
+    third = project.run(*run_)
+    assert (third.code, third.json["streams"], third.json["events"]) == (1, 1, 3)
+    assert third.json["stuck"] == 2
+    # Nothing refers to them any more.
+    connection.execute("DELETE FROM invoices")
+    last = project.ok(*run_).json
+    assert (last["removed"], last["removed_events"], last["stuck"]) == (2, 5, 0)
+    assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (0,)

@@ -62,6 +62,36 @@ def archive(connection, stream: str, schema: str = "public") -> None:
         )
 
 
+def append(connection, stream: str, *kinds: str, command: str = "E") -> list[str]:
+    """What emt_append_to_stream of 0.42 does without an expectation: it looks only at rows that are
+    not archived. Gives the ids.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT stream_position FROM emt_streams WHERE stream_id = %s AND is_archived = FALSE",
+            (stream,),
+        ).fetchone()
+        at = row[0] if row else 0
+        statement = (
+            "UPDATE emt_streams SET stream_position = %(to)s WHERE stream_id = %(stream)s AND "
+            "is_archived = FALSE"
+            if row
+            else "INSERT INTO emt_streams (stream_id, stream_position, stream_type, "
+            "stream_metadata) VALUES (%(stream)s, %(to)s, split_part(%(stream)s, '-', 1), '{}')"
+        )
+        connection.execute(statement, {"to": at + len(kinds), "stream": stream})
+        return [
+            connection.execute(
+                "INSERT INTO emt_messages (stream_position, transaction_id, message_kind, "
+                "stream_id, message_schema_version, message_id, message_type, message_data, "
+                "message_metadata) VALUES (%s, pg_current_xact_id(), %s, %s, '1', "
+                "gen_random_uuid()::text, %s, '{}', '{}') RETURNING message_id",
+                (number, command, stream, kind),
+            ).fetchone()[0]
+            for number, kind in enumerate(kinds, at + 1)
+        ]
+
+
 def restore(connection, dump: str) -> None:
     """A dump is one multi-statement call; it empties the search path."""
     connection.execute(dump)

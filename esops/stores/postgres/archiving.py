@@ -207,6 +207,27 @@ class StreamArchiver:
         """Remove ranges in one transaction; where it fails, in smaller ones, down to the stream
         that is to blame.
         """
+        return self._remove(removal, parts, lock_timeout, statement_timeout, tried=False)
+
+    def try_removal(
+        self,
+        removal: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,
+        statement_timeout: timedelta,
+    ) -> list[Removed]:
+        """See Archiving: the same transactions, rolled back."""
+        return self._remove(removal, parts, lock_timeout, statement_timeout, tried=True)
+
+    def _remove(
+        self,
+        removal: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,
+        statement_timeout: timedelta,
+        *,
+        tried: bool,
+    ) -> list[Removed]:
         assert self._rules is not None
         with translated(), connect(self._dsn, "archive") as connection:
             for name, timeout in (
@@ -223,6 +244,7 @@ class StreamArchiver:
                 self._comparison,
                 lock_timeout,
                 self._waits_for_writers(connection),
+                tried,
             )
             return remover.remove(parts)
 

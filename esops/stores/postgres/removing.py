@@ -25,6 +25,7 @@ from psycopg import errors, sql
 from esops.events import StreamKey
 from esops.postgres.statements import statements
 from esops.stores.archiving import Removed, VersionRange
+from esops.stores.postgres import refusals
 from esops.stores.postgres.comparing import Comparison, array_of
 from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
 from esops.stores.postgres.settle import Waiting
@@ -41,9 +42,10 @@ _GONE = f"{_HELD}, or it does not exist any more"
 class _LeftAlone(Exception):
     """Some ranges must stay; nothing was removed."""
 
-    def __init__(self, reasons: dict[StreamKey, str]) -> None:
+    def __init__(self, reasons: dict[StreamKey, str], *, lasting: bool = False) -> None:
+        """`lasting`: it would be the same the next time."""
         super().__init__(reasons)
-        self.reasons = reasons
+        self.reasons, self.lasting = reasons, lasting
 
 
 class _WriterWaits(Exception):
@@ -76,6 +78,8 @@ class StreamRemover:
     """How long writers are waited for."""
     waits: bool
     """Whether transactions that are writing events have to be waited for."""
+    tried: bool = False
+    """Whether all of it is rolled back: what would be removed stays."""
 
     def remove(self, parts: Sequence[VersionRange]) -> list[Removed]:
         """Remove ranges in one transaction.
@@ -84,11 +88,14 @@ class StreamRemover:
         and the reason is given for the one that it concerns.
         """
         try:
-            with self.connection.transaction():
-                return self._remove_at_once(parts)
+            with self.connection.transaction(force_rollback=self.tried):
+                removed = self._remove_at_once(parts)
+                if self.tried:  # what a commit would check
+                    self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+                return removed
         except _LeftAlone as left:
-            reasons = left.reasons
-            alone = [Removed(p, 0, reasons[p.key]) for p in parts if p.key in reasons]
+            reasons, lasting = left.reasons, left.lasting
+            alone = [Removed(p, 0, reasons[p.key], lasting) for p in parts if p.key in reasons]
             rest = [part for part in parts if part.key not in reasons]
             return alone + (self.remove(rest) if rest else [])
         except (
@@ -101,14 +108,13 @@ class StreamRemover:
             _WriterWaits,
         ) as error:
             if len(parts) == 1:
-                held = isinstance(error, errors.LockNotAvailable | _WriterWaits)
-                return [Removed(parts[0], 0, _HELD if held else str(error).splitlines()[0])]
+                return [_refused(parts[0], error)]
         middle = len(parts) // 2
         first = self.remove(parts[:middle])
         # Of a stream that stays, no later part may go.
-        reasons = {each.part.key: each.reason for each in first if each.reason is not None}
-        rest = [part for part in parts[middle:] if part.key not in reasons]
-        alone = [Removed(p, 0, reasons[p.key]) for p in parts[middle:] if p.key in reasons]
+        stay = {each.part.key: each for each in first if each.reason is not None}
+        rest = [part for part in parts[middle:] if part.key not in stay]
+        alone = [stay[p.key]._replace(part=p) for p in parts[middle:] if p.key in stay]
         return [*first, *alone, *(self.remove(rest) if rest else [])]
 
     def _remove_at_once(self, parts: Sequence[VersionRange]) -> list[Removed]:
@@ -135,7 +141,7 @@ class StreamRemover:
             for statement in self.removal.end:
                 self.connection.execute(statement, keys_of(ending))
             if whole and (lost := whole.items() - self._whole_rows(ending).items()):
-                raise _LeftAlone({key: _LOSES for (key, _), _ in lost})
+                raise _LeftAlone({key: _LOSES for (key, _), _ in lost}, lasting=True)
         # As many as the archive has: in the middle of a stream, a version may be missing.
         return [
             Removed(part, 0, done[part.key])
@@ -275,6 +281,15 @@ class StreamRemover:
         )
         rows = self.connection.execute(statement, parameters).fetchall()
         return {StreamKey(stream, tenant): number for stream, tenant, number in rows}
+
+
+def _refused(part: VersionRange, error: Exception) -> Removed:
+    """What became of a range that an error kept from being removed."""
+    if isinstance(error, errors.LockNotAvailable | _WriterWaits):
+        return Removed(part, 0, _HELD)
+    lasting = isinstance(error, errors.IntegrityError | errors.RaiseException | errors.DataError)
+    assert isinstance(error, psycopg.Error)
+    return Removed(part, 0, refusals.in_words(error), lasting)
 
 
 def head_limits(
