@@ -86,6 +86,10 @@ def remedy(projection: str, found: Sequence[Shortened]) -> str:
 def in_words(each: Shortened) -> str:
     """Such streams: how many, what they begin with, and how much they have lost."""
     begin = "stream begins" if each.streams == 1 else "streams begin"
+    if is_snapshot(each.type):
+        # It has the version of the last event that it stands for.
+        events = count(each.events + each.streams, "event")
+        return f"{each.streams:,} {begin} with {each.type!r}, which stands for {events}"
     has = "has" if each.streams == 1 else "have"
     return (
         f"{each.streams:,} {begin} with {each.type!r} and {has} lost the "

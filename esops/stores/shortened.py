@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from esops.events import EventFilter, category_of
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     from esops.stores.base import EventStore
 
 _EXAMPLES, _LOOKED_AT = 5, 200
-"""Streams of one type, and events of each, that are looked at for the types of a filter."""
+"""Streams of one type and category, and events of each, that are looked at for a filter's types."""
+_WHOLE = 20
+"""Whole streams of a category that are looked at where the store cannot be asked for its types."""
+_CATEGORIES = 50
+"""Categories that are asked about; more are no way to tell streams apart."""
 
 
 class Shortened(NamedTuple):
@@ -27,52 +32,111 @@ class Shortened(NamedTuple):
     """The name of one of them."""
 
 
+class Group(NamedTuple):
+    """The streams without their first events of one type of event and of one category."""
+
+    type: str
+    category: str | None
+    """None where nothing tells."""
+    streams: int
+    events: int
+    """As in Shortened."""
+    example: str
+    wanted: bool
+    """Whether a filter wants one of the events that they still have."""
+
+
 @dataclass
-class _Group:
+class _Counted:
     streams: int = 0
     events: int = 0
     examples: list[str] = field(default_factory=list)
 
 
+def relevant(
+    groups: Iterable[Group], filter: EventFilter, are_others: Callable[[str], bool]
+) -> list[Shortened]:
+    """What of some groups a filter may want, by the type of their first event: those with most
+    streams first.
+
+    What is gone may have had any type. So with types in the filter a group is left out only where
+    streams of its category that are whole tell, by `are_others`, that the filter wants nothing of
+    this category.
+    """
+    asked: dict[str, bool] = {}
+    found: dict[str, Shortened] = {}
+    for each in sorted(groups, key=lambda each: (-each.streams, each.example)):
+        if filter.types and filter.category is None and not each.wanted and each.category:
+            if each.category not in asked and len(asked) < _CATEGORIES:
+                asked[each.category] = are_others(each.category)
+            if asked.get(each.category):
+                continue
+        known = found.get(each.type, Shortened(each.type, 0, 0, each.example))
+        found[each.type] = known._replace(
+            streams=known.streams + each.streams,
+            events=known.events + each.events,
+            example=min(known.example, each.example),
+        )
+    return sorted(found.values(), key=lambda each: (-each.streams, each.type))
+
+
 def by_type(
     store: EventStore, late: Iterable[LateBeginning], filter: EventFilter
 ) -> list[Shortened]:
-    """Streams of a store that begin late, by the type of their first event: those with most streams
-    first.
+    """Streams of a store that begin late, as `relevant` gives them.
 
-    Left out are those of other categories, as their names tell; those that have no event at all;
-    those that a limit of their own explains; and types of which no stream has an event that the
-    filter wants, though it has others.
+    Left out are also those of other categories, as their names tell; those that have no event at
+    all; and those that a limit of their own explains.
     """
-    found: dict[str, _Group] = {}
+    found: dict[tuple[str, str | None], _Counted] = {}
     first = store.capabilities.first_version
     for each in late:
         name = each.key.stream
         if each.type is None or each.limited or filter.stream not in {None, name}:
             continue
-        if filter.category not in {None, category_of(name)}:
+        category = category_of(name)
+        if filter.category not in {None, category}:
             continue
-        group = found.setdefault(each.type, _Group())
+        group = found.setdefault((each.type, category), _Counted())
         group.streams += 1
         group.events += each.below - first
         if len(group.examples) < _EXAMPLES:
             group.examples.append(name)
-    return sorted(
+
+    def are_others(category: str) -> bool:
+        of_them = EventFilter(category=category, archived=True)
+        passes = store.any_passes(replace(of_them, types=filter.types))
+        whole = (
+            info.name
+            for info in store.streams(of_them)
+            if info.length and info.first_version == first
+        )
+        if passes is None:
+            some = list(islice(whole, _WHOLE))
+            return bool(some) and not _is_wanted(store, some, filter)
+        return not passes and next(whole, None) is not None
+
+    return relevant(
         (
-            Shortened(kind, group.streams, group.events, min(group.examples))
-            for kind, group in found.items()
-            if not filter.types or _may_be_wanted(store, group.examples, filter)
+            Group(
+                kind,
+                category,
+                group.streams,
+                group.events,
+                min(group.examples),
+                not filter.types or _is_wanted(store, group.examples, filter),
+            )
+            for (kind, category), group in found.items()
         ),
-        key=lambda each: (-each.streams, each.type),
+        filter,
+        are_others,
     )
 
 
-def _may_be_wanted(store: EventStore, streams: Iterable[str], filter: EventFilter) -> bool:
-    """Whether the filter wants an event of some streams, or nothing tells what they are about."""
-    alone = True
-    for stream in streams:
-        types = [event.type for event in store.read_stream(stream, limit=_LOOKED_AT)]
-        if not set(types).isdisjoint(filter.types):
-            return True
-        alone = alone and len(types) < 2
-    return alone
+def _is_wanted(store: EventStore, streams: Iterable[str], filter: EventFilter) -> bool:
+    """Whether the filter wants an event of some streams."""
+    return any(
+        event.type in filter.types
+        for stream in streams
+        for event in store.read_stream(stream, limit=_LOOKED_AT)
+    )

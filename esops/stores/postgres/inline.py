@@ -16,8 +16,8 @@ from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
 from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
+from esops.stores.postgres.beginnings import begun_beyond
 from esops.stores.postgres.bulk import to_events
-from esops.stores.postgres.counted import begun_beyond
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, storable
 from esops.stores.postgres.light import OtherType, batches_of
 

@@ -31,7 +31,8 @@ from esops.stores.base import (
 )
 from esops.stores.parts import What
 from esops.stores.postgres import bulk
-from esops.stores.postgres.counted import count_parts, has_events, late_beginnings, shortened
+from esops.stores.postgres.beginnings import late_beginnings, shortened
+from esops.stores.postgres.counted import count_parts, has_events
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.drawn import of_these_events
 from esops.stores.postgres.identity import PostgresIdentity

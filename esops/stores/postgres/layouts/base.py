@@ -119,6 +119,10 @@ class Layout(ABC):
     """The transaction that appended an event, as the server has it in `xmin` of a row; None: the
     rows do not tell.
     """
+    reuses_names: bool = False
+    """Whether the name of an archived stream may be the name of another one that is not archived;
+    each of the two has a first event of its own.
+    """
     compacted: str | None = None
     """How the type begins, in lower case, of an event that the library puts in the place of an
     older one.

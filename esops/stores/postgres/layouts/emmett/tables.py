@@ -110,6 +110,7 @@ class Emmett(Layout):
     name = "emmett"
     alive = sql.SQL("is_archived = FALSE")
     archived = _C("is_archived")
+    reuses_names = True
     stream_column = _C("stream_id")
     appended_by = sql.SQL("mod(transaction_id::text::numeric, 4294967296)::bigint")
     documents = (

@@ -10,7 +10,7 @@ SELECT n.nspname, c.relname, regexp_replace(c.relname, '^mt_doc_', '') AS alias,
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v') AND NOT pg_is_other_temp_schema(n.oid)
    AND CASE WHEN c.relname LIKE 'mt\_doc\_%'
-            THEN (SELECT count(*) FROM pg_attribute a
+            THEN c.relname <> 'mt_doc_deadletterevent' AND (SELECT count(*) FROM pg_attribute a
                    WHERE a.attrelid = c.oid AND NOT a.attisdropped
                      AND a.attname IN ('id', 'data', 'mt_last_modified')) = 3
             ELSE EXISTS (SELECT FROM upserts f

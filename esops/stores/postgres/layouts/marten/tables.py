@@ -133,6 +133,8 @@ class Marten(Layout):
             own.append(sql.SQL("is_skipped IS NOT TRUE"))
             self.hidden_rows = True
         self.own = sql.SQL(" AND ").join([*own, self.scope])
+        # Then the flag is in the keys, and a name that was archived may be used again.
+        self.reuses_names = "is_archived" in variant.events.partitioned_by
         if variant.archivable:
             self.alive = sql.SQL("is_archived IS NOT TRUE")
             self.archived = sql.SQL("is_archived IS TRUE")

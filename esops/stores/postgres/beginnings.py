@@ -1,0 +1,179 @@
+"""Streams that begin with another event than their first one: asked of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from esops.events import EventFilter, Position, StreamKey
+from esops.stores.archiving import LateBeginning
+from esops.stores.postgres.counted import parts_of
+from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, category_in, storable
+from esops.stores.shortened import Group, Shortened, relevant
+
+if TYPE_CHECKING:
+    from esops.stores.postgres.bulk import BulkReader
+
+_EMPTIED = """
+SELECT k.name, k.tenant, k.written + {first}, NULL::text
+FROM (SELECT {name}::text AS name, {tenant} AS tenant, {written} AS written FROM {table}
+    WHERE {written} > 0 AND {listed}) AS k
+WHERE NOT EXISTS (SELECT FROM {events} WHERE {stream} = k.name::{kind} AND {same_tenant})
+"""
+_LATE = """
+SELECT {stream} AS stream, {name} AS name, {tenant} AS tenant, {life} AS life,
+    min({version}) AS lowest
+FROM {events} WHERE {scope} GROUP BY 1, 2, 3, 4 HAVING min({version}) > {first}
+"""
+"""The index on streams and versions alone gives the lowest versions."""
+_COMPACTED = """
+UNION ALL SELECT {stream}, {name}, {tenant}, {life}, {version}
+FROM {events} WHERE {scope} AND {version} = {first} AND {snapshot}
+"""
+"""A library may also have put its snapshot in the place of the first event alone."""
+_BEGINNING = """
+SELECT {type} AS type FROM (
+    SELECT * FROM {events}
+    WHERE {stream} = k.stream AND {same_tenant} AND {same_life} AND {version} >= k.lowest AND {own}
+    ORDER BY {version} LIMIT 1
+) AS first WHERE {wanted}
+"""
+"""Before the first event there may be rows that are none, such as skipped ones."""
+_LATE_BEGINNINGS = """
+SELECT k.name, k.tenant, k.lowest, e.type::text
+FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e
+"""
+_SHORTENED = """
+SELECT type, category, count(*), sum(lowest - {first})::bigint, min(name), bool_or(wanted)
+FROM (
+    SELECT k.lowest, k.name, e.type::text AS type, {category} AS category,
+        EXISTS (SELECT FROM {events} WHERE {stream} = k.stream AND {same_tenant} AND {same_life}
+            AND {type} = ANY({types}::text[])) AS wanted
+    FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e {listed}
+) AS shortened
+GROUP BY 1, 2
+"""
+_LISTED = """
+LEFT JOIN (SELECT {name}::text AS name, {tenant} AS tenant, max({category}) AS category
+    FROM {table} WHERE {scope} GROUP BY 1, 2) AS s ON s.name = k.name AND s.tenant = k.tenant
+"""
+_OTHERS = """
+SELECT NOT EXISTS (SELECT FROM {events} WHERE {asked})
+    AND EXISTS (SELECT FROM {events} WHERE {all} AND {version} = {first} AND NOT {snapshot})
+"""
+
+
+def shortened(
+    connection: psycopg.Connection, layout: Layout, filter: EventFilter
+) -> list[Shortened]:
+    """The streams that a filter may want and whose first events are gone."""
+    own = layout.stream_table
+    category: sql.Composable = category_in(sql.SQL("k.name"))
+    listed: sql.Composable = sql.SQL("")
+    if own is not None:
+        category = sql.SQL("coalesce(s.category, {})").format(category)
+        listed = sql.SQL(_LISTED).format(
+            name=own.stream,
+            tenant=own.tenant,
+            category=own.category,
+            table=own.table,
+            scope=own.scope,
+        )
+    statement = sql.SQL(_SHORTENED).format(
+        **_of_late(layout, layout.where(replace(filter, types=()))),
+        types=sql.Literal(storable(filter.types)),
+        category=category,
+        listed=listed,
+    )
+    groups = [Group(*row) for row in connection.execute(statement).fetchall()]
+
+    def are_others(category: str) -> bool:
+        """By the events of whole streams of the same category."""
+        of_them = EventFilter(category=category, archived=True)
+        asked = sql.SQL(_OTHERS).format(
+            **_of_late(layout, layout.own),
+            asked=layout.where(replace(of_them, types=filter.types)),
+            all=layout.where(of_them),
+        )
+        row = connection.execute(asked).fetchone()
+        return row is not None and bool(row[0])
+
+    return relevant(groups, filter, are_others)
+
+
+def begun_beyond(
+    connection: psycopg.Connection, layout: Layout, position: Position
+) -> list[LateBeginning]:
+    """The streams without their first events whose first one now lies after a position."""
+    own, beyond = layout.own, layout.beyond(position)
+    # Only those with an event there are looked at: to group all events would take its time.
+    recent = sql.SQL("{} AND {stream} IN (SELECT {stream} FROM {} WHERE {} AND {})").format(
+        layout.scope,
+        layout.events,
+        own,
+        beyond,
+        stream=layout.stream_column or layout.mapped.stream,
+    )
+    wanted = sql.SQL("{} AND {}").format(own, beyond)
+    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, wanted, recent))
+    rows = connection.execute(statement).fetchall()
+    return [
+        LateBeginning(StreamKey(name, tenant), int(below), kind)
+        for name, tenant, below, kind in rows
+    ]
+
+
+def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]:
+    """The streams without their first events, and those that the library lists with a length and
+    that have no event.
+    """
+    own = layout.stream_table
+    statements = [sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, layout.own))]
+    if own is not None:
+        emptied = sql.SQL(_EMPTIED).format(
+            **parts_of(layout, archived=True),
+            name=own.stream,
+            tenant=own.tenant,
+            table=own.table,
+            written=own.length,
+            listed=own.scope,
+            first=sql.Literal(layout.first_version),
+        )
+        statements.append(emptied)
+    for batch in bulk.read(each.as_string(None) for each in statements):
+        columns = [column.to_pylist() for column in batch.columns]
+        for name, tenant, below, kind in zip(*columns, strict=True):
+            yield LateBeginning(StreamKey(name, tenant), int(below), kind)
+
+
+def _of_late(
+    layout: Layout, wanted: sql.Composable, scope: sql.Composable | None = None
+) -> dict[str, sql.Composable]:
+    """The streams that begin late, and their first events, for which `wanted` holds; `scope` says
+    among which events they are looked for (left out: all of the tenant).
+    """
+    m = layout.mapped
+    names = {
+        **parts_of(layout, archived=True),
+        "name": m.stream,
+        "tenant": m.tenant,
+        "type": m.type,
+        "own": layout.own,
+        "wanted": wanted,
+        "first": sql.Literal(layout.first_version),
+        "scope": scope or layout.scope,
+        "life": layout.archived if layout.reuses_names else FALSE,
+        "same_life": (
+            sql.SQL("({}) = k.life").format(layout.archived) if layout.reuses_names else TRUE
+        ),
+        "snapshot": FALSE
+        if layout.compacted is None
+        else sql.SQL("lower({}) LIKE {}").format(m.type, sql.Literal(f"{layout.compacted}%")),
+    }
+    late = _LATE if layout.compacted is None else _LATE + _COMPACTED
+    parts = {"late": late, "beginning": _BEGINNING}
+    return {**names, **{name: sql.SQL(text).format(**names) for name, text in parts.items()}}
