@@ -2,16 +2,22 @@
 
 Marten's CompactStreamAsync deletes the events of a stream up to a version, and replaces the last of
 them by `Compacted<T>`, at its number and version and with an id of its own (EventStore.
-StreamCompacting.cs, ReplaceEventOperation.cs). A run from before has the original event, and a run
-after it the snapshot.
+StreamCompacting.cs, ReplaceEventOperation.cs). With EventNamingStyle.FullTypeName the type is
+`JasperFx.Events.Compacted<Shop.T>`. A run from before has the original event, and a run after it
+the snapshot.
 """
 
 from __future__ import annotations
 
-SNAPSHOT = "compacted"
-"""How the type of a snapshot begins, in lower case."""
+import re
+
+SNAPSHOT = "^([a-z0-9_.]+[.])?compacted<"
+"""How the type of a snapshot begins: a regular expression for Python, Postgres and DuckDB, in which
+upper case counts as lower case.
+"""
+_SNAPSHOT = re.compile(SNAPSHOT, re.IGNORECASE)
 
 
 def is_snapshot(type: str) -> bool:
     """Whether an event stands for all events of its stream up to its version."""
-    return type.lower().startswith(SNAPSHOT)
+    return _SNAPSHOT.match(type) is not None

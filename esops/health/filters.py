@@ -8,12 +8,13 @@ from esops.config import Config
 from esops.errors import EsopsError, Refused, UsageError
 from esops.events import EventFilter
 from esops.health.findings import Finding
-from esops.rebuild.shortened import not_taken, refusal, remedy
+from esops.rebuild.shortened import not_taken, refusal
 from esops.settings import ArchiveSettings, PolicySettings, ProjectionSettings
 from esops.stores import open_store
 from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import LOOKING, EventStore
 from esops.stores.filters import check_filter
+from esops.stores.shortened import remedy
 
 _LOOKED_THROUGH = 10_000_000
 """Events."""

@@ -26,7 +26,6 @@ from esops.rebuild import (
     guards,
     inline_switch,
     journal,
-    shortened,
     standing,
     switch,
     unchanged,
@@ -46,7 +45,7 @@ from esops.running.work import RunControl, Work
 from esops.settings import ProjectionSettings
 from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
-from esops.stores.shortened import by_type
+from esops.stores.shortened import by_type, in_words
 from esops.wording import count
 
 _GLANCE = timedelta(milliseconds=50)
@@ -313,7 +312,7 @@ def _check_shortened(connection: psycopg.Connection, going: Going, stands: Stand
     if found:
         raise Refused(
             f"since v{wanted.version} of {wanted.projection} served, "
-            f"{shortened.in_words(found[0])} (one is {found[0].example!r}): it would miss them",
+            f"{in_words(found[0])} (one is {found[0].example!r}): it would miss them",
             hint="Nothing was changed. See `esops docs rebuild-compacted-streams`.",
         )
 

@@ -8,7 +8,6 @@ docs/how-to/rebuild-compacted-streams.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from esops.archive_format.snapshots import is_snapshot
@@ -16,7 +15,7 @@ from esops.errors import Refused
 from esops.rebuild.options import Options
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
-from esops.stores.shortened import Shortened
+from esops.stores.shortened import Shortened, in_words, remedy
 from esops.wording import count
 
 
@@ -70,30 +69,6 @@ def refusal(store: EventStore, projection: str, found: Sequence[Shortened]) -> s
     return (
         f"in store {store.name}, {in_words(first)} (one is {first.example!r}){more}: a rebuild of "
         f"{projection} would make rows without them"
-    )
-
-
-def remedy(projection: str, found: Sequence[Shortened]) -> str:
-    """What the operator can do."""
-    types = json.dumps([each.type for each in found[:3]], ensure_ascii=False)
-    return (
-        "If the code can begin with such an event, as with a snapshot: begins_with = "
-        f"{types} in [projections.{projection}]. If rows may lack what was in these events: "
-        "--accept-shortened. See `esops docs rebuild-compacted-streams`."
-    )
-
-
-def in_words(each: Shortened) -> str:
-    """Such streams: how many, what they begin with, and how much they have lost."""
-    begin = "stream begins" if each.streams == 1 else "streams begin"
-    if is_snapshot(each.type):
-        # It has the version of the last event that it stands for.
-        events = count(each.events + each.streams, "event")
-        return f"{each.streams:,} {begin} with {each.type!r}, which stands for {events}"
-    has = "has" if each.streams == 1 else "have"
-    return (
-        f"{each.streams:,} {begin} with {each.type!r} and {has} lost the "
-        f"{count(each.events, 'event')} before it"
     )
 
 

@@ -69,7 +69,7 @@ class Applier:
         """
         self._store, self._dsn, self._work = store, dsn, work
         self._stop, self._say = control.stop, control.say
-        self._report, self._read = control.report, control.read
+        self._report, self._read, self._look = control.report, control.read, control.look
         self._throttle = control.throttle or Throttle(
             dsn, work.projection, stop=control.stop, say=control.say
         )

@@ -37,6 +37,7 @@ from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import Version
 from esops.running.code import code_of, note_anew, note_code
+from esops.running.compactions import Compactions
 from esops.running.gone import check_tables
 from esops.running.runner import Runner
 from esops.running.work import RunControl, Work
@@ -61,13 +62,10 @@ def open_runner(
     name, store_settings = config.store(store or version.store)
     work = Work.on(version.projection, version.version, definition, settings)
     dsn = config.readmodel_of(version.projection).dsn
-    return Runner(
-        stores.open_store(name, store_settings),
-        dsn,
-        work,
-        RunControl(stop=stop),
-        lock_patience=timedelta(seconds=2),
-    )
+    opened = stores.open_store(name, store_settings)
+    compactions = Compactions(opened, version, settings)
+    control = RunControl(stop=stop, look=compactions.check)
+    return Runner(opened, dsn, work, control, lock_patience=timedelta(seconds=2))
 
 
 def follow_in_process(

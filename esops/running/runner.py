@@ -34,6 +34,7 @@ class Runner(Applier):
         if head is None or (self.position is not None and head <= self.position):
             self._check_end(head)
             return False
+        self._look(self.position)
         self.run_until(head)
         return True
 
@@ -56,6 +57,7 @@ class Runner(Applier):
             except ConnectionLost as lost:
                 self._reconnect(lost)
         if head is not None and (self.position is None or head > self.position):
+            self._look(self.position)
             self.run_until(head)
         else:
             self._check_end(head)

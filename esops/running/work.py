@@ -29,13 +29,15 @@ class RunControl:
     """How a runner is steered and watched.
 
     `stop` is asked between two batches. `say` gets messages, `report` the progress after each
-    commit. Without a `throttle` the runner opens one without limits of its own, which still obeys
-    `esops projection pause` and `throttle`. `read` gives events that somebody else reads.
+    commit. `look` is called before events are read, with the position after which. Without a
+    `throttle` the runner opens one without limits of its own, which still obeys `esops projection
+    pause` and `throttle`. `read` gives events that somebody else reads.
     """
 
     stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda _: None
     report: Callable[[Progress], None] = lambda _: None
+    look: Callable[[Position | None], None] = lambda _: None
     throttle: Throttle | None = None
     read: Reader = lambda *_: None
 

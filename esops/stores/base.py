@@ -351,6 +351,16 @@ class EventStore(Protocol):
         """
         return by_type(self, self.late_beginnings(), filter)
 
+    def compacted_after(
+        self,
+        position: Position,  # noqa: ARG002 - no library compacts streams there
+        filter: EventFilter,  # noqa: ARG002
+    ) -> list[Shortened]:
+        """Of `shortened`, the streams in which the library has put a snapshot in the place of an
+        event after a position: whoever has read up to there did not see all that it stands for.
+        """
+        return []
+
     def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
         """Whether an event passes a filter, settled or not; None where that takes more than some
         seconds to find out.

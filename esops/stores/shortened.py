@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from esops.archive_format.snapshots import is_snapshot
 from esops.events import EventFilter, category_of
 from esops.stores.archiving import LateBeginning
+from esops.wording import count
 
 if TYPE_CHECKING:
     from esops.stores.base import EventStore
@@ -139,4 +142,28 @@ def _is_wanted(store: EventStore, streams: Iterable[str], filter: EventFilter) -
         event.type in filter.types
         for stream in streams
         for event in store.read_stream(stream, limit=_LOOKED_AT)
+    )
+
+
+def remedy(projection: str, found: Sequence[Shortened], rebuild: str = "") -> str:
+    """What the operator can do; `rebuild` is the command where none is under way."""
+    types = json.dumps([each.type for each in found[:3]], ensure_ascii=False)
+    return (
+        "If the code can begin with such an event, as with a snapshot: begins_with = "
+        f"{types} in [projections.{projection}]. If rows may lack what was in these events: "
+        f"{rebuild}--accept-shortened. See `esops docs rebuild-compacted-streams`."
+    )
+
+
+def in_words(each: Shortened) -> str:
+    """Such streams: how many, what they begin with, and how much they have lost."""
+    begin = "stream begins" if each.streams == 1 else "streams begin"
+    if is_snapshot(each.type):
+        # It has the version of the last event that it stands for.
+        events = count(each.events + each.streams, "event")
+        return f"{each.streams:,} {begin} with {each.type!r}, which stands for {events}"
+    has = "has" if each.streams == 1 else "have"
+    return (
+        f"{each.streams:,} {begin} with {each.type!r} and {has} lost the "
+        f"{count(each.events, 'event')} before it"
     )

@@ -355,6 +355,10 @@ class JoinedStore(EventStore):
 
         return shortened(self, filter)
 
+    def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
+        """Those of the hot store: what is in an archive stays as it is."""
+        return self._hot.compacted_after(position, filter)
+
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Whether an event of either store passes."""
         hot = self._hot.any_passes(filter)

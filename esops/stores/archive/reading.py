@@ -33,7 +33,7 @@ _ROWS, _BYTES = 8_192, 8 << 20
 
 _ONCE = (
     " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version "
-    f"ORDER BY starts_with(lower(type), '{SNAPSHOT}'), {{newest_first}}) = 1"
+    f"ORDER BY regexp_matches(type, '{SNAPSHOT}', 'i'), {{newest_first}}) = 1"
 )
 """An event that was archived twice (kept at first, then removed) is in two runs: the newest is
 taken. Where a later run has the snapshot that replaced it, it is the original event.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from esops.archive_format.snapshots import SNAPSHOT
 from esops.events import EventFilter, Position, StreamKey
 from esops.stores.archiving import LateBeginning
 from esops.stores.postgres.counted import parts_of
@@ -68,9 +69,14 @@ SELECT NOT EXISTS (SELECT FROM {events} WHERE {asked})
 
 
 def shortened(
-    connection: psycopg.Connection, layout: Layout, filter: EventFilter
+    connection: psycopg.Connection,
+    layout: Layout,
+    filter: EventFilter,
+    after: Position | None = None,
 ) -> list[Shortened]:
-    """The streams that a filter may want and whose first events are gone."""
+    """The streams that a filter may want and whose first events are gone; `after`: only those whose
+    first event now lies after this position.
+    """
     own = layout.stream_table
     category: sql.Composable = category_in(sql.SQL("k.name"))
     listed: sql.Composable = sql.SQL("")
@@ -84,7 +90,7 @@ def shortened(
             scope=own.scope,
         )
     statement = sql.SQL(_SHORTENED).format(
-        **_of_late(layout, layout.where(replace(filter, types=()))),
+        **_of_late(layout, layout.where(replace(filter, types=())), after),
         types=sql.Literal(storable(filter.types)),
         category=category,
         listed=listed,
@@ -109,17 +115,7 @@ def begun_beyond(
     connection: psycopg.Connection, layout: Layout, position: Position
 ) -> list[LateBeginning]:
     """The streams without their first events whose first one now lies after a position."""
-    own, beyond = layout.own, layout.beyond(position)
-    # Only those with an event there are looked at: to group all events would take its time.
-    recent = sql.SQL("{} AND {stream} IN (SELECT {stream} FROM {} WHERE {} AND {})").format(
-        layout.scope,
-        layout.events,
-        own,
-        beyond,
-        stream=layout.stream_column or layout.mapped.stream,
-    )
-    wanted = sql.SQL("{} AND {}").format(own, beyond)
-    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, wanted, recent))
+    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, layout.own, position))
     rows = connection.execute(statement).fetchall()
     return [
         LateBeginning(StreamKey(name, tenant), int(below), kind)
@@ -151,12 +147,24 @@ def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]
 
 
 def _of_late(
-    layout: Layout, wanted: sql.Composable, scope: sql.Composable | None = None
+    layout: Layout, wanted: sql.Composable, after: Position | None = None
 ) -> dict[str, sql.Composable]:
-    """The streams that begin late, and their first events, for which `wanted` holds; `scope` says
-    among which events they are looked for (left out: all of the tenant).
+    """The streams that begin late, and their first events, for which `wanted` holds and which lie
+    after a position.
     """
     m = layout.mapped
+    scope = layout.scope
+    if after is not None:
+        beyond = layout.beyond(after)
+        wanted = sql.SQL("{} AND {}").format(wanted, beyond)
+        # Only those with an event there are looked at: to group all events would take its time.
+        scope = sql.SQL("{} AND {stream} IN (SELECT {stream} FROM {} WHERE {} AND {})").format(
+            scope,
+            layout.events,
+            layout.own,
+            beyond,
+            stream=layout.stream_column or m.stream,
+        )
     names = {
         **parts_of(layout, archived=True),
         "name": m.stream,
@@ -165,15 +173,15 @@ def _of_late(
         "own": layout.own,
         "wanted": wanted,
         "first": sql.Literal(layout.first_version),
-        "scope": scope or layout.scope,
+        "scope": scope,
         "life": layout.archived if layout.reuses_names else FALSE,
         "same_life": (
             sql.SQL("({}) = k.life").format(layout.archived) if layout.reuses_names else TRUE
         ),
-        "snapshot": FALSE
-        if layout.compacted is None
-        else sql.SQL("lower({}) LIKE {}").format(m.type, sql.Literal(f"{layout.compacted}%")),
+        "snapshot": (
+            sql.SQL("{} ~* {}").format(m.type, sql.Literal(SNAPSHOT)) if layout.compacts else FALSE
+        ),
     }
-    late = _LATE if layout.compacted is None else _LATE + _COMPACTED
+    late = _LATE + _COMPACTED if layout.compacts else _LATE
     parts = {"late": late, "beginning": _BEGINNING}
     return {**names, **{name: sql.SQL(text).format(**names) for name, text in parts.items()}}

@@ -24,6 +24,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from esops.archive_format.snapshots import is_snapshot
 from esops.errors import AnotherLog, OtherPositions, OtherTransactions, UnreadableMark
 from esops.events import Position, RecordedEvent
 from esops.stores.parts import Mark
@@ -227,11 +228,10 @@ class PostgresIdentity:
 
     def _replaced(self, on: psycopg.Connection, event: Marked, now: Marked) -> bool:
         """Whether the library itself put another event in the place of this one."""
-        kind = self._layout.compacted
-        if kind is None or (now.stream, now.version) != (event.stream, event.version):
+        if not self._layout.compacts or (now.stream, now.version) != (event.stream, event.version):
             return False
         row = self._at_version(on, event)
-        return row is not None and str(row[0]).lower().startswith(kind)
+        return row is not None and is_snapshot(str(row[0]))
 
     def _at_version(self, on: psycopg.Connection, event: Marked) -> tuple[Any, ...] | None:
         """The type of what has the version of a stream now; None where nothing has."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from esops.archive_format.snapshots import is_snapshot
 from esops.errors import ConnectionLost, Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 from esops.postgres.connection import connect, translated
@@ -395,6 +396,14 @@ class PostgresStore(EventStore):
         """Counted in the server."""
         with self.control() as connection:
             return shortened(connection, self.layout, filter)
+
+    def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
+        """Looked up in the server, among the streams with an event after the position."""
+        if not self.layout.compacts:
+            return []
+        with self.control() as connection:
+            found = shortened(connection, self.layout, filter, position)
+        return [each for each in found if is_snapshot(each.type)]
 
     def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
         """Looked up in the server, by the index on streams and versions."""

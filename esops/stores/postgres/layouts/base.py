@@ -123,9 +123,9 @@ class Layout(ABC):
     """Whether the name of an archived stream may be the name of another one that is not archived;
     each of the two has a first event of its own.
     """
-    compacted: str | None = None
-    """How the type begins, in lower case, of an event that the library puts in the place of an
-    older one.
+    compacts: bool = False
+    """Whether the library puts snapshots in the place of older events
+    (esops.archive_format.snapshots).
     """
 
     # -- conditions on rows

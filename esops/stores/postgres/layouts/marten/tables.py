@@ -90,7 +90,7 @@ class Marten(Layout):
     order_casts = ("bigint",)
     id_column = _C("id")
     stream_column = _C("stream_id")
-    compacted = "compacted"
+    compacts = True
     appended_by = sql.SQL("xmin::text::bigint")
 
     def __init__(
