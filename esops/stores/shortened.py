@@ -35,7 +35,7 @@ class Shortened(NamedTuple):
     """The name of one of them."""
 
 
-class Group(NamedTuple):
+class LateGroup(NamedTuple):
     """The streams without their first events of one type of event and of one category."""
 
     type: str
@@ -57,7 +57,7 @@ class _Counted:
 
 
 def relevant(
-    groups: Iterable[Group], filter: EventFilter, are_others: Callable[[str], bool]
+    groups: Iterable[LateGroup], filter: EventFilter, are_others: Callable[[str], bool]
 ) -> list[Shortened]:
     """What of some groups a filter may want, by the type of their first event: those with most
     streams first.
@@ -121,7 +121,7 @@ def by_type(
 
     return relevant(
         (
-            Group(
+            LateGroup(
                 kind,
                 category,
                 group.streams,

@@ -14,7 +14,7 @@ from esops.events import EventFilter, Position, StreamKey
 from esops.stores.archiving import LateBeginning
 from esops.stores.postgres.counted import parts_of
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, category_in, storable
-from esops.stores.shortened import Group, Shortened, relevant
+from esops.stores.shortened import LateGroup, Shortened, relevant
 
 if TYPE_CHECKING:
     from esops.stores.postgres.bulk import BulkReader
@@ -95,7 +95,7 @@ def shortened(
         category=category,
         listed=listed,
     )
-    groups = [Group(*row) for row in connection.execute(statement).fetchall()]
+    groups = [LateGroup(*row) for row in connection.execute(statement).fetchall()]
 
     def are_others(category: str) -> bool:
         """By the events of whole streams of the same category."""
