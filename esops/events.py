@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from esops.causality import CORRELATION_KEYS, first_of, named_cause
 from esops.moments import (
     EPOCH,
     FarTime,
@@ -29,18 +30,6 @@ from esops.moments import (
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 
 _loads = orjson.loads
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-
-CORRELATION_KEYS = (
-    "correlationId", "$correlationId", "correlation_id", "correlation-id", "CorrelationId",
-    "correlationStreamName",
-)  # fmt: skip
-"""The last is message-db's, whose correlation is the name of a stream."""
-CAUSATION_KEYS = ("causationId", "$causationId", "causation_id", "causation-id", "CausationId")
-CAUSATION_STREAM, CAUSATION_VERSION = "causationMessageStreamName", "causationMessagePosition"
-"""message-db's causation: not an id, but a stream and a position in it."""
-TRACEPARENT = "traceparent"
 
 
 class Position(tuple[int, ...]):
@@ -135,12 +124,15 @@ class RecordedEvent(_Fields):
         """The id that everything caused by one request shares: the first of CORRELATION_KEYS in the
         metadata.
         """
-        return _first(self.meta(), CORRELATION_KEYS)
+        return first_of(self.meta(), CORRELATION_KEYS)
 
     @property
     def causation_id(self) -> str | None:
-        """The id of the message that caused this one: the first of CAUSATION_KEYS."""
-        return _first(self.meta(), CAUSATION_KEYS)
+        """What caused this event: the first of CAUSATION_KEYS, or message-db's `stream/version`.
+
+        An id can be that of an event, of a message, or a span's W3C traceparent.
+        """
+        return named_cause(self.meta())
 
     @property
     def category(self) -> str | None:
@@ -324,13 +316,3 @@ def asked_for(**ids: str | Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
         raise ValueError("a search is for one of " + ", ".join(ids))
     which, value = given[0]
     return which, (value,) if isinstance(value, str) else tuple(value)
-
-
-def trace_id_of(meta: Mapping[str, Any]) -> str | None:
-    """The trace id of W3C's `traceparent` (version-traceid-parentid-flags), or None."""
-    found = _TRACEPARENT.match(str(meta.get(TRACEPARENT, "")))
-    return found[1] if found else None
-
-
-def _first(meta: Mapping[str, Any], keys: Iterable[str]) -> str | None:
-    return next((str(meta[key]) for key in keys if meta.get(key) is not None), None)

@@ -27,7 +27,9 @@ def lines(output: Output, found: Trace, form: str) -> Iterable[object]:
             indented = output.data.is_terminal or output.file is not None
             return [to_json(render.as_dict(found), indent=indented)]
         case "otlp":
-            return [to_json(render.otlp(found))]
+            from esops.trace.otlp import otlp
+
+            return [to_json(otlp(found))]
         case "html":
             # Plotly takes long to import.
             from esops.trace.page import trace_page
@@ -52,22 +54,21 @@ def _tree(found: Trace) -> Iterator[Text]:
     forest = found.forest
     colours = render.categories(forest)
     several = _several_stores(found)
-    for branches, each, since in render.tree(forest):
-        at = render.clock(each.recorded_at)
+    for each in render.tree(forest):
+        if each.at is None:
+            above = "" if each.outside is None else visible(each.outside.in_words)
+            yield Text.assemble((each.before, "dim"), (above, "italic"))
+            continue
+        event = forest.nodes[each.at]
         line = Text.assemble(
-            (branches, "dim"),
-            (visible(each.type), colours[each.category]),
-            f"  {_where(each, several=several)}  ",
-            (since or at, "dim"),
+            (each.before, "dim"),
+            (visible(event.type), colours[event.category]),
+            f"  {_where(event, several=several)}  ",
+            (each.since or render.clock(event.recorded_at), "dim"),
         )
-        if not branches and each.cause is not None:
-            # A root that has a cause is no true root: the cause is not there, or naming it closed a
-            # circle.
-            missing = each.cause in forest.missing
-            remark = (
-                f"its cause {visible(each.cause)} is missing" if missing else "cut from a circle"
-            )
-            line.append(f"  {remark}", "red")
+        # A root with such a cause is no true root.
+        if wrong := render.remark(forest, each.at):
+            line.append(f"  {wrong}", "red")
         yield line
 
 

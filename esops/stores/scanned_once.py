@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from esops.events import EventFilter, Position, RecordedEvent, trace_id_of
+from esops.causality import parse_traceparent, trace_id
+from esops.events import EventFilter, Position, RecordedEvent
 from esops.stores.scanning import has_one_of
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ def _hashes(event: RecordedEvent) -> set[int]:
         meta = event.meta()
     except orjson.JSONDecodeError:
         return found
-    found |= {hash(str(value)) for value in meta.values() if not isinstance(value, (dict, list))}
-    trace = trace_id_of(meta)
-    return found | {hash(trace)} if trace else found
+    for value in meta.values():
+        if not isinstance(value, (dict, list)):
+            text = str(value)
+            span = parse_traceparent(text)
+            # A trace is asked for by its id, however an event writes it.
+            trace = trace_id(text) if span is None else span.trace
+            found |= {hash(text), hash(trace or text)}
+    return found

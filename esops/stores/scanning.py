@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from esops.events import (
+from esops.causality import (
     CAUSATION_KEYS,
+    CAUSATION_STREAM,
     CORRELATION_KEYS,
-    EventFilter,
-    RecordedEvent,
-    trace_id_of,
+    trace_id,
+    traces_of,
 )
+from esops.events import EventFilter, RecordedEvent
 from esops.stores.parts import SearchResult
 from esops.stores.searching import IdSearch, SoughtIds
 
@@ -69,8 +70,13 @@ def scan(store: EventStore, sought: SoughtIds) -> Iterator[RecordedEvent]:
 
 def has_one_of(sought: SoughtIds) -> Callable[[RecordedEvent], bool]:
     """A function of an event that says whether it has one of the ids."""
-    by_convention = CORRELATION_KEYS if sought.kind == "correlation_id" else CAUSATION_KEYS
-    keys = sought.keys or by_convention
+    if sought.kind == "trace_id":
+        traces = {trace_id(value) for value in sought.asked}
+        return lambda event: not traces.isdisjoint(_traces(event, sought.keys))
+    by_correlation = sought.kind == "correlation_id"
+    keys = sought.keys or (
+        CORRELATION_KEYS if by_correlation else (*CAUSATION_KEYS, CAUSATION_STREAM)
+    )
     # Ids are UUIDs, which may be written in capitals; other ids are what the application says.
     lower = sought.kind == "event_id"
     wanted = {value.lower() for value in sought.values} if lower else set(sought.values)
@@ -84,6 +90,13 @@ def _has_one(event: RecordedEvent, kind: str, ids: Container[str], keys: Sequenc
         meta = event.meta()
     except orjson.JSONDecodeError:
         return False
-    if any(str(meta[key]) in ids for key in keys if key in meta):
-        return True
-    return kind == "correlation_id" and trace_id_of(meta) in ids
+    return any(str(meta[key]) in ids for key in keys if key in meta)
+
+
+def _traces(event: RecordedEvent, keys: Sequence[str]) -> set[str | None]:
+    try:
+        meta = event.meta()
+    except orjson.JSONDecodeError:
+        return set()
+    correlations = {trace_id(str(meta[key])) for key in CORRELATION_KEYS if key in meta}
+    return (correlations - {None}) | traces_of(meta, keys)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from esops.causality import all_writings
 from esops.events import asked_for
 from esops.stores.parts import Ids, Search, SearchResult
 
@@ -15,10 +16,18 @@ class SoughtIds:
     """The ids that a search is for, all of one kind."""
 
     kind: str
-    """`event_id`, `correlation_id` or `causation_id`."""
-    values: tuple[str, ...]
+    """`event_id`, `correlation_id`, `causation_id` or `trace_id`."""
+    asked: tuple[str, ...]
+    """The ids as they were given."""
     keys: Sequence[str]
-    """The keys of the metadata to look under; empty for those of the field's conventions."""
+    """The keys of the metadata to look under; empty for those of the field's conventions. For a
+    trace id, the keys that hold what caused an event, which may be a span of that trace.
+    """
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The ids in all writings that they may have in a store, such as UUIDs without dashes."""
+        return all_writings(self.asked)
 
 
 class IdSearch(ABC):
@@ -38,6 +47,14 @@ class IdSearch(ABC):
         )
         return self.find_ids(SoughtIds(kind, values, keys))
 
+    def of_traces(self, traces: Sequence[str], keys: Sequence[str] = ()) -> SearchResult:
+        """Events of W3C trace ids (32 hex digits), wherever an event has them: as its correlation,
+        as `traceId`, in a `traceparent`, or in a traceparent that it names as its cause.
+
+        `keys`: where causes are; empty for the field's conventions.
+        """
+        return self.find_ids(SoughtIds("trace_id", tuple(traces), keys))
+
     def once(self) -> Search:
         """One that answers the same for several searches, and reads a log without an index once."""
         return self
@@ -45,3 +62,16 @@ class IdSearch(ABC):
     @abstractmethod
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """The events that have one of these ids; none is read before the result is iterated."""
+
+
+def search_for(search: Search, sought: SoughtIds) -> SearchResult:
+    """Ask any store's search. One of another package knows no trace ids: they are then looked for
+    as correlation ids only.
+    """
+    if sought.kind != "trace_id":
+        return search.find(**{sought.kind: sought.asked}, keys=sought.keys)
+    of_traces = getattr(search, "of_traces", None)
+    if of_traces is None:
+        return search.find(correlation_id=sought.values)
+    found: SearchResult = of_traces(sought.asked, sought.keys)
+    return found

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from esops.moments import Moment, between
 from esops.page import COLOURS, label, layout, page
 from esops.trace.graph import Forest, Node
-from esops.trace.render import apart, categories, clock, tree
+from esops.trace.render import Line, apart, categories, clock, remark, tree
 from esops.trace.search import Trace
 
 _GAP_SHARE = 0.04
@@ -28,7 +28,6 @@ def trace_page(trace: Trace) -> str:
     forest, lanes = trace.forest, _Lanes(trace.forest)
     colours = categories(forest, COLOURS)
     times = [each.recorded_at for each in forest.nodes if each.recorded_at is not None]
-    missing = set(forest.missing)
     return page(
         "trace.html.j2",
         f"Trace of {trace.about}",
@@ -44,7 +43,7 @@ def trace_page(trace: Trace) -> str:
         circles=[[forest.nodes[at].id for at in circle] for circle in forest.circles],
         duplicates=forest.duplicates,
         rows=[
-            _row(lanes, colours, missing, *line)
+            _row(lanes, colours, forest, line)
             for _, line in zip(range(_IN_TREE), tree(forest), strict=False)
         ],
         beyond=max(0, len(forest.nodes) - _IN_TREE),
@@ -55,23 +54,20 @@ def _lasted(times: Sequence[Moment]) -> timedelta | None:
     return between(min(times), max(times)) if times else None
 
 
-def _row(
-    lanes: _Lanes,
-    colours: Mapping[str, str],
-    missing: set[str],
-    before: str,
-    each: Node,
-    since: str,
-) -> dict[str, Any]:
+def _row(lanes: _Lanes, colours: Mapping[str, str], forest: Forest, line: Line) -> dict[str, Any]:
+    if line.at is None:
+        return {"before": line.before, "outside": line.outside and line.outside.in_words}
+    each = forest.nodes[line.at]
     return {
-        "before": before,
+        "before": line.before,
+        "outside": None,
         "type": each.type,
         "colour": colours[each.category],
         "where": f"{lanes.name(each)} @{each.version}",
-        "since": since,
+        "since": line.since,
         "at": clock(each.recorded_at),
         "id": each.id,
-        "missing": each.cause if not before and each.cause in missing else None,
+        "remark": remark(forest, line.at),
     }
 
 
@@ -220,12 +216,10 @@ def _hover_text(forest: Forest, lanes: _Lanes, at: int) -> str:
         span = between(cause.recorded_at, each.recorded_at)
         since = "" if span is None else f", {apart(span)}"
         lines.append(f"caused by {label(cause.type)}{since}")
-    elif each.cause is not None:
-        lines.append(
-            f"its cause {label(each.cause)} is missing"
-            if each.cause in forest.missing
-            else "cut from a circle"
-        )
+    elif outside := forest.outside_of.get(at):
+        lines.append(f"caused by {label(outside.in_words)}")
+    elif wrong := remark(forest, at):
+        lines.append(label(wrong))
     return "<br>".join(lines)
 
 

@@ -1,15 +1,16 @@
-"""A trace as a tree, a timeline, JSON, Mermaid, DOT, or OTLP spans."""
+"""A trace as a tree, a timeline, JSON, Mermaid or DOT."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from esops.causality import one_writing, parse_traceparent
 from esops.escaping import visible
-from esops.moments import Moment, between, microseconds_of
-from esops.trace.graph import Forest, Node
+from esops.moments import Moment, between
+from esops.trace.graph import Forest, Node, Outside
 from esops.trace.search import Trace
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
@@ -34,12 +35,16 @@ def as_dict(trace: Trace) -> dict[str, Any]:
                 "recorded_at": each.recorded_at,
                 "correlation_id": each.correlation_id,
                 "causation_id": _cause(forest, at),
+                "cause_kind": forest.kinds[at],
+                "trace_id": each.trace,
+                "span_id": each.span,
                 "depth": forest.depth[at],
             }
             for at, each in enumerate(forest.nodes)
         ],
         "roots": [forest.nodes[at].id for at in forest.roots],
         "missing_causes": forest.missing,
+        "outside_causes": [_outside(forest, each) for each in forest.outside],
         "circles": [[forest.nodes[at].id for at in circle] for circle in forest.circles],
         "duplicates": forest.duplicates,
         "limited": trace.limited,
@@ -51,6 +56,17 @@ def _cause(forest: Forest, at: int) -> str | None:
     """The id of an event's cause if it was found, otherwise what the event names as its cause."""
     parent = forest.parent[at]
     return forest.nodes[parent].id if parent is not None else forest.nodes[at].cause
+
+
+def _outside(forest: Forest, cause: Outside) -> dict[str, Any]:
+    span = parse_traceparent(cause.name)
+    return {
+        "kind": cause.kind,
+        "id": cause.name,
+        "trace_id": None if span is None else span.trace,
+        "span_id": None if span is None else span.id,
+        "events": [forest.nodes[at].id for at in cause.events],
+    }
 
 
 def categories(forest: Forest, colours: Sequence[str] = COLOURS) -> dict[str, str]:
@@ -72,22 +88,64 @@ def apart(delta: timedelta) -> str:
     return f"{sign}{int(seconds // 86_400)} d {int(seconds % 86_400 // 3_600):02} h"
 
 
-def tree(forest: Forest) -> Iterator[tuple[str, Node, str]]:
-    """Lines of a tree: the branches to draw, the event, and the time since its cause."""
+@dataclass(frozen=True)
+class Line:
+    """A line of a tree: an event, or a cause that is no event."""
+
+    before: str
+    """The branches to draw."""
+    at: int | None
+    """The event; None for a cause that is no event."""
+    since: str = ""
+    """The time since its cause."""
+    outside: Outside | None = None
+    """The cause that is no event, in a line of its own above its events."""
+
+
+def tree(forest: Forest) -> Iterator[Line]:
+    """The lines of a tree. Events with one cause that is no event are together below it."""
+    shown: set[int] = set()
     for root in forest.roots:
-        waiting: list[tuple[int, str, str]] = [(root, "", "")]
-        while waiting:
-            at, before, below = waiting.pop()
-            parent = forest.parent[at]
-            since = _since(forest.nodes[parent], forest.nodes[at]) if parent is not None else ""
-            yield before, forest.nodes[at], since
-            children = forest.children[at]
-            # Reversed, since the stack gives out the last one first.
-            for number, child in reversed(list(enumerate(children))):
-                last = number == len(children) - 1
-                waiting.append(
-                    (child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
-                )
+        if root in shown:
+            continue
+        cause = forest.outside_of.get(root)
+        if cause is None:
+            yield from _branch(forest, [root], root=True)
+            continue
+        yield Line("", None, outside=cause)
+        yield from _branch(forest, cause.events)
+        shown.update(cause.events)
+
+
+def _branch(forest: Forest, events: Sequence[int], *, root: bool = False) -> Iterator[Line]:
+    """Events beside each other, with their effects; a root has no branch before it."""
+    waiting = [(events[0], "", "")] if root else _beside(events, "")
+    while waiting:
+        at, before, below = waiting.pop()
+        parent = forest.parent[at]
+        since = _since(forest.nodes[parent], forest.nodes[at]) if parent is not None else ""
+        yield Line(before, at, since)
+        waiting += _beside(forest.children[at], below)
+
+
+def _beside(events: Sequence[int], below: str) -> list[tuple[int, str, str]]:
+    # Reversed, since the stack gives out the last one first.
+    return [
+        (at, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
+        for number, at in reversed(list(enumerate(events)))
+        for last in (number == len(events) - 1,)
+    ]
+
+
+def remark(forest: Forest, at: int) -> str:
+    """What is wrong with the cause of an event, in words; empty where nothing is."""
+    match forest.kinds[at]:
+        case "missing":
+            return f"its cause {visible(forest.nodes[at].cause or '')} is missing"
+        case "circle":
+            return "cut from a circle"
+        case _:
+            return ""
 
 
 def _since(earlier: Node, later: Node) -> str:
@@ -131,11 +189,14 @@ def mermaid(forest: Forest) -> Iterator[str]:
         yield f'    e{at}["{label}"]:::c{list(names).index(each.category)}'
     for number, cause in enumerate(forest.missing):
         yield f'    m{number}["missing: {_entities(cause)}"]:::missing'
+    for number, outside in enumerate(forest.outside):
+        yield f'    o{number}["{_entities(outside.in_words)}"]:::outside'
     for source, target in _edges(forest):
         yield f"    {source} --> {target}"
     for number, colour in enumerate(names.values()):
         yield f"    classDef c{number} stroke:{colour},stroke-width:2px"
     yield "    classDef missing stroke:red,stroke-dasharray: 4"
+    yield "    classDef outside stroke-dasharray: 4"
 
 
 def dot(forest: Forest) -> Iterator[str]:
@@ -150,6 +211,8 @@ def dot(forest: Forest) -> Iterator[str]:
         yield (
             f'    m{number} [label = "missing: {_quoted(cause)}", style = "dashed", color = "red"];'
         )
+    for number, outside in enumerate(forest.outside):
+        yield f'    o{number} [label = "{_quoted(outside.in_words)}", style = "dashed"];'
     for source, target in _edges(forest):
         yield f"    {source} -> {target};"
     yield "}"
@@ -165,86 +228,12 @@ def _entities(text: str) -> str:
 
 
 def _edges(forest: Forest) -> Iterator[tuple[str, str]]:
+    missing = {one_writing(cause): f"m{number}" for number, cause in enumerate(forest.missing)}
+    outside = {at: f"o{number}" for number, each in enumerate(forest.outside) for at in each.events}
     for at, parent in enumerate(forest.parent):
-        cause = forest.nodes[at].cause
         if parent is not None:
             yield f"e{parent}", f"e{at}"
-        elif cause in forest.missing:
-            yield f"m{forest.missing.index(cause)}", f"e{at}"
-
-
-def otlp(trace: Trace) -> dict[str, Any]:
-    """Spans in OTLP's JSON form, which Jaeger and Tempo import.
-
-    Each event is a span that lasts from the time of its cause to its own. Span ids are derived from
-    the events, so that another export gives the same spans. Source: the JSON mapping of
-    opentelemetry-proto (ids in hex, times as text in nanoseconds).
-    """
-    forest = trace.forest
-    correlation = next(
-        (each.correlation_id for each in forest.nodes if each.correlation_id), trace.about
-    )
-    trace_id = (
-        correlation
-        if _is_hex(correlation, 32)
-        else hashlib.sha256(correlation.encode()).hexdigest()[:32]
-    )
-    by_store: dict[str, list[dict[str, Any]]] = {}
-    for at, each in enumerate(forest.nodes):
-        parent = forest.parent[at]
-        ended = _nanoseconds(each.recorded_at) or 0
-        cause = forest.nodes[parent].recorded_at if parent is not None else None
-        began = _nanoseconds(cause)
-        span: dict[str, Any] = {
-            "traceId": trace_id,
-            "spanId": _span_id(each),
-            "name": each.type,
-            "kind": 5 if parent is not None else 4,  # SPAN_KIND_CONSUMER, SPAN_KIND_PRODUCER
-            # A clock may put an effect before its cause, and a span cannot end before it starts.
-            "startTimeUnixNano": str(ended if began is None else min(began, ended)),
-            "endTimeUnixNano": str(ended),
-            "attributes": _attributes(each),
-        }
-        if parent is not None:
-            span["parentSpanId"] = _span_id(forest.nodes[parent])
-        by_store.setdefault(each.store, []).append(span)
-    return {
-        "resourceSpans": [
-            {
-                "resource": {
-                    "attributes": [{"key": "service.name", "value": {"stringValue": store}}]
-                },
-                "scopeSpans": [{"scope": {"name": "esops"}, "spans": spans}],
-            }
-            for store, spans in by_store.items()
-        ]
-    }
-
-
-def _attributes(each: Node) -> list[dict[str, Any]]:
-    values = {
-        "event.id": each.id,
-        "event.stream": each.stream,
-        "event.version": str(each.version),
-        "event.position": each.position,
-        "event.correlation_id": each.correlation_id or "",
-    }
-    if each.recorded_at is not None and _nanoseconds(each.recorded_at) is None:
-        values["event.recorded_at"] = clock(each.recorded_at)
-    return [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
-
-
-def _span_id(each: Node) -> str:
-    return hashlib.sha256(
-        f"{each.store}\0{each.id}\0{each.stream}\0{each.version}".encode()
-    ).hexdigest()[:16]
-
-
-def _nanoseconds(at: Moment | None) -> int | None:
-    """Nanoseconds since 1970; None for a time that OTLP's unsigned 64 bits cannot hold."""
-    nanoseconds = -1 if at is None else microseconds_of(at) * 1_000
-    return nanoseconds if 0 <= nanoseconds < 1 << 64 else None
-
-
-def _is_hex(text: str, length: int) -> bool:
-    return len(text) == length and all(character in "0123456789abcdef" for character in text)
+        elif forest.kinds[at] == "missing":
+            yield missing[forest.nodes[at].cause_key or ""], f"e{at}"
+        elif at in outside:
+            yield outside[at], f"e{at}"

@@ -12,14 +12,17 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from esops.causality import CAUSATION_STREAM, one_writing, trace_id
 from esops.config import Config
 from esops.errors import Refused
-from esops.events import CAUSATION_STREAM, EventFilter
+from esops.events import EventFilter
 from esops.moments import within
 from esops.stores import open_store
 from esops.stores.base import EventStore, require
 from esops.stores.parts import Search, SearchResult
-from esops.trace.graph import Forest, Keys, Node, build, node
+from esops.stores.searching import SoughtIds, search_for
+from esops.trace.graph import Forest, Keys, Node, build, connected, node, top_of
+from esops.trace.messages import messages, parse_reference
 
 log = structlog.get_logger("esops.trace")
 
@@ -88,14 +91,12 @@ class Tracer:
     def correlation(self, value: str) -> Trace:
         """All events with a correlation id or W3C trace id, and the causes that they name."""
         trace = self._begin(f"correlation {value}")
-        for store in self._stores:
-            self._take(
-                store,
-                self._allowed(
-                    store,
-                    self._search(store).find(correlation_id=value, keys=self._keys.correlation),
-                ),
-            )
+        self._correlated([value])
+        # An id without dashes may be a trace's. Where events show that it is none, an index of
+        # correlation ids is enough.
+        is_trace = trace_id(value) == value.lower()
+        if is_trace and (not self._nodes or self._traces() & {value.lower()}):
+            self._of_traces([value.lower()])
         if self._nodes:
             self._causes(generations=1)
         return self._end(trace)
@@ -111,7 +112,7 @@ class Tracer:
         if not self._nodes:
             return self._end(trace)
         start = [each.id for each in self._nodes.values()]
-        self._of_same_correlation()
+        self._siblings()
         self._causes()
         self._effects(start)
         return self._end(trace, around=start)
@@ -124,7 +125,7 @@ class Tracer:
         if not self._nodes:
             return self._end(trace)
         theirs = [each.id for each in self._nodes.values()]
-        self._of_same_correlation()
+        self._siblings()
         self._causes()
         self._effects(theirs)
         return self._end(trace, around=theirs)
@@ -161,12 +162,25 @@ class Tracer:
 
     def _end(self, trace: Trace, around: Sequence[str] = ()) -> Trace:
         forest = build(self._nodes.values())
+        unresolved = [
+            each for each, kind in zip(forest.nodes, forest.kinds, strict=True) if kind == "missing"
+        ]
+        known = messages(self._stores, forest.nodes, unresolved, self._keys, self._exists)
+        if known:
+            forest = build(self._nodes.values(), known)
         # Events can share a correlation id without being causes or effects of each other. The trace
         # of one event or stream leaves such events out.
         if around:
-            forest = build(_connected(forest, set(around)))
+            forest = build(connected(forest, set(around)), known)
         trace.forest = forest
         return trace
+
+    def _exists(self, ids: Sequence[str]) -> bool:
+        return any(
+            True
+            for store in self._stores
+            for _ in self._allowed(store, self._search(store).find(event_id=ids))
+        )
 
     def _allowed(self, store: EventStore, found: SearchResult) -> Iterable[object]:
         """The events of a search. Raises Refused if it is a scan of too many events."""
@@ -202,49 +216,65 @@ class Tracer:
             new.append(each)
         return new
 
-    def _of_same_correlation(self) -> None:
-        """Add everything with the correlation ids of the events so far.
+    def _siblings(self) -> None:
+        """Add everything with the correlation ids of the events so far, or in one trace with them.
 
         This one search finds the whole trace in most systems, so that the searches by generation
         that follow have nothing left to find.
         """
-        known = sorted(
-            {
-                each.correlation_id
-                for each in self._nodes.values()
-                if each.correlation_id is not None
-            }
-        )
-        for group in _groups(known):
+        traces = self._traces()
+        self._of_traces(sorted(traces))
+        known = {each.correlation_id for each in self._nodes.values() if each.correlation_id}
+        if not self._keys.correlation:  # those were found with their traces
+            known -= traces
+        self._correlated(sorted(known))
+        # A trace's first event has the trace's id as its correlation, and only others show that.
+        self._of_traces(sorted((self._traces() - traces) & {one_writing(each) for each in known}))
+
+    def _traces(self) -> set[str]:
+        """The W3C traces by which events belong together that their causes do not connect."""
+        return {
+            each.trace
+            for each in self._nodes.values()
+            if each.trace is not None
+            and (each.cause_span or each.names_correlation or each.correlation_id == each.trace)
+        }
+
+    def _correlated(self, values: Sequence[str]) -> None:
+        for group in _groups(values):
             for store in self._stores:
-                self._take(
-                    store,
-                    self._allowed(
-                        store,
-                        self._search(store).find(correlation_id=group, keys=self._keys.correlation),
-                    ),
-                )
+                found = self._search(store).find(correlation_id=group, keys=self._keys.correlation)
+                self._take(store, self._allowed(store, found))
+
+    def _of_traces(self, traces: Sequence[str]) -> None:
+        for group in _groups(traces):
+            sought = SoughtIds("trace_id", tuple(group), self._keys.causation)
+            for store in self._stores:
+                found = search_for(self._search(store), sought)
+                self._take(store, self._allowed(store, found))
 
     def _causes(self, generations: int | None = None) -> None:
         """Look for causes that are named and not found yet, generation by generation."""
         asked: set[str] = set()
         while generations is None or generations > 0:
-            names = {name for each in self._nodes.values() for name in (each.id, each.reference)}
-            named = {each.cause for each in self._nodes.values() if each.cause is not None}
+            names = {name for each in self._nodes.values() for name in (each.key, each.reference)}
+            named = {
+                each.cause_key
+                for each in self._nodes.values()
+                if each.cause_key is not None and each.cause_span is None
+            }
             unknown = named - names - asked
             if not unknown:
                 return
             asked |= unknown
             new: list[Node] = []
+            references = [parse_reference(name) for name in unknown]
             for store in self._stores:
-                references = [_parse_reference(name) for name in unknown]
-                for stream, version in (
-                    reference for reference in references if reference is not None
-                ):
+                for stream, version in (each for each in references if each is not None):
                     found = store.read_stream(stream, version - 1, limit=1)
                     new += self._take(store, (event for event in found if event.version == version))
                 for group in _groups(
-                    sorted(name for name in unknown if _parse_reference(name) is None)
+                    sorted(name for name in unknown if parse_reference(name) is None)
                 ):
                     new += self._take(
                         store,
@@ -255,37 +285,60 @@ class Tracer:
             generations = None if generations is None else generations - 1
 
     def _effects(self, start: Sequence[str]) -> None:
-        """Look for events that name these as their cause, generation by generation."""
+        """Look for events that name these as their cause, generation by generation; and for those
+        that share a cause with them which is no event that was found.
+        """
         ids = set(start)
         newest = [each for each in self._nodes.values() if each.id in ids]
         asked: set[str] = set()
-        while newest and not self._trace.limited:
-            causes = {each.id: each for each in newest if each.id not in asked}
+        shared = self._unresolved(ids)
+        while (newest or shared) and not self._trace.limited:
+            causes = {each.key: each for each in newest if each.key not in asked}
             asked |= set(causes)
             newest = [
                 each
                 for each in self._nodes.values()
-                if each.id not in asked and each.cause in causes
+                if each.key not in asked and each.cause_key in causes
             ]
-            streams = {each.stream for each in causes.values()}
             for store in self._stores:
-                # message-db's events name their cause by stream and version. Its stream is what an
-                # index can find; the version is compared below.
-                by_reference = self._keys.causation == () and any(
-                    each.cause and "/" in each.cause for each in self._nodes.values()
-                )
-                values = sorted(streams) if by_reference else sorted(causes)
-                keys = (CAUSATION_STREAM,) if by_reference else self._keys.causation
-                for group in _groups(values):
-                    found = self._take(
-                        store,
-                        self._allowed(
-                            store,
-                            self._search(store).find(causation_id=group, keys=keys),
-                        ),
-                    )
-                    names = {name for each in causes.values() for name in (each.id, each.reference)}
-                    newest += [each for each in found if each.cause in names]
+                found = self._effects_in(store, causes, shared)
+                names = {name for each in causes.values() for name in (each.key, each.reference)}
+                newest += [each for each in found if each.cause_key in names]
+            shared = []
+
+    def _effects_in(
+        self, store: EventStore, causes: dict[str, Node], shared: Sequence[str]
+    ) -> list[Node]:
+        """The new events of a store that name one of these causes."""
+        # message-db's events name their cause by stream and version. Its stream is what an index
+        # can find; the caller compares the version.
+        by_reference = self._keys.causation == () and any(
+            each.cause and "/" in each.cause for each in self._nodes.values()
+        )
+        values = (
+            sorted({each.stream for each in causes.values()})
+            if by_reference
+            else sorted({each.id for each in causes.values()} | set(shared))
+        )
+        keys = (CAUSATION_STREAM,) if by_reference else self._keys.causation
+        new: list[Node] = []
+        for group in _groups(values):
+            found = self._search(store).find(causation_id=group, keys=keys)
+            new += self._take(store, self._allowed(store, found))
+        return new
+
+    def _unresolved(self, ids: set[str]) -> list[str]:
+        """The causes of these events, or of their causes, that are no event and no span."""
+        forest = build(self._nodes.values())
+        found: set[str] = set()
+        for at, each in enumerate(forest.nodes):
+            if each.id not in ids:
+                continue
+            top = top_of(forest, at)
+            cause = forest.nodes[top].cause or ""
+            if forest.kinds[top] == "missing" and parse_reference(cause) is None:
+                found.add(cause)
+        return sorted(found)
 
 
 @contextmanager
@@ -309,24 +362,6 @@ def open_tracer(
         )
 
 
-def _connected(forest: Forest, around: set[str]) -> Iterator[Node]:
-    """The given events, their causes up to the roots, and all their effects."""
-    keep: set[int] = set()
-    for at, each in enumerate(forest.nodes):
-        if each.id not in around:
-            continue
-        up: int | None = at
-        while up is not None:
-            keep.add(up)
-            up = forest.parent[up]
-        below = [at]
-        while below:
-            down = below.pop()
-            keep.add(down)
-            below += forest.children[down]
-    return (forest.nodes[at] for at in sorted(keep))
-
-
 def _recorded_between(
     store: EventStore, low: datetime, high: datetime, keys: Keys
 ) -> Iterator[Node]:
@@ -340,12 +375,6 @@ def _recorded_between(
                 break
             if at <= high:
                 yield node(store.name, event, keys)
-
-
-def _parse_reference(name: str) -> tuple[str, int] | None:
-    """Read `stream/version`; None if it is an id."""
-    stream, _, version = name.rpartition("/")
-    return (stream, int(version)) if stream and version.isdigit() else None
 
 
 def _groups(values: Sequence[str]) -> Iterator[list[str]]:

@@ -54,7 +54,11 @@ def test_a_chain_costs_one_scan_whatever_its_length(indexed, monkeypatch, projec
         assert len(scans) == 1
         ids = [each.id for each in found.forest.nodes]
         assert sorted(ids) == sorted([*chain, aside.id])
-        assert found.forest.missing == ["a command"]
+        # A text is no event's id on a node, so that it can only be a message's.
+        assert found.forest.missing == []
+        assert [(each.kind, each.name) for each in found.forest.outside] == [
+            ("message", "a command")
+        ]
         scanned = [how for how in found.how if "about" in how]
         assert scanned == ["s: a scan of $all, about 17 events"]
         monkeypatch.setattr(type(store.search), "once", IdSearch.once)

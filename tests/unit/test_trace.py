@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from esops.events import Position, RecordedEvent
 from esops.trace import render
 from esops.trace.graph import Keys, Node, build, node
+from esops.trace.otlp import otlp
 from esops.trace.search import Trace
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,7 +97,7 @@ def test_every_form_shows_every_event_once(nodes):
     assert sum(each is not None for _, each, _ in render.timeline(trace.forest)) == len(nodes)
     document = render.as_dict(trace)
     assert [each["id"] for each in document["events"]] == [each.id for each in nodes]
-    spans = render.otlp(trace)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    spans = otlp(trace)["resourceSpans"][0]["scopeSpans"][0]["spans"]
     known = {span["spanId"] for span in spans}
     assert len(known) == len(spans) == len(nodes)
     assert all(span["parentSpanId"] in known for span in spans if "parentSpanId" in span)
@@ -180,4 +181,4 @@ def test_names_with_quotes_do_not_break_a_graph():
     text = "\n".join(render.dot(build([odd])))
     assert len(re.findall(r'(?<!\\)"', text)) % 2 == 0
     assert '\\"quoted\\"' in text
-    assert json.dumps(render.otlp(Trace("t", build([odd]))))
+    assert json.dumps(otlp(Trace("t", build([odd]))))

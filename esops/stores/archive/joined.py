@@ -47,7 +47,7 @@ from esops.stores.parts import (
     SettlingMemory,
     What,
 )
-from esops.stores.searching import IdSearch, SoughtIds
+from esops.stores.searching import IdSearch, SoughtIds, search_for
 from esops.stores.shortened import Shortened
 
 _AT_ONCE = 5_000
@@ -385,15 +385,14 @@ class _JoinedSearch(IdSearch):
 
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """Search each store in its own way; the results are merged by position."""
-        ids = {sought.kind: sought.values}
-        hot = self._hot.find(**ids, keys=sought.keys)
+        hot = search_for(self._hot, sought)
         self._cold.renew()
-        cold = self._cold.store.search.find(**ids, keys=sought.keys)
+        cold = search_for(self._cold.store.search, sought)
 
         def archived(reached: Position | None) -> Iterator[RecordedEvent]:
             if reached is None:
                 return cold.events
-            events = self._cold.store.search.find(**ids, keys=sought.keys).events
+            events = search_for(self._cold.store.search, sought).events
             return dropwhile(lambda event: event.position <= reached, events)
 
         merged = in_step(pages_of(hot.events, _place), Cold(archived, self._cold.renew), _place)

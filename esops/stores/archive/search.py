@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from esops.events import CAUSATION_KEYS, CAUSATION_STREAM, CORRELATION_KEYS, TRACEPARENT
+from esops.causality import (
+    CAUSATION_KEYS,
+    CAUSATION_STREAM,
+    CORRELATION_KEYS,
+    TRACE_KEYS,
+    TRACEPARENT,
+)
 from esops.stores.parts import SearchResult
 from esops.stores.searching import IdSearch, SoughtIds
 
@@ -31,18 +37,24 @@ def _by_id(ids: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _by_metadata(sought: SoughtIds) -> tuple[str, list[str]]:
-    by_correlation = sought.kind == "correlation_id"
-    wanted = sought.keys or (
-        CORRELATION_KEYS if by_correlation else (*CAUSATION_KEYS, CAUSATION_STREAM)
-    )
-    # Metadata is whatever the application wrote: what is no UTF-8 or no JSON has no ids.
-    each = [f"json_extract_string(try(decode(metadata)), '$.\"{key}\"')" for key in wanted]
+    match sought.kind:
+        case "trace_id":
+            wanted: Sequence[str] = (*CORRELATION_KEYS, *TRACE_KEYS)
+        case "correlation_id":
+            wanted = sought.keys or CORRELATION_KEYS
+        case _:
+            wanted = sought.keys or (*CAUSATION_KEYS, CAUSATION_STREAM)
     among = ", ".join("?" * len(sought.values))
-    conditions = [f"{value} IN ({among})" for value in each]
-    values = [*sought.values] * len(each)
-    if by_correlation:
-        # OpenTelemetry puts the trace id into the middle of the traceparent.
-        traceparent = f"json_extract_string(try(decode(metadata)), '$.{TRACEPARENT}')"
-        conditions.append(f"regexp_extract({traceparent}, '^..-([0-9a-f]{{32}})-', 1) IN ({among})")
-        values += sought.values
-    return f"({' OR '.join(conditions)})", values
+    conditions = [f"{_value(key)} IN ({among})" for key in wanted]
+    if sought.kind == "trace_id":
+        # OpenTelemetry puts the trace id into the middle of a traceparent.
+        conditions += [
+            f"regexp_extract({_value(key)}, '^..-([0-9a-f]{{32}})-', 1) IN ({among})"
+            for key in (TRACEPARENT, *(sought.keys or CAUSATION_KEYS))
+        ]
+    return f"({' OR '.join(conditions)})", [*sought.values] * len(conditions)
+
+
+def _value(key: str) -> str:
+    # Metadata is whatever the application wrote: what is no UTF-8 or no JSON has no ids.
+    return f"json_extract_string(try(decode(metadata)), '$.\"{key}\"')"

@@ -31,8 +31,10 @@ class NodeSearch(IdSearch):
         store, by_correlation = self._store, sought.kind == "correlation_id"
         if by_correlation and not sought.keys and store.admin.projections.runs(_BY_CORRELATION):
             # The projection keeps a stream of links for each correlation id.
-            streams = [f"$bc-{value}" for value in sought.values]
-            events = (event for stream in streams for event in store.read_stream(stream))
+            events = (
+                event for value in sought.values for event in store.read_stream(f"$bc-{value}")
+            )
+            streams = [f"$bc-{value}" for value in sought.asked]
             how = "the stream" + "s" * (len(streams) > 1) + " " + ", ".join(streams[:3])
             return SearchResult(events, how)
         better = f"enable the projection {_BY_CORRELATION}" if by_correlation else ""

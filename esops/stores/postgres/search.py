@@ -4,7 +4,7 @@ answers it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,10 +13,11 @@ import psycopg
 from psycopg import sql
 from psycopg.types.string import TextLoader
 
-from esops.events import (
+from esops.causality import (
     CAUSATION_KEYS,
     CAUSATION_STREAM,
     CORRELATION_KEYS,
+    TRACE_KEYS,
     TRACEPARENT,
 )
 from esops.postgres import catalog
@@ -28,8 +29,6 @@ from esops.stores.searching import IdSearch, SoughtIds
 
 _NEWEST = 1_000
 """How many of the newest events are asked which keys their metadata has."""
-_TRACE_ID = 32
-"""The length of a trace id in a W3C traceparent."""
 
 
 class IndexedSearch(IdSearch):
@@ -73,9 +72,14 @@ class _Question:
         """Where several keys of the metadata are possible, this asks which ones are in use."""
         self._connection, self._layout = connection, layout
         self._fields: list[sql.Composable] = []
+        self._begun: list[sql.Composable] = []
+        """Of the fields, those that are asked how they begin."""
         if sought.kind == "event_id":
             self.what = "its id"
-            self.condition = self._by_id(sought.values)
+            self.condition = self._by_id(sought)
+            return
+        if sought.kind == "trace_id":
+            self.condition = self._by_trace(sought)
             return
         wanted = sought.keys or self._in_use(
             CORRELATION_KEYS
@@ -84,27 +88,33 @@ class _Question:
         )
         self._fields = [layout.field(key) for key in wanted]
         self.what = ", ".join(wanted)
-        conditions: list[sql.Composable] = [
-            sql.SQL("{} = ANY({}::text[])").format(field, sql.Literal(storable(sought.values)))
-            for field in self._fields
-        ]
-        # OpenTelemetry puts the trace id into the middle of the traceparent.
-        traces = [value for value in sought.values if len(value) == _TRACE_ID and value.isalnum()]
-        if sought.kind == "correlation_id" and traces:
-            patterns = [f"__-{value}-%" for value in traces]
-            conditions.append(
-                sql.SQL("{} LIKE ANY({})").format(layout.field(TRACEPARENT), sql.Literal(patterns))
-            )
-        self.condition = sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
+        self.condition = _any(_is_one_of(field, sought.values) for field in self._fields)
 
-    def _by_id(self, values: Sequence[str]) -> sql.Composable:
+    def _by_id(self, sought: SoughtIds) -> sql.Composable:
         column = self._layout.id_column
         if column is not None:
-            each = (same_uuid(column, value) for value in values)
-            return sql.SQL("({})").format(sql.SQL(" OR ").join(each))
+            return _any(same_uuid(column, value) for value in sought.asked)
         self._fields = [self._layout.mapped.id]
-        ids = sql.Literal(storable(values))
-        return sql.SQL("{} = ANY({}::text[])").format(self._layout.mapped.id, ids)
+        return _is_one_of(self._layout.mapped.id, sought.values)
+
+    def _by_trace(self, sought: SoughtIds) -> sql.Composable:
+        causes = (*(sought.keys or CAUSATION_KEYS), TRACEPARENT)
+        keys = (*CORRELATION_KEYS, *TRACE_KEYS, *causes)
+        # A table can have columns for some of them, and the others in its metadata.
+        seen = self._seen()
+        wanted = [key for key in keys if key in self._layout.fields or key in seen] or list(keys)
+        self.what = ", ".join(wanted)
+        same = [self._layout.field(key) for key in wanted if key not in causes]
+        # OpenTelemetry puts the trace id into the middle of a traceparent, of which there is one
+        # version. Each beginning is a condition of its own, which an index can answer.
+        self._begun = [self._layout.field(key) for key in wanted if key in causes]
+        self._fields = [*same, *self._begun]
+        begins = [
+            sql.SQL("{} LIKE {}").format(field, sql.Literal(f"00-{value}-%"))
+            for field in self._begun
+            for value in sought.asked
+        ]
+        return _any([*(_is_one_of(field, sought.values) for field in same), *begins])
 
     def _in_use(self, keys: Sequence[str]) -> list[str]:
         """Of several possible keys, those that have a column of their own; or else those that the
@@ -113,6 +123,11 @@ class _Question:
         own = [key for key in keys if key in self._layout.fields]
         if own:
             return own
+        seen = self._seen()
+        return [key for key in keys if key in seen] or list(keys)
+
+    def _seen(self) -> set[str]:
+        """The keys that the metadata of the newest events has."""
         statement = sql.SQL("SELECT {} FROM {} ORDER BY {} DESC LIMIT {}").format(
             self._layout.mapped.metadata,
             self._layout.events,
@@ -125,7 +140,7 @@ class _Question:
                 cursor.adapters.register_loader(kind, TextLoader)
             for (metadata,) in cursor.execute(statement):
                 seen |= _keys_of(metadata)
-        return [key for key in keys if key in seen] or list(keys)
+        return seen
 
     def scans(self) -> int | None:
         """About how many events a scan would read; None where an index answers the question."""
@@ -160,11 +175,24 @@ class _Question:
     def index(self) -> str:
         """The statements that would create the missing index."""
         return "; ".join(
-            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}))")
-            .format(self._layout.events, field)
+            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}){})")
+            .format(
+                self._layout.events,
+                field,
+                # An index in the order of a language does not know how a text begins.
+                sql.SQL(" text_pattern_ops" if field in self._begun else ""),
+            )
             .as_string(None)
             for field in self._fields
         )
+
+
+def _any(conditions: Iterable[sql.Composable]) -> sql.Composable:
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
+
+
+def _is_one_of(field: sql.Composable, values: Sequence[str]) -> sql.Composable:
+    return sql.SQL("{} = ANY({}::text[])").format(field, sql.Literal(storable(values)))
 
 
 def _keys_of(metadata: Any) -> set[str]:
