@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from esops.causality import recorded_in, traces_of
 from esops.events import EventFilter, RecordedEvent, category_of
 from esops.moments import INFINITY, Moment, moment
 from esops.stores.base import EventStore, Unsettled
@@ -48,9 +49,9 @@ class EventType:
     versions: Counter[str] = field(default_factory=Counter)
     """The schema versions that the metadata of decoded events names."""
     uncorrelated: int = 0
-    """Decoded events without a correlation id."""
+    """Decoded events without a correlation id, and without a W3C trace id."""
     uncaused: int = 0
-    """Decoded events without a causation id."""
+    """Decoded events that name neither what caused them nor the span they were written in."""
     decoded: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -196,8 +197,11 @@ def _decode(found: EventsAudit, kind: EventType, event: RecordedEvent) -> None:
     kind.decoded += 1
     try:
         meta = event.meta()
-        kind.uncorrelated += event.correlation_id is None
-        kind.uncaused += event.causation_id is None
+        # OpenTelemetry's ids do the same: a trace is one request, and the span that an event was
+        # written in says what it comes from.
+        trace, span = recorded_in(meta)
+        kind.uncorrelated += event.correlation_id is None and not (trace or traces_of(meta))
+        kind.uncaused += event.causation_id is None and span is None
         version = meta.get("schemaVersion") or meta.get("$schemaVersion") or meta.get("version")
         if version is not None:
             kind.versions[str(version)] += 1

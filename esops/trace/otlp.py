@@ -62,8 +62,8 @@ def otlp(trace: Trace) -> dict[str, Any]:
 
 
 def _trace_ids(trace: Trace) -> dict[int, str]:
-    """The trace of each event: the one that it was written in, or else its cause's, or else one
-    that is derived from the correlation.
+    """The trace of each event: the one that it was written in, or else its cause's, or else its
+    correlation where that is a trace id, or else one that is derived from the first correlation.
     """
     forest = trace.forest
     correlation = next(
@@ -76,9 +76,10 @@ def _trace_ids(trace: Trace) -> dict[int, str]:
     )
     found: dict[int, str] = {}
     for at in forest.walk():
-        parent = forest.parent[at]
-        inherited = derived if parent is None else found[parent]
-        found[at] = forest.nodes[at].trace or inherited
+        each, parent = forest.nodes[at], forest.parent[at]
+        own = each.correlation_id or ""
+        root = own if _is_hex(own, 32) else derived
+        found[at] = each.trace or (root if parent is None else found[parent])
     return found
 
 

@@ -72,3 +72,28 @@ def test_a_chain_costs_one_scan_whatever_its_length(indexed, monkeypatch, projec
         )
         shown = project.ok("trace", "event", chain[4], "--output", "json").json
         assert len(shown["events"]) == 9
+
+
+def test_a_node_has_spans_and_messages_as_causes():
+    trace, span = uuid.uuid4().hex, "00f067aa0ba902b7"
+    parent = f"00-{trace}-{span}-01"
+    message = str(uuid.uuid4())
+    with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+        spanned = [event(parent, each) for each in (trace, "another", None)]
+        handled = [event(message.upper(), each) for each in ("c-1", "c-2")]
+        handled.append(event(str(uuid.uuid4()), "c-3"))
+        gone = [event(str(uuid.uuid4()), "c-4")]
+        for number, each in enumerate((*spanned, *handled, *gone)):
+            store.append(f"cart-{number}", [each])
+        until(lambda: len(list(store.read_stream("$bc-c-4"))) == 1)
+        for each in spanned:
+            found = Tracer([store]).event(each.id).forest
+            assert {it.id for it in found.nodes} == {it.id for it in spanned}
+            assert set(found.kinds) == {"span"}
+        assert len(Tracer([store]).correlation(trace).forest.nodes) == 3
+        found = Tracer([store]).event(handled[0].id).forest
+        assert {it.id for it in found.nodes} == {it.id for it in handled[:2]}
+        assert set(found.kinds) == {"message"}
+        # A store whose events name events: what is not there is missing.
+        store.append("cart-0", [event(spanned[0].id, "c-5")])
+        assert Tracer([store]).event(gone[0].id).forest.kinds == ["missing"]

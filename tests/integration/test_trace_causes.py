@@ -264,3 +264,98 @@ def test_a_cause_is_the_event_that_has_its_id_in_any_writing(project, connection
     # The cart's own events name a command, whose id is a text: no event of Marten's has such an id.
     assert found["missing_causes"] == []
     assert [each["id"] for each in found["outside_causes"]] == ["command-0"]
+
+
+def test_a_table_of_ones_own_has_spans_and_messages_in_its_columns(project, dsn, connection):
+    connection.execute(
+        "CREATE TABLE facts (number bigserial PRIMARY KEY, id text, subject text, version int, "
+        "kind text, body jsonb DEFAULT '{}', about jsonb, request text, cause text)"
+    )
+    project.write(
+        "esops.toml",
+        f"""
+        [stores.shop]
+        dsn = {json.dumps(dsn)}
+        [stores.shop.table]
+        name = "facts"
+        stream = "subject"
+        version = "version"
+        position = "number"
+        type = "kind"
+        data = "body"
+        metadata = "about"
+        id = "id"
+        correlation = "request"
+        causation = "cause"
+        """,
+    )
+
+    def add(id: str, cause: str | None, request: str | None = None, **about: str) -> None:
+        connection.execute(
+            "INSERT INTO facts (id, subject, version, kind, about, request, cause) "
+            "VALUES (%s, %s, 1, 'happened', %s, %s, %s)",
+            [id, f"s-{id}", json.dumps(about), request, cause],
+        )
+
+    add("e1", PARENTS[0], "r1")
+    add("e2", PARENTS[0], None)
+    add("e3", None, "r3", traceId=str(uuid.UUID(TRACE)), spanId=SPANS[1])
+    add("e4", "r4", "r4", traceparent=PARENTS[1])
+    add("e5", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "r5")  # W3C: invalid, so no span
+    found = traced(project, "event", "e1")
+    assert kinds(found) == {"e1": "span", "e2": "span", "e3": None, "e4": "correlation"}
+    assert {each["id"]: each["span_id"] for each in found["events"]} == {
+        "e1": None,
+        "e2": None,
+        "e3": SPANS[1],
+        "e4": SPANS[1],
+    }
+    exported = spans(project, "event", "e1")
+    assert {each["traceId"] for each in exported.values()} == {TRACE}
+    assert [exported[each].get("parentSpanId") for each in ("e1", "e2", "e3", "e4")] == [
+        SPANS[0],
+        SPANS[0],
+        SPANS[1],
+        SPANS[1],
+    ]
+    # Where no other event says what this application names, an id may well be an event's.
+    assert kinds(traced(project, "event", "e5")) == {"e5": "missing"}
+
+
+def test_an_archive_finds_the_events_of_a_trace(project, connection, restored):
+    restored(
+        "marten-9.58-v6",
+        """
+        archive = "cold"
+        [archives.cold]
+        repository = "cold"
+        [archives.cold.policies.all]
+        store = "shop"
+        stream = "*"
+        remove = "delete"
+        """,
+    )
+    rows = connection.execute(
+        "UPDATE mt_events SET causation_id = %s, correlation_id = 'c-' || seq_id "
+        "WHERE seq_id <= 6 RETURNING id::text",
+        [PARENTS[0]],
+    ).fetchall()
+    project.ok("archive", "run", "all", "--despite-checkpoints")
+    assert connection.execute("SELECT count(*) FROM mt_events").fetchone()[0] == 0
+    found = traced(project, "event", rows[0][0])
+    assert set(kinds(found)) == {each for (each,) in rows}
+    assert set(kinds(found).values()) == {"span"}
+    assert len(traced(project, "correlation", TRACE)["events"]) == 6
+
+
+@pytest.mark.parametrize("own", ["message-db", "OpenTelemetry"])
+def test_audit_sees_causes_in_every_form(project, connection, restored, own):
+    restored("message-db-1.3.1")
+    if own == "OpenTelemetry":
+        about = json.dumps({"traceparent": PARENTS[0]})
+        connection.execute("UPDATE message_store.messages SET metadata = %s", [about])
+    noticed = project.run("audit", "modelling", "--output", "json").json["observations"]
+    assert {each["rule"] for each in noticed} == {"no-business-verb"}
+    connection.execute("UPDATE message_store.messages SET metadata = '{}'")
+    noticed = project.run("audit", "modelling", "--output", "json").json["observations"]
+    assert {each["rule"] for each in noticed} >= {"missing-causation", "missing-correlation"}

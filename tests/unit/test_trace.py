@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esops.causality import looks_like_uuid, one_writing, parse_traceparent, writings
 from esops.events import Position, RecordedEvent
 from esops.trace import render
 from esops.trace.graph import Keys, Node, build, node
@@ -182,3 +185,92 @@ def test_names_with_quotes_do_not_break_a_graph():
     assert len(re.findall(r'(?<!\\)"', text)) % 2 == 0
     assert '\\"quoted\\"' in text
     assert json.dumps(otlp(Trace("t", build([odd]))))
+
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a command",
+        PARENT[:-1],
+        PARENT + "-x",
+        PARENT.replace("00-", "ff-", 1),
+        "00-" + "0" * 32 + PARENT[35:],
+        PARENT[:36] + "0" * 16 + "-01",
+        "cart-1/5",
+    ],
+)
+def test_what_is_no_traceparent(text):
+    assert parse_traceparent(text) is None
+
+
+def test_a_traceparent_is_a_span():
+    assert parse_traceparent(PARENT) == ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+    assert parse_traceparent(PARENT.upper()) == parse_traceparent(PARENT)
+    assert parse_traceparent("01" + PARENT[2:] + "-more") == parse_traceparent(PARENT)
+
+
+@given(st.uuids(), st.integers(0, 4))
+def test_an_id_has_one_writing_and_all_others_lead_to_it(identifier, which):
+    text = str(identifier)
+    every = writings(text)
+    assert every[0] == text
+    assert {one_writing(each) for each in every} == {identifier.hex}
+    assert set(writings(every[which % len(every)])) == set(every)
+    assert looks_like_uuid(every[which % len(every)])
+
+
+def test_an_id_that_is_no_uuid_has_one_writing_only():
+    for text in ("a command", "CART-1", "", "4bf92f35-77b3", "cart-1/5"):
+        assert writings(text) == (text,)
+        assert one_writing(text) == text
+        assert not looks_like_uuid(text)
+
+
+def named(number: int, identifier: str, cause: str | None, correlation: str | None) -> Node:
+    return replace(made(number, identifier, cause), correlation_id=correlation)
+
+
+def test_what_a_cause_is():
+    ids = [f"{number:032x}" for number in range(1, 9)]
+    dashed = f"{ids[0][:8]}-{ids[0][8:12]}-{ids[0][12:16]}-{ids[0][16:20]}-{ids[0][20:]}"
+    forest = build(
+        [
+            # The first message of all by an old convention, and one that names it.
+            named(0, ids[0], ids[0], ids[0]),
+            named(1, ids[1], dashed.upper(), dashed),
+            named(2, ids[2], PARENT, None),
+            named(3, ids[3], ids[7].upper(), ids[7]),
+            named(4, ids[4], "a command", None),
+            named(5, ids[5], ids[6], None),
+            named(6, "e", "f", None),
+            named(7, "f", "e", None),
+        ],
+        {"a command"},
+    )
+    assert forest.kinds == [
+        "correlation", "event", "span", "correlation", "message", "missing", "circle", "event",
+    ]  # fmt: skip
+    assert forest.missing == [ids[6]]
+    assert [(each.kind, each.name, each.events) for each in forest.outside] == [
+        ("span", PARENT, [2]),
+        ("message", "a command", [4]),
+    ]
+    assert forest.circles == [[6, 7]]
+    lines = list(render.tree(forest))
+    assert sorted(line.at for line in lines if line.at is not None) == list(range(8))
+
+
+def test_a_span_of_another_trace_is_linked_and_no_parent():
+    other = "a" * 32
+    event = replace(named(1, "i", PARENT, None), trace=other, span="b" * 16)
+    effect = replace(named(2, "j", "i", None), trace="c" * 32)
+    spans = otlp(Trace("t", build([event, effect])))["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert [span["traceId"] for span in spans] == [other, "c" * 32]
+    assert spans[0]["parentSpanId"] == "b" * 16
+    assert spans[0]["links"] == [{"traceId": PARENT[3:35], "spanId": PARENT[36:52]}]
+    assert "parentSpanId" not in spans[1]
+    assert spans[1]["links"] == [{"traceId": other, "spanId": spans[0]["spanId"]}]
