@@ -304,7 +304,8 @@ def _check_shortened(connection: psycopg.Connection, going: Going, stands: Stand
     inline, wanted = going.store.inline, going.wanted
     if stands.end is None or inline is None:
         return
-    late = inline.late_beginnings(connection, stands.end)
+    all_of = replace(going.settings.filter, archived=True)
+    late = inline.late_beginnings(connection, stands.end, all_of)
     taken = going.settings.begins_with
     found = [
         each for each in by_type(going.store, late, going.settings.filter) if each.type not in taken

@@ -83,6 +83,8 @@ class LateBeginning(NamedTuple):
     """Of the first event that it still has; None where it has none."""
     limited: bool = False
     """Whether a limit of the stream's own explains it."""
+    category: str | None = None
+    """None where nothing tells."""
 
 
 class StreamPart(NamedTuple):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from types import TracebackType
@@ -32,6 +32,7 @@ from esops.stores.lengths import (
 from esops.stores.masking import Masking
 from esops.stores.parts import (
     EVERYTHING,
+    WITH_ARCHIVED,
     InlineTables,
     LogIdentity,
     Search,
@@ -46,6 +47,7 @@ from esops.stores.shortened import Shortened, by_type
 __all__ = [
     "EVERYTHING",
     "LOOKING",
+    "WITH_ARCHIVED",
     "Batch",
     "Capabilities",
     "EventStore",
@@ -330,11 +332,12 @@ class EventStore(Protocol):
             for event in events
         ]
 
-    def late_beginnings(self) -> Iterator[LateBeginning]:
-        """The streams of which the first events are not there any more; of such that have none at
-        all, those that the store's own list of streams shows.
+    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
+        """The streams, among those that a filter without its types wants, of which the first events
+        are not there any more; of such that have none at all, those that the store's own list of
+        streams shows.
         """
-        for info in self.streams(EventFilter(archived=True)):
+        for info in self.streams(replace(filter, types=())):
             yield from self._late(info)
 
     def _late(self, info: StreamInfo) -> Iterator[LateBeginning]:
@@ -342,14 +345,14 @@ class EventStore(Protocol):
             oldest = next(iter(self.read_stream(info.name, limit=1)), None)
             limited = oldest is None or not _OWN_LIMITS.isdisjoint(info.settings)
             kind = None if oldest is None else oldest.type
-            yield LateBeginning(info.key, info.first_version, kind, limited)
+            yield LateBeginning(info.key, info.first_version, kind, limited, info.category)
 
     def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
         """The streams that a filter may want and whose first events are gone, by the type of event
         that they begin with now. What is gone may have had any type: types are left out only where
         no event of such streams is wanted.
         """
-        return by_type(self, self.late_beginnings(), filter)
+        return by_type(self, self.late_beginnings(filter), filter)
 
     def compacted_after(
         self,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from esops.stores.eventstoredb.server_projections import ServerProjections
 
 EVERYTHING = EventFilter()
+WITH_ARCHIVED = EventFilter(archived=True)
 What = Literal["event type", "category", "stream"]
 """What a name in a filter names."""
 Ids = str | Sequence[str]
@@ -355,9 +356,11 @@ class InlineTables(Protocol):
         ...
 
     def late_beginnings(
-        self, connection: psycopg.Connection, after: Position
+        self, connection: psycopg.Connection, after: Position, filter: EventFilter
     ) -> list[LateBeginning]:
-        """The streams without their first events whose first one now lies after a position."""
+        """The streams without their first events whose first one now lies after a position, among
+        those that a filter without its types wants.
+        """
         ...
 
     def streams(self, connection: psycopg.Connection, names: Sequence[str]) -> list[StreamKey]:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from esops.archive_format.snapshots import is_snapshot
-from esops.events import EventFilter, category_of
+from esops.events import EventFilter
 from esops.stores.archiving import LateBeginning
 from esops.wording import count
 
@@ -88,23 +88,18 @@ def by_type(
 ) -> list[Shortened]:
     """Streams of a store that begin late, as `relevant` gives them.
 
-    Left out are also those of other categories, as their names tell; those that have no event at
-    all; and those that a limit of their own explains.
+    Left out are also those that have no event at all, and those that a limit of their own explains.
     """
     found: dict[tuple[str, str | None], _Counted] = {}
     first = store.capabilities.first_version
     for each in late:
-        name = each.key.stream
-        if each.type is None or each.limited or filter.stream not in {None, name}:
+        if each.type is None or each.limited:
             continue
-        category = category_of(name)
-        if filter.category not in {None, category}:
-            continue
-        group = found.setdefault((each.type, category), _Counted())
+        group = found.setdefault((each.type, each.category), _Counted())
         group.streams += 1
         group.events += each.below - first
         if len(group.examples) < _EXAMPLES:
-            group.examples.append(name)
+            group.examples.append(each.key.stream)
 
     def are_others(category: str) -> bool:
         of_them = EventFilter(category=category, archived=True)

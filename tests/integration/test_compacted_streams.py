@@ -168,3 +168,25 @@ def test_what_is_compacted_before_a_version_reads_it_stops_the_version(
     project.run("run", "carts", "--until-caught-up")
     project.ok(*REBUILD)
     assert connection.execute(items, (str(late),)).fetchone() == (before + 100,)
+
+
+def test_a_store_joined_with_an_archive_knows_categories_as_well(
+    project, dsn, connection, marten, tmp_path
+):
+    """Ids are UUIDs: the category is the stream's type, in Marten's own list."""
+    marten("v4")
+    joined = f"""
+    archive = "cold"
+    [archives.cold]
+    repository = {json.dumps(str(tmp_path / "cold"))}
+    [archives.cold.policies.accounts]
+    store = "shop"
+    category = "account"
+    never_younger_than = "0s"
+    remove = "keep"
+    """
+    configure(project, dsn, 'category = "shopping_cart"', other=joined)
+    project.ok("archive", "run", "accounts")
+    check_it_is_seen(project, 5)
+    configure(project, dsn, 'category = "account"', other=joined)
+    assert "ESOPS-D077" not in findings(project)

@@ -94,7 +94,7 @@ def shortened(store: JoinedStore, filter: EventFilter) -> list[Shortened]:
     if not hot.shortened(filter):  # which is a short question, as a rule
         return []
     first = store.capabilities.first_version
-    late = _not_archived(hot.late_beginnings(), first, store.cold.runs, store.tenant_scope)
+    late = _not_archived(hot.late_beginnings(filter), first, store.cold.runs, store.tenant_scope)
     return by_type(store, (each for each, _ in late), filter)
 
 

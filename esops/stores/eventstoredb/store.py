@@ -20,11 +20,13 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
+    category_of,
 )
 from esops.settings import EventStoreDBSettings
 from esops.stores.archiving import LateBeginning, StreamPart
 from esops.stores.base import (
     EVERYTHING,
+    WITH_ARCHIVED,
     Batch,
     Capabilities,
     EventStore,
@@ -396,13 +398,19 @@ class EventStoreDBStore(EventStore):
         names = self.listing.each(filter, counted=counted)
         return lookup.infos(self._connector, names, None, closed_by, denied)
 
-    def late_beginnings(self) -> Iterator[LateBeginning]:
+    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
         """Of the streams with settings alone: others begin where they began."""
         wanted = EventFilter(types=("$metadata",))
         names = (
             e.stream.removeprefix("$$") for b in self.read_all(filter=wanted) for e in b.events
         )
-        own = (name for name in names if not name.startswith("$"))
+        own = (
+            name
+            for name in names
+            if not name.startswith("$")
+            and filter.stream in {None, name}
+            and filter.category in {None, category_of(name)}
+        )
         for info in lookup.infos(self._connector, own, None):
             yield from self._late(info)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from esops.stores.postgres.bulk import BulkReader
 
 _EMPTIED = """
-SELECT k.name, k.tenant, k.written + {first}, NULL::text
+SELECT k.name, k.tenant, k.written + {first}, NULL::text, NULL::text
 FROM (SELECT {name}::text AS name, {tenant} AS tenant, {written} AS written FROM {table}
     WHERE {written} > 0 AND {listed}) AS k
 WHERE NOT EXISTS (SELECT FROM {events} WHERE {stream} = k.name::{kind} AND {same_tenant})
@@ -45,8 +45,8 @@ SELECT {type} AS type FROM (
 """
 """Before the first event there may be rows that are none, such as skipped ones."""
 _LATE_BEGINNINGS = """
-SELECT k.name, k.tenant, k.lowest, e.type::text
-FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e
+SELECT k.name, k.tenant, k.lowest, e.type::text, {category}
+FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e {listed}
 """
 _SHORTENED = """
 SELECT type, category, count(*), sum(lowest - {first})::bigint, min(name), bool_or(wanted)
@@ -77,23 +77,8 @@ def shortened(
     """The streams that a filter may want and whose first events are gone; `after`: only those whose
     first event now lies after this position.
     """
-    own = layout.stream_table
-    category: sql.Composable = category_in(sql.SQL("k.name"))
-    listed: sql.Composable = sql.SQL("")
-    if own is not None:
-        category = sql.SQL("coalesce(s.category, {})").format(category)
-        listed = sql.SQL(_LISTED).format(
-            name=own.stream,
-            tenant=own.tenant,
-            category=own.category,
-            table=own.table,
-            scope=own.scope,
-        )
     statement = sql.SQL(_SHORTENED).format(
-        **_of_late(layout, layout.where(replace(filter, types=())), after),
-        types=sql.Literal(storable(filter.types)),
-        category=category,
-        listed=listed,
+        **_of_late(layout, filter, after), types=sql.Literal(storable(filter.types))
     )
     groups = [LateGroup(*row) for row in connection.execute(statement).fetchall()]
 
@@ -101,7 +86,7 @@ def shortened(
         """By the events of whole streams of the same category."""
         of_them = EventFilter(category=category, archived=True)
         asked = sql.SQL(_OTHERS).format(
-            **_of_late(layout, layout.own),
+            **_of_late(layout, of_them),
             asked=layout.where(replace(of_them, types=filter.types)),
             all=layout.where(of_them),
         )
@@ -112,23 +97,27 @@ def shortened(
 
 
 def begun_beyond(
-    connection: psycopg.Connection, layout: Layout, position: Position
+    connection: psycopg.Connection, layout: Layout, position: Position, filter: EventFilter
 ) -> list[LateBeginning]:
-    """The streams without their first events whose first one now lies after a position."""
-    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, layout.own, position))
+    """The streams without their first events whose first one now lies after a position, among those
+    that a filter without its types wants.
+    """
+    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, filter, position))
     rows = connection.execute(statement).fetchall()
     return [
-        LateBeginning(StreamKey(name, tenant), int(below), kind)
-        for name, tenant, below, kind in rows
+        LateBeginning(StreamKey(name, tenant), int(below), kind, category=category)
+        for name, tenant, below, kind, category in rows
     ]
 
 
-def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]:
-    """The streams without their first events, and those that the library lists with a length and
-    that have no event.
+def late_beginnings(
+    layout: Layout, bulk: BulkReader, filter: EventFilter
+) -> Iterator[LateBeginning]:
+    """The streams without their first events, among those that a filter without its types wants;
+    and those that the library lists with a length and that have no event.
     """
     own = layout.stream_table
-    statements = [sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, layout.own))]
+    statements = [sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, filter))]
     if own is not None:
         emptied = sql.SQL(_EMPTIED).format(
             **parts_of(layout, archived=True),
@@ -142,18 +131,18 @@ def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]
         statements.append(emptied)
     for batch in bulk.read(each.as_string(None) for each in statements):
         columns = [column.to_pylist() for column in batch.columns]
-        for name, tenant, below, kind in zip(*columns, strict=True):
-            yield LateBeginning(StreamKey(name, tenant), int(below), kind)
+        for name, tenant, below, kind, category in zip(*columns, strict=True):
+            yield LateBeginning(StreamKey(name, tenant), int(below), kind, category=category)
 
 
 def _of_late(
-    layout: Layout, wanted: sql.Composable, after: Position | None = None
+    layout: Layout, filter: EventFilter, after: Position | None = None
 ) -> dict[str, sql.Composable]:
-    """The streams that begin late, and their first events, for which `wanted` holds and which lie
-    after a position.
+    """The streams that begin late, and their first events, which a filter without its types wants
+    and which lie after a position; with their categories.
     """
     m = layout.mapped
-    scope = layout.scope
+    scope, wanted = layout.scope, layout.where(replace(filter, types=()))
     if after is not None:
         beyond = layout.beyond(after)
         wanted = sql.SQL("{} AND {}").format(wanted, beyond)
@@ -182,6 +171,22 @@ def _of_late(
             sql.SQL("{} ~* {}").format(m.type, sql.Literal(SNAPSHOT)) if layout.compacts else FALSE
         ),
     }
+    names["category"], names["listed"] = _category(layout)
     late = _LATE + _COMPACTED if layout.compacts else _LATE
     parts = {"late": late, "beginning": _BEGINNING}
     return {**names, **{name: sql.SQL(text).format(**names) for name, text in parts.items()}}
+
+
+def _category(layout: Layout) -> tuple[sql.Composable, sql.Composable]:
+    """The category of the stream `k`, and what joins the library's list of streams to find it."""
+    own, in_name = layout.stream_table, category_in(sql.SQL("k.name"))
+    if own is None:
+        return in_name, sql.SQL("")
+    listed = sql.SQL(_LISTED).format(
+        name=own.stream,
+        tenant=own.tenant,
+        category=own.category,
+        table=own.table,
+        scope=own.scope,
+    )
+    return sql.SQL("coalesce(s.category, {})").format(in_name), listed

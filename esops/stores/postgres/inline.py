@@ -143,10 +143,10 @@ class PostgresInline:
         return Beyond(None if end is None else Position(end), ranges)
 
     def late_beginnings(
-        self, connection: psycopg.Connection, after: Position
+        self, connection: psycopg.Connection, after: Position, filter: EventFilter
     ) -> list[LateBeginning]:
         """By the index on streams and versions."""
-        return begun_beyond(connection, self._layout, after)
+        return begun_beyond(connection, self._layout, after, filter)
 
     def streams(self, connection: psycopg.Connection, names: Sequence[str]) -> list[StreamKey]:
         """By the index on streams."""

@@ -21,6 +21,7 @@ from esops.settings import PostgresSettings
 from esops.stores.archiving import LateBeginning, StreamPart, TenantScope
 from esops.stores.base import (
     EVERYTHING,
+    WITH_ARCHIVED,
     Batch,
     Capabilities,
     EventStore,
@@ -387,10 +388,10 @@ class PostgresStore(EventStore):
         with self.control() as connection:
             return count_parts(connection, self.layout, parts, archived=archived)
 
-    def late_beginnings(self) -> Iterator[LateBeginning]:
+    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
         """By the index on streams and versions, and by the table of streams."""
         with closing(bulk.BulkReader(self._dsn, _LISTED_BYTES)) as reader:
-            yield from late_beginnings(self.layout, reader)
+            yield from late_beginnings(self.layout, reader, filter)
 
     def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
         """Counted in the server."""
