@@ -14,9 +14,10 @@ from typing import Any
 import orjson
 
 from esops.causality import recorded_in, traces_of
-from esops.events import EventFilter, RecordedEvent, category_of
+from esops.events import EventFilter, RecordedEvent
 from esops.moments import INFINITY, Moment, moment
 from esops.stores.base import EventStore, Unsettled
+from esops.stores.stream_categories import StreamCategories
 
 _DECODED_FIRST, _DECODED_EVERY = 200, 100
 """Of each type, the first 200 payloads are decoded, and then every hundredth."""
@@ -139,10 +140,13 @@ def audit_events(
     found = EventsAudit(store.name)
     ids = _Ids()
     newest: dict[str, int] = {}
+    categories = StreamCategories(store)
     try:
         for batch in store.read_all(filter=EventFilter(category=category)):
+            categories.learn(batch.events)
             for event in batch.events:
                 _look_at(found, event, ids, newest)
+                found.types[event.type].categories[categories.of(event)] += 1
                 if limit is not None and found.events >= limit:
                     found.ids_looked_at = 1 / ids.modulus
                     return found
@@ -162,8 +166,6 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
     kind.events += 1
     kind.bytes += size
     kind.largest = max(kind.largest, size)
-    category = category_of(event.stream)
-    kind.categories[category] += 1
     # Microseconds: making a datetime of each event would double the time.
     at = event.recorded_microseconds
     if at is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from esops.archive_format.snapshots import is_snapshot
-from esops.events import RecordedEvent
+from esops.events import RecordedEvent, StreamKey
 from esops.moments import Moment, between
 from esops.stores.base import EventStore
 from esops.stores.filters import no_stream
@@ -160,7 +160,8 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
         raise no_stream(store, name)
     found.seconds_to_load = time.perf_counter() - began
     found.lost = found.first_version - store.capabilities.first_version
-    found.category, found.last_version = previous.category, previous.version
+    key = StreamKey(name, previous.tenant)
+    found.category, found.last_version = store.categories_of([key])[key], previous.version
     closing = set(closed_by)
     found.closed = previous.type in closing if closing else None
     found.months = dict(sorted(periods["month"].items()))

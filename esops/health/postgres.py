@@ -25,6 +25,10 @@ _CONCERNS = {
     "orphan progress": "ESOPS-D026",
     "paused": "ESOPS-D094",
     "times": "ESOPS-D078",
+    "doubled": "ESOPS-D079",
+    "not unique": "ESOPS-D080",
+    "incomplete": "ESOPS-D081",
+    "holes": "ESOPS-D082",
 }
 _SQL = statements(__package__, "postgres")
 

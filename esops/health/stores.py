@@ -33,11 +33,17 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         with open_store(name, settings) as store:
             info = store.ping()
             yield from _clock(subject, info)
-            yield from (Finding("ESOPS-D013", subject, warning) for warning in info.warnings)
+            found: list[Finding] = []
             if store.admin is not None:
-                yield from eventstoredb.examine(subject, info, store.admin)
+                found += eventstoredb.examine(subject, info, store.admin)
             if store.sql is not None:
-                yield from postgres.examine(subject, info, store.sql)
+                found += postgres.examine(subject, info, store.sql)
+            # What has a finding of its own is not said twice.
+            said = {each.message for each in found}
+            yield from (
+                Finding("ESOPS-D013", subject, text) for text in info.warnings if text not in said
+            )
+            yield from found
             if info.warnings:
                 return  # nothing can be read
             yield from _beyond(subject, store)

@@ -19,10 +19,15 @@ class TableSettings(Settings):
 
     name: str
     """`table` or `schema.table`."""
-    stream: str
+    stream: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """A column, or several that name a stream together."""
     version: str
     position: str
-    """The column that orders all events, filled by a sequence."""
+    """The column that orders all events."""
+    position_by: Literal["sequence", "max_plus_one"] = "sequence"
+    """What fills it: a sequence; or the writer, who takes the highest number and one under a lock
+    that keeps the others waiting.
+    """
     type: str
     data: str
     metadata: str | None = None
@@ -30,11 +35,26 @@ class TableSettings(Settings):
     id: str | None = None
     """Default: made of stream and version."""
     category: str | None = None
-    """A column. Default: the part of the stream's name before the first `-`."""
+    """A column. Default: the first of several columns of `stream`; else the part of the stream's
+    name before the first `-`.
+    """
     correlation: str | None = None
     causation: str | None = None
     sequence: str | None = None
     """Default: the sequence in the default value of the position's column."""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The columns that name a stream."""
+        return (self.stream,) if isinstance(self.stream, str) else self.stream
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TableSettings:
+        if len(set(self.streams)) < len(self.streams):
+            raise ValueError("`stream` names a column twice")
+        if self.position_by == "max_plus_one" and self.sequence is not None:
+            raise ValueError('`sequence` is not for position_by = "max_plus_one"')
+        return self
 
 
 class StoreSettings(Settings):

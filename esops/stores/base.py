@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -22,7 +22,16 @@ from types import TracebackType
 from typing import ClassVar, NamedTuple, Protocol, Self
 
 from esops.errors import Refused
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
+from esops.events import (
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+    StreamKey,
+    category_of,
+)
 from esops.settings import StoreSettings
 from esops.stores.archiving import Archiving, LateBeginning, StreamPart, TenantScope
 from esops.stores.capabilities import Capabilities, missing, require
@@ -373,6 +382,10 @@ class EventStore(Protocol):
     def names(self, what: What) -> list[str]:  # noqa: ARG002 - not known
         """Types, categories or streams, for a hint: as many as can be found quickly."""
         return []
+
+    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
+        """The category of each of some streams: the first by name, where one has several."""
+        return {each: category_of(each.stream) for each in streams}
 
     def dated_wrong_by(self) -> timedelta:
         """By how much the newest events are dated wrong, below zero where earlier than they

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from esops.events import EventFilter, StreamInfo, category_of
+from esops.events import EventFilter, StreamInfo
 from esops.moments import EPOCH, between, moment
 from esops.stores.lengths import (
     LengthCount,
@@ -18,6 +18,7 @@ from esops.stores.lengths import (
     MonthCount,
 )
 from esops.stores.parts import EVERYTHING
+from esops.stores.stream_categories import StreamCategories
 
 if TYPE_CHECKING:
     from esops.stores.base import EventStore
@@ -90,12 +91,14 @@ class CountedLengths:
     def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
         """From a read of all events."""
         days: Counter[tuple[str | None, int]] = Counter()
+        known = StreamCategories(self._store)
         for batch in self._store.read_all(filter=filter):
+            known.learn(batch.events)
             for event in batch.events:
                 # A datetime for each event would take as long as all the rest.
                 micros = event.recorded_microseconds
                 if micros is not None and not event.stream.startswith("$"):
-                    days[category_of(event.stream), micros // _DAY] += 1
+                    days[known.of(event), micros // _DAY] += 1
         months: Counter[tuple[str | None, str]] = Counter()
         for (category, day), events in days.items():
             at = moment(day * _DAY)

@@ -171,7 +171,16 @@ class SqlRange(NamedTuple):
 class Concern(NamedTuple):
     """Something in the library's own bookkeeping that an operator should look at, and the fix."""
 
-    kind: Literal["reused ids", "orphan progress", "paused", "times"]
+    kind: Literal[
+        "reused ids",
+        "orphan progress",
+        "paused",
+        "times",
+        "doubled",
+        "not unique",
+        "incomplete",
+        "holes",
+    ]
     message: str
     fix: str
 

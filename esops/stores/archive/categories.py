@@ -114,6 +114,11 @@ class Categories:
             join = f" LEFT JOIN ({self.of_streams()}) USING (tenant, stream)"
         return f"CASE {' '.join(cases)} ELSE {_SHOWN_NAME} END", join
 
+    @property
+    def kept(self) -> bool:
+        """Whether more than the names of streams tells of the categories."""
+        return bool(self._by_topic or self._listed)
+
     def of_streams(self) -> str:
         """A statement for the first category of each stream: tenant, stream, first_category."""
         runs = [*self._by_topic, *self._listed]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import dropwhile, islice
@@ -21,6 +21,7 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
+    StreamKey,
 )
 from esops.stores.archive.archived_away import lacking
 from esops.stores.archive.cold import ColdPart
@@ -363,6 +364,12 @@ class JoinedStore(EventStore):
         """Whether an event of either store passes."""
         hot = self._hot.any_passes(filter)
         return hot if hot is None or hot else self.renewed().any_passes(filter)
+
+    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
+        """As the store itself has them; those of what is archived as they were."""
+        hot = self._hot.categories_of(streams)
+        unknown = [each for each in streams if hot[each] is None]
+        return {**hot, **self.cold.categories_of(unknown)} if unknown else hot
 
     def names(self, what: What) -> list[str]:
         """Those of both stores."""

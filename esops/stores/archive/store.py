@@ -5,7 +5,7 @@ original order, each once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
+    StreamKey,
     category_of,
 )
 from esops.moments import moment
@@ -345,6 +346,20 @@ class ArchiveStore(EventStore):
         return bool(
             self._ask(f"SELECT 1 FROM ({source}) WHERE NOT hidden AND {where} LIMIT 1", values)
         )
+
+    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
+        """As the store had them."""
+        named = super().categories_of(streams)
+        if not self._runs or not streams or not self._database.categories.kept:
+            return named
+        marks = ", ".join(["?"] * len(streams))
+        rows = self._ask(
+            "SELECT stream, tenant, first_category FROM "
+            f"({self._database.categories.of_streams()}) WHERE stream IN ({marks})",
+            [each.stream for each in streams],
+        )
+        own = {StreamKey(stream, tenant): category for stream, tenant, category in rows}
+        return {each: own.get(each) or category for each, category in named.items()}
 
     def names(self, what: What) -> list[str]:
         """From the files, where they are on this machine."""

@@ -113,18 +113,25 @@ class StreamArchiver:
                 f"the archive has a column {missing[0]!r}, and the store's table has lost it"
             )
         schema = archived.schema_with(names)
+        groups = map(self._checked, groups_of(streams))
         statements = (
             sized(
                 sum(each.events for each in group),
                 export_statement(self._layout, group, [extra[name] for name in names]),
             )
-            for group in groups_of(streams)
+            for group in groups
         )
         # A statement names thousands of streams: while the server works at one, the next is
         # written.
         for batch in self._bulk.read(ahead(statements, 1, "esops-statements")):
             if batch.num_rows:
                 yield as_archived(self._layout, batch, schema)
+
+    def _checked(self, group: list[StreamRef]) -> list[StreamRef]:
+        """The same group. Raises Refused where an archive could not tell its events apart."""
+        with self._control() as connection:
+            self._layout.check_versions(connection, [each.stream for each in group])
+        return group
 
     def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], StreamRow]:
         """From the layout's table of streams, or from its events where they have the category."""
@@ -135,7 +142,9 @@ class StreamArchiver:
         names, tenants = zip(*streams, strict=True)
         keys = {"stream": array_of(names), "tenant": array_of(tenants)}
         with self._control() as connection:
-            found = connection.execute(of_rows or sql.SQL("{}").format(of_events), keys).fetchall()
+            # A name may hold a percent sign, which would be taken for a parameter's.
+            asked = (of_rows, keys) if of_rows is not None else (of_events, None)
+            found = connection.execute(*asked).fetchall()
         return {row[:2]: StreamRow._make(row[2:]) for row in found}
 
     # -- removal

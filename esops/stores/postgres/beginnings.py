@@ -37,9 +37,9 @@ FROM {events} WHERE {scope} AND {version} = {first} AND {snapshot}
 """
 """A library may also have put its snapshot in the place of the first event alone."""
 _BEGINNING = """
-SELECT {type} AS type FROM (
+SELECT {type} AS type, {of_row} AS category FROM (
     SELECT * FROM {events}
-    WHERE {stream} = k.stream AND {same_tenant} AND {same_life} AND {version} >= k.lowest AND {own}
+    WHERE {same_stream} AND {same_tenant} AND {same_life} AND {version} >= k.lowest AND {own}
     ORDER BY {version} LIMIT 1
 ) AS first WHERE {wanted}
 """
@@ -52,7 +52,7 @@ _SHORTENED = """
 SELECT type, category, count(*), sum(lowest - {first})::bigint, min(name), bool_or(wanted)
 FROM (
     SELECT k.lowest, k.name, e.type::text AS type, {category} AS category,
-        EXISTS (SELECT FROM {events} WHERE {stream} = k.stream AND {same_tenant} AND {same_life}
+        EXISTS (SELECT FROM {events} WHERE {same_stream} AND {same_tenant} AND {same_life}
             AND {type} = ANY({types}::text[])) AS wanted
     FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e {listed}
 ) AS shortened
@@ -159,6 +159,7 @@ def _of_late(
         "name": m.stream,
         "tenant": m.tenant,
         "type": m.type,
+        "of_row": layout.category or sql.SQL("NULL::text"),
         "own": layout.own,
         "wanted": wanted,
         "first": sql.Literal(layout.first_version),
@@ -180,6 +181,8 @@ def _of_late(
 def _category(layout: Layout) -> tuple[sql.Composable, sql.Composable]:
     """The category of the stream `k`, and what joins the library's list of streams to find it."""
     own, in_name = layout.stream_table, category_in(sql.SQL("k.name"))
+    if layout.category is not None:
+        return sql.SQL("e.category"), sql.SQL("")
     if own is None:
         return in_name, sql.SQL("")
     listed = sql.SQL(_LISTED).format(

@@ -27,14 +27,14 @@ SELECT pg_relation_size(%(table)s::regclass) + coalesce(sum(pg_relation_size(rel
 FROM pg_partition_tree(%(table)s::regclass)
 """
 _PARTS = """
-SELECT (SELECT count(*) FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
+SELECT (SELECT count(*) FROM {events} WHERE {same_name} AND {same_tenant}
     AND {version} BETWEEN k.low AND k.high AND {alive} AND {scope})
 FROM unnest({streams}::text[], {in_tenants}::text[], {low}::bigint[], {high}::bigint[])
     WITH ORDINALITY AS k (stream, tenant, low, high, number)
 ORDER BY k.number
 """
 _EVENTS = """
-SELECT EXISTS (SELECT FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
+SELECT EXISTS (SELECT FROM {events} WHERE {same_name} AND {same_tenant}
     AND {version} = k.version AND {id} = k.id AND {alive} AND {scope})
 FROM unnest({streams}::text[], {in_tenants}::text[], {versions}::bigint[], {ids}::text[])
     WITH ORDINALITY AS k (stream, tenant, version, id, number)
@@ -97,6 +97,8 @@ def parts_of(layout: Layout, *, archived: bool) -> dict[str, sql.Composable]:
         "events": layout.events,
         "stream": layout.stream_column or m.stream,
         "kind": sql.SQL(layout.stream_kind),
+        "same_name": layout.same_stream(sql.SQL("k.stream")),
+        "same_stream": layout.same_as(sql.SQL("k.stream")),
         "same_tenant": sql.SQL("{} = k.tenant").format(m.tenant) if m.tenant != NO_TENANT else TRUE,
         "version": m.version,
         "alive": TRUE if archived else layout.alive,

@@ -7,16 +7,16 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg import sql
 
-from esops.events import EventFilter, StreamInfo, StreamKey
+from esops.events import EventFilter, StreamInfo, StreamKey, category_of
 from esops.moments import within
 from esops.stores.lengths import (
     LengthCount,
@@ -103,7 +103,7 @@ class Counting:
         return sql.SQL(
             "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), "
             "max({at}), bool_and({archived}), "
-            "{closed}, {size}, {recent} FROM {events} WHERE {where} GROUP BY 1, 2 {end}"
+            "{closed}, {size}, {recent}{category} FROM {events} WHERE {where} GROUP BY 1, 2 {end}"
         ).format(
             stream=m.stream,
             tenant=m.tenant,
@@ -113,10 +113,19 @@ class Counting:
             closed=closed,
             size=size,
             recent=recent,
+            category=self._of_rows(", {}"),
             events=self._layout.events,
             where=where,
             end=end,
         )
+
+    def _of_rows(self, form: LiteralString) -> sql.Composable:
+        """The category of a stream from its events' rows, in a form; nothing where they have none.
+
+        The first by name of a stream that has events of several.
+        """
+        own = self._layout.category
+        return sql.SQL("") if own is None else sql.SQL(form).format(sql.SQL("min({})").format(own))
 
     def _with_category(self, grouped: sql.Composed) -> sql.Composed:
         """With the category as another column, where the library's list of streams alone knows it:
@@ -130,6 +139,35 @@ class Counting:
             "SELECT g.*, (SELECT {category} FROM {table} WHERE {same} LIMIT 1) FROM ({grouped}) AS "
             "g (stream, tenant)"
         ).format(category=own.category, table=own.table, same=same, grouped=grouped)
+
+    def categories_of(self, streams: Collection[StreamKey]) -> dict[StreamKey, str | None]:
+        """See EventStore."""
+        layout, own, names = self._layout, self._layout.stream_table, [s.stream for s in streams]
+        if layout.category is not None:
+            statement = sql.SQL("SELECT {}, {}, min({}) FROM {} WHERE {} GROUP BY 1, 2").format(
+                layout.mapped.stream,
+                layout.mapped.tenant,
+                layout.category,
+                layout.events,
+                layout.any_stream(names),
+            )
+        elif own is not None and layout.stream_kind == "uuid":
+            statement = sql.SQL(
+                "SELECT {stream}::text, {tenant}, {category} FROM {table} WHERE {stream} = "
+                "ANY({names}::uuid[])"
+            ).format(
+                stream=own.stream,
+                tenant=own.tenant,
+                category=own.category,
+                table=own.table,
+                names=sql.Literal(names),
+            )
+        else:
+            return {each: category_of(each.stream) for each in streams}
+        with self._control() as connection:
+            rows = connection.execute(statement).fetchall()
+        found = {StreamKey(name, tenant): category for name, tenant, category in rows}
+        return {each: found.get(each) for each in streams}
 
     def _listed(self, statement: sql.Composed) -> Iterator[StreamInfo]:
         return map(stream_info, self._rows(statement))
@@ -192,22 +230,27 @@ class Counting:
                 where=sql.SQL(" AND ").join(conditions),
             )
         column = layout.stream_column or layout.mapped.stream
-        category = (
-            sql.SQL("NULL::text")
-            if layout.stream_kind == "uuid"
-            else category_in(sql.Identifier("stream"))
-        )
         return sql.SQL(
             "(SELECT stream, tenant, {category} AS category, length FROM (SELECT {column} AS "
             "stream, {tenant} AS tenant, "
-            "count(*) AS length FROM {events} WHERE {where} GROUP BY 1, 2) g)"
+            "count(*) AS length{of_rows} FROM {events} WHERE {where} GROUP BY 1, 2) g)"
         ).format(
-            category=category,
+            category=self._of_group(sql.Identifier("stream")),
+            of_rows=self._of_rows(", {} AS of_rows"),
             column=column,
             tenant=layout.mapped.tenant,
             events=layout.events,
             where=layout.where(filter),
         )
+
+    def _of_group(self, stream: sql.Composable) -> sql.Composable:
+        """The category of a group of events: their own, under the name `of_rows`, or what the
+        stream's name tells.
+        """
+        if self._layout.category is not None:
+            return sql.Identifier("of_rows")
+        uuids = self._layout.stream_kind == "uuid"
+        return sql.SQL("NULL::text") if uuids else category_in(stream)
 
     def longest(
         self,
@@ -267,11 +310,13 @@ class Counting:
         statement = sql.SQL(
             "SELECT {category}, to_char(month, 'YYYY-MM'), sum(n)::bigint FROM (SELECT {column} AS "
             "stream, {tenant} AS tenant, "
-            "date_trunc('month', {at} AT TIME ZONE 'UTC') AS month, count(*) AS n FROM {events} "
-            "WHERE {where} AND {at} BETWEEN '0001-01-01' AND '9999-12-31' GROUP BY 1, 2, 3) g "
+            "date_trunc('month', {at} AT TIME ZONE 'UTC') AS month, {of_rows} AS of_rows, "
+            "count(*) AS n FROM {events} "
+            "WHERE {where} AND {at} BETWEEN '0001-01-01' AND '9999-12-31' GROUP BY 1, 2, 3, 4) g "
             "{join} GROUP BY 1, 2"
         ).format(
-            category=category_in(sql.SQL("g.stream::text")) if listed is None else listed.category,
+            category=self._of_group(sql.SQL("g.stream")) if listed is None else listed.category,
+            of_rows=layout.category or sql.SQL("NULL::text"),
             column=layout.stream_column or layout.mapped.stream,
             tenant=layout.mapped.tenant,
             at=layout.mapped.recorded_at,
@@ -313,20 +358,20 @@ class Counting:
             column = layout.stream_column or m.stream
             statement = sql.SQL(
                 "SELECT {category}, tenant, events, (SELECT count(*) FROM {table} WHERE {where} "
-                "AND {column} = p.stream "
+                "AND {same_stream} "
                 "AND {tenant} = p.tenant) FROM (SELECT DISTINCT ON (part, page) stream, tenant, "
-                "count(*) OVER (PARTITION BY part, page) AS events FROM (SELECT tableoid AS part, "
-                "(ctid::text::point)[0] AS page, "
+                "of_rows, count(*) OVER (PARTITION BY part, page) AS events FROM (SELECT "
+                "tableoid AS part, (ctid::text::point)[0] AS page, {of_rows} AS of_rows, "
                 "{column} AS stream, {tenant} AS tenant FROM {table} TABLESAMPLE SYSTEM "
                 "({percent}) WHERE {where}) s "
                 "ORDER BY part, page, random()) p"
             ).format(
-                category=sql.SQL("NULL::text")
-                if layout.stream_kind == "uuid"
-                else category_in(sql.SQL("stream")),
+                category=self._of_group(sql.SQL("stream")),
+                of_rows=layout.category or sql.SQL("NULL::text"),
                 table=layout.events,
                 where=layout.where(filter),
                 column=column,
+                same_stream=layout.same_as(sql.SQL("p.stream")),
                 tenant=m.tenant,
                 percent=sql.Literal(100 * share),
             )

@@ -119,7 +119,7 @@ def _heads_statement(
     return sql.SQL(
         "SELECT e.* FROM unnest({names}::text[], {tenants}::text[], {ends}::bigint[]) WITH "
         "ORDINALITY AS k(k_stream, k_tenant, k_end, k_at) CROSS JOIN LATERAL (SELECT {columns} "
-        "FROM {events} WHERE {alive} AND {scope} AND {stream} = k.k_stream::{kind} AND "
+        "FROM {events} WHERE {alive} AND {scope} AND {same_stream} AND "
         "{tenant} = k.k_tenant AND {version} <= k.k_end "
         # Stream by stream: the planner would join the whole table for some thousands of them.
         'OFFSET 0) AS e ORDER BY k.k_at, e."esops:1"'
@@ -131,8 +131,7 @@ def _heads_statement(
         events=layout.events,
         alive=layout.alive,
         scope=layout.scope,
-        stream=layout.stream_column or m.stream,
-        kind=sql.SQL(layout.stream_kind),
+        same_stream=layout.same_stream(sql.SQL("k.k_stream")),
         tenant=m.tenant,
         version=m.version,
     )

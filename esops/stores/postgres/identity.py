@@ -106,7 +106,10 @@ class PostgresIdentity:
             self._check_reach(on, position)
             # A backup that is restored into a server that runs sets the sequence back.
             unbroken = (
-                mark.get("log") is not None
+                # Without a sequence nothing tells that no event was taken away and another put in
+                # its place.
+                bool(self._layout.sequences)
+                and mark.get("log") is not None
                 and mark["log"] == place
                 and self._drawn(on) >= (mark.get("end") or 0)
             )

@@ -40,8 +40,11 @@ def queries_of(layout: Layout) -> dict[str, sql.Composed]:
         "events": layout.events,
         "scope": layout.numbered,
         "table": sql.Literal(layout.events.as_string(None)),
-        "sequence": layout.sequences[0],
+        "sequence": next(iter(layout.sequences), sql.SQL("")),
         "number": layout.order_columns[-1],
     }
     wanted = ("cluster", "drawn", "highest", "transactions", "newest_transaction")
-    return {name: sql.SQL(SQL[name]).format(**names) for name in wanted}
+    found = {name: sql.SQL(SQL[name]).format(**names) for name in wanted}
+    if not layout.sequences:
+        found["drawn"] = sql.SQL("SELECT coalesce(({}), 0)").format(found["highest"])
+    return found

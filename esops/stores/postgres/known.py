@@ -55,7 +55,8 @@ class KnownNames:
         layout, own = self._layout, self._layout.stream_table
         source: sql.Composable = layout.events
         m, where = layout.mapped, layout.own
-        columns = {"event type": m.type, "category": category_in(m.stream), "stream": m.stream}
+        category = layout.category or category_in(m.stream)
+        columns = {"event type": m.type, "category": category, "stream": m.stream}
         column = columns[what]
         if what != "event type" and own is not None:
             source, where = own.table, own.scope

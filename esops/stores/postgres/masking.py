@@ -291,7 +291,7 @@ class PostgresMasking:
             for at, name in enumerate(change.columns)
         )
         statement = sql.SQL(
-            "UPDATE {} SET {} WHERE {} AND {} = %(stream)s AND {} = %(version)s AND {} AND "
+            "UPDATE {} SET {} WHERE {} AND {} AND {} = %(version)s AND {} AND "
             "xmin::text = %(state)s RETURNING ({})::text, {}, {}"
         ).format(
             layout.events,
@@ -299,7 +299,7 @@ class PostgresMasking:
             sql.SQL("({}) = ({})").format(
                 sql.SQL(", ").join(layout.order_columns), sql.SQL(layout.literal(row.position))
             ),
-            layout.stream_column or m.stream,
+            layout.same_stream(sql.Placeholder("stream")),
             m.version,
             layout.scope,
             m.stream,

@@ -65,7 +65,7 @@ class Memory:
     @property
     def name(self) -> str:
         """What names the log: two stores of a configuration over one sequence share a memory."""
-        return self.events.sequence.as_string(None)
+        return self.events.log
 
     def keep(self, connection: psycopg.Connection) -> None:
         """Write from now on; make the tables where there are none. Where that is denied, nothing

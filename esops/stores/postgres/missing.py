@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 import psycopg
 import structlog
 
-from esops.errors import ContradictedSequence
 from esops.events import Position
 from esops.stores.base import Holder
 from esops.stores.postgres.ages import Ages
@@ -164,13 +163,7 @@ class NumbersInOrder:
             self._see_writers(connection, state)
         drawn = state.drawn or 0
         if max(self._known, self._through) > drawn:
-            raise ContradictedSequence(
-                f"position {max(self._known, self._through)} lies beyond what the sequence "
-                f"{self._sequence.name} has ever given out ({drawn})",
-                hint="The store was restored to an earlier time, emptied or replaced. Name the "
-                "right "
-                "store. If this is the right one, rebuild its read models.",
-            )
+            raise self._sequence.beyond(max(self._known, self._through), drawn)
         return state
 
     def _worth_comparing(self, state: SequenceState, before: SequenceState, at: float) -> bool:

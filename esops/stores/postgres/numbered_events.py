@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 
 from esops.postgres.statements import statements
+from esops.stores.postgres.last_number import LastNumber
 from esops.stores.postgres.sequence import NumberSequence
 
 _SQL = statements(__package__, "missing")
@@ -23,8 +24,8 @@ _ON_SERVER = {"checkpoint", "sessions"}
 class NumberedEvents:
     """The table, its column of numbers, their sequence, and when a missing number is dead."""
 
-    sequence: sql.Identifier
-    """Qualified, as `events` is."""
+    sequence: sql.Identifier | None
+    """Qualified, as `events` is. None: each writer takes the highest number and one."""
     events: sql.Identifier
     number: sql.Identifier
     threshold: timedelta
@@ -60,7 +61,15 @@ class NumberedEvents:
 
     def source(self) -> NumberSequence:
         """The sequence, to be asked and to be compared with the table."""
-        return NumberSequence(self.sequence, self._queries["extent"])
+        extent = self._queries["extent"]
+        if self.sequence is None:
+            return LastNumber(self.events, self.number, extent)
+        return NumberSequence(self.sequence, extent)
+
+    @property
+    def log(self) -> str:
+        """What names the numbers: two stores of a configuration over one sequence share them."""
+        return (self.sequence or self.events).as_string(None)
 
     def ask(
         self, connection: psycopg.Connection, query: LiteralString, **values: object

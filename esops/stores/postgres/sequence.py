@@ -123,6 +123,15 @@ class NumberSequence:
             f"logical replica: SELECT setval({sql.Literal(self.name).as_string(None)}, {highest});",
         )
 
+    def beyond(self, position: int, drawn: int) -> ContradictedSequence:
+        """What to raise for a position that was reached, and that lies beyond all numbers."""
+        return ContradictedSequence(
+            f"position {position} lies beyond what the sequence {self.name} has ever given out "
+            f"({drawn})",
+            hint="The store was restored to an earlier time, emptied or replaced. Name the right "
+            "store. If this is the right one, rebuild its read models.",
+        )
+
     def compare(self, connection: psycopg.Connection) -> SequenceState:
         """Look at both the table and the sequence. Raises ContradictedSequence."""
         # The table first: whoever inserted a number had drawn it before, so a sequence that is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, timedelta
@@ -14,7 +14,15 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from esops.archive_format.snapshots import is_snapshot
 from esops.errors import ConnectionLost, Refused
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
+from esops.events import (
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+    StreamKey,
+)
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
@@ -422,6 +430,10 @@ class PostgresStore(EventStore):
     @property
     def _known(self) -> KnownNames:
         return KnownNames(self.layout, self.control)
+
+    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
+        """From a column of their events, the library's list of streams, or their names."""
+        return self.lengths.categories_of(streams)
 
     def dated_wrong_by(self) -> timedelta:
         """As the layout finds it."""

@@ -160,6 +160,10 @@ class Layout(ABC):
     """Keys of the metadata that have a column of their own."""
     documents: Sequence[Document] = ()
     """The columns with data and metadata, whose values can be masked."""
+    category: sql.Composable | None = None
+    """An event's category, where its row tells it; None: its stream's name does, or the library's
+    list of streams.
+    """
     loose: sql.Composable | None = None
     """The column that other keys of the metadata are in; left out: as it is mapped."""
 
@@ -250,6 +254,12 @@ class Layout(ABC):
         del connection
         return timedelta(0)
 
+    def check_versions(self, connection: psycopg.Connection, streams: Sequence[str]) -> None:
+        """Raises Refused where a stream has two events of one version, which only a table that no
+        library made can have.
+        """
+        del connection, streams
+
     def setting_hints(self, connection: psycopg.Connection) -> list[str]:
         """Comments for `esops init` on settings that this variant may need."""
         del connection
@@ -259,6 +269,8 @@ class Layout(ABC):
 
     def in_category(self, name: str) -> sql.Composable:
         """The condition for events of a category."""
+        if self.category is not None:
+            return sql.SQL("{} = {}").format(self.category, sql.Literal(name))
         return sql.SQL("split_part({}, '-', 1) = {}").format(self.mapped.stream, sql.Literal(name))
 
     def categories(self, streams: Sequence[str]) -> sql.Composable | None:
@@ -266,13 +278,8 @@ class Layout(ABC):
         `in_category` finds a stream, from its events; None where it goes by the stream's name or
         its row.
         """
-        del streams
-        return None
-
-    def _categories_of_events(
-        self, category: sql.Composable, streams: Sequence[str]
-    ) -> sql.Composable:
-        """`categories` where each event has its own."""
+        if self.category is None:
+            return None
         return sql.SQL(
             "SELECT stream, tenant, NULL, coalesce(json_agg(DISTINCT category) FILTER (WHERE "
             "category IS NOT NULL), '[]')::text FROM (SELECT {} AS stream, {} AS tenant, {} AS "
@@ -280,7 +287,7 @@ class Layout(ABC):
         ).format(
             self.mapped.stream,
             self.mapped.tenant,
-            category,
+            self.category,
             self.events,
             self.any_stream(streams),
         )
@@ -288,6 +295,17 @@ class Layout(ABC):
     def stream_equals(self, name: str) -> sql.Composable:
         """The condition for events of a stream, which an index answers."""
         return sql.SQL("{} = {}").format(self.mapped.stream, sql.Literal(name))
+
+    def same_stream(self, name: sql.Composable) -> sql.Composable:
+        """The condition for events of the stream whose name an expression gives as text, which an
+        index answers.
+        """
+        column = self.stream_column or self.mapped.stream
+        return sql.SQL("{} = {}::{}").format(column, name, sql.SQL(self.stream_kind))
+
+    def same_as(self, stream: sql.Composable) -> sql.Composable:
+        """The same, where the expression gives what `stream_column` has, or else the name."""
+        return sql.SQL("{} = {}").format(self.stream_column or self.mapped.stream, stream)
 
     @property
     def payload_columns(self) -> Sequence[sql.Composable]:

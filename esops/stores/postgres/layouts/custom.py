@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
-from esops.errors import UsageError, nearest
+from esops.errors import Refused, UsageError, nearest
 from esops.postgres import catalog
 from esops.settings import PostgresSettings, TableSettings
 from esops.stores.masking import Document
+from esops.stores.parts import Concern
+from esops.stores.postgres.layouts import custom_checks
 from esops.stores.postgres.layouts.base import NOTHING, Mapped
 from esops.stores.postgres.layouts.numbered import (
     Dying,
@@ -21,6 +23,7 @@ from esops.stores.postgres.layouts.numbered import (
     SequenceName,
     sequence_behind,
 )
+from esops.stores.postgres.layouts.stream_names import StreamColumns
 
 _C = sql.Identifier
 _TABLES = {"r", "p"}
@@ -48,16 +51,54 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[C
             hint="Write it as schema.table.",
         )
     _check(table, asked)
-    if asked.sequence is not None:
-        within, short = _named("table.sequence", asked.sequence)
-        if catalog.sequence_of(connection, within or table.schema, short) is None:
-            raise UsageError(
-                f"table.sequence: there is no sequence {asked.sequence} in the database"
-            )
-        sequence = SequenceName(within or table.schema, short)
-    else:
-        sequence = sequence_behind(connection, table, asked.position)
-    return [CustomTable(table, asked, sequence, Dying.by(settings, watched=True))]
+    sequence = _sequence(connection, table, asked)
+    columns = [table.column(name) for name in asked.streams]
+    names = StreamColumns(columns, custom_checks.enums(connection, table, asked.streams))
+    return [CustomTable(table, asked, names, sequence, Dying.by(settings, watched=True))]
+
+
+def _sequence(
+    connection: psycopg.Connection, table: catalog.Table, asked: TableSettings
+) -> SequenceName | None:
+    """What fills the position's column; None where the writer takes the highest number and one.
+
+    Raises UsageError or Unavailable where nothing that is known keeps the numbers in order.
+    """
+    if asked.position_by == "max_plus_one":
+        _check_max_plus_one(connection, table, asked.position)
+        return None
+    if asked.sequence is None:
+        return sequence_behind(connection, table, asked.position)
+    within, short = _named("table.sequence", asked.sequence)
+    if catalog.sequence_of(connection, within or table.schema, short) is None:
+        raise UsageError(f"table.sequence: there is no sequence {asked.sequence} in the database")
+    return SequenceName(within or table.schema, short)
+
+
+def _check_max_plus_one(connection: psycopg.Connection, table: catalog.Table, number: str) -> None:
+    """Raises UsageError where a sequence fills the column, and Refused where no unique index keeps
+    two writers from taking one number.
+    """
+    found = catalog.sequence_behind(connection, table, number)
+    if found is not None:
+        raise UsageError(
+            f"table.position_by: the sequence {'.'.join(found)} fills {number!r}, so it is not "
+            "taken from the highest number",
+            hint="Leave position_by out.",
+        )
+    indexes = custom_checks.unique_indexes(connection, table)
+    if any(custom_checks.proves(each, (number,)) for each in indexes):
+        return
+    weak = next((each for each in indexes if each.columns == (number,)), None)
+    why = f": {weak.name} {weak.weakness}" if weak is not None else ""
+    create = sql.SQL("CREATE UNIQUE INDEX CONCURRENTLY ON {} ({});").format(
+        sql.Identifier(table.schema, table.name), _C(number)
+    )
+    raise Refused(
+        f"no unique index keeps two writers from taking one number of {table.schema}."
+        f"{table.name}.{number}{why}",
+        hint=f"Run this in the database: {create.as_string(None)}",
+    )
 
 
 def _named(key: str, text: str) -> tuple[str | None, str]:
@@ -85,11 +126,14 @@ def _check(table: catalog.Table, asked: TableSettings) -> None:
         "metadata": _DOCUMENTS,
         **dict.fromkeys(("stream", "type", "id", "category", "correlation", "causation"), None),
     }
-    for key, kinds in wanted.items():
-        column = getattr(asked, key)
-        # Optional, and not described.
-        if column is None:
-            continue
+    described = [
+        (key, column)
+        for key in wanted
+        for column in (asked.streams if key == "stream" else (getattr(asked, key),))
+        if column is not None  # optional, and not described
+    ]
+    for key, column in described:
+        kinds = wanted[key]
         if column not in known:
             raise UsageError(
                 f"table.{key}: {table.schema}.{table.name} has no column {column!r}",
@@ -115,28 +159,52 @@ class CustomTable(NumberedLayout):
         self,
         table: catalog.Table,
         asked: TableSettings,
-        sequence: SequenceName,
+        names: StreamColumns,
+        sequence: SequenceName | None,
         dying: Dying,
     ) -> None:
-        """`asked` names the columns of `table`; see NumberedLayout for the rest."""
+        """`asked` names the columns of `table`, and `names` those of its streams; see
+        NumberedLayout for the rest.
+        """
         super().__init__(table, asked.position, sequence, dying)
-        self.mapped, self.made_up_ids = _mapped(table, asked), not asked.id
-        self._category = None if asked.category is None else _text(asked.category)
+        self._names = names
+        self.mapped, self.made_up_ids = _mapped(table, asked, names), not asked.id
+        self._checks = custom_checks.Checks(table, asked, names.name)
+        if asked.category is not None:
+            self.category = _text(asked.category)
+        elif len(asked.streams) > 1:
+            self.category = names.first
         self.fields = {key: _text(column) for key, column in _own_columns(asked)}
         self.documents = _documents(table, asked)
         self.detail = {"table": f"{table.schema}.{table.name}"}
 
-    def in_category(self, name: str) -> sql.Composable:
-        """By a column, where one is named."""
-        if self._category is None:
-            return super().in_category(name)
-        return sql.SQL("{} = {}").format(self._category, sql.Literal(name))
+    def stream_equals(self, name: str) -> sql.Composable:
+        """By the columns that name it."""
+        return self.any_stream([name]) if "\0" in name else self._names.same(sql.Literal(name))
 
-    def categories(self, streams: Sequence[str]) -> sql.Composable | None:
-        """Those in the column, where one is named."""
-        if self._category is None:
-            return None
-        return self._categories_of_events(self._category, streams)
+    def same_stream(self, name: sql.Composable) -> sql.Composable:
+        """By the columns that name it."""
+        return self._names.same(name)
+
+    def same_as(self, stream: sql.Composable) -> sql.Composable:
+        """By its name."""
+        return self._names.same(stream)
+
+    def any_stream(self, names: Sequence[str]) -> sql.Composable:
+        """By the columns that name them."""
+        return self._names.any_of(names)
+
+    def warnings(self, connection: psycopg.Connection) -> list[str]:
+        """Events that lack a part, and made-up ids that two events share."""
+        return self._checks.warnings(connection)
+
+    def concerns(self, connection: psycopg.Connection) -> list[Concern]:
+        """What the rows contradict of the description, and what nothing proves."""
+        return self._checks.concerns(connection)
+
+    def check_versions(self, connection: psycopg.Connection, streams: Sequence[str]) -> None:
+        """By a unique index, or by a look at these streams."""
+        self._checks.refuse_doubled(connection, self.any_stream(streams))
 
 
 def _text(column: str) -> sql.Composed:
@@ -161,8 +229,8 @@ def _documents(table: catalog.Table, asked: TableSettings) -> list[Document]:
     return found
 
 
-def _mapped(table: catalog.Table, asked: TableSettings) -> Mapped:
-    stream = _text(asked.stream)
+def _mapped(table: catalog.Table, asked: TableSettings, names: StreamColumns) -> Mapped:
+    stream = names.name
     made_up = sql.SQL("md5({} || ':' || {})::uuid::text").format(stream, _C(asked.version))
     time: sql.Composable = sql.SQL("NULL::timestamptz")
     if asked.time is not None:

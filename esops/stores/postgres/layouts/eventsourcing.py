@@ -30,7 +30,9 @@ from esops.stores.postgres.layouts.base import NOTHING, Mapped, same_uuid
 from esops.stores.postgres.layouts.numbered import Dying, NumberedLayout, sequence_behind
 
 _AGGREGATE = sql.SQL("split_part(split_part(topic, ':', 2), '.', 1)")
-"""A topic is `module:Aggregate.Event`."""
+"""A topic is `module:Aggregate.Event`. A stream has several where a class has events of its
+base.
+"""
 _COLUMNS = ["originator_id", "originator_version", "topic", "state", "notification_id"]
 _MIGRATED = "__migration__"
 _EVENT = {"stream": "originator_id", "version": "originator_version", "data": "state"}
@@ -75,6 +77,7 @@ class Eventsourcing(NumberedLayout):
         recorded_at=sql.SQL("NULL::timestamptz"),
     )
     stream_column = _C("originator_id")
+    category = _AGGREGATE
     documents = (Document("state", "data"),)
     made_up_ids = True
 
@@ -106,14 +109,6 @@ class Eventsourcing(NumberedLayout):
             if plain
             else "compressed or encrypted; esops leaves them as they are, with unknown times",
         }
-
-    def in_category(self, name: str) -> sql.Composable:
-        """A category is the aggregate's class, in the topic."""
-        return sql.SQL("{} = {}").format(_AGGREGATE, sql.Literal(name))
-
-    def categories(self, streams: Sequence[str]) -> sql.Composable:
-        """The aggregates' classes: more than one where a class has events of its base."""
-        return self._categories_of_events(_AGGREGATE, streams)
 
     def stream_equals(self, name: str) -> sql.Composable:
         """By a uuid or a text, as the library was set up."""

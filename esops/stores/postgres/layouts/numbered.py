@@ -72,23 +72,25 @@ class NumberedLayout(Layout):
         self,
         table: Table,
         number: str,
-        sequence: SequenceName,
+        sequence: SequenceName | None,
         dying: Dying = Dying(),
     ) -> None:
-        """`number` names the column; `dying` says when a missing number is dead."""
+        """`number` names the column; `dying` says when a missing number is dead. Without a
+        sequence each writer takes the highest number and one.
+        """
         self._table, self._number, self._dying = table, sql.Identifier(number), dying
         self.schema = table.schema
         self.events = sql.Identifier(table.schema, table.name)
         self.order = self.order_columns = (self._number,)
         self.reads = (self.events,)
-        self.sequences = (sql.Identifier(*sequence),)
+        self.sequences = () if sequence is None else (sql.Identifier(*sequence),)
 
     def rule(self) -> SettleRule:
         """Numbers in their order."""
         dying = self._dying
         return NumbersInOrder(
             NumberedEvents(
-                self.sequences[0],
+                next(iter(self.sequences), None),
                 self.events,
                 self._number,
                 dying.threshold,
