@@ -58,7 +58,8 @@ def sequence_behind(connection: psycopg.Connection, table: Table, number: str) -
             f"no sequence fills {table.schema}.{table.name}.{number}, so esops cannot tell what is "
             "settled",
             hint="The table may be a copy without its sequence. For a table of your own, name the "
-            "`sequence` in esops.toml.",
+            '`sequence` in esops.toml, or set position_by = "max_plus_one" where each writer takes '
+            "the highest number and one.",
         )
     return SequenceName(*found)
 
