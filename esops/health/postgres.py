@@ -28,7 +28,7 @@ _CONCERNS = {
     "doubled": "ESOPS-D079",
     "not unique": "ESOPS-D080",
     "incomplete": "ESOPS-D081",
-    "holes": "ESOPS-D082",
+    "missing numbers": "ESOPS-D082",
 }
 _SQL = statements(__package__, "postgres")
 

@@ -179,7 +179,7 @@ class Concern(NamedTuple):
         "doubled",
         "not unique",
         "incomplete",
-        "holes",
+        "missing numbers",
     ]
     message: str
     fix: str

@@ -54,7 +54,7 @@ SELECT {counts}
 SELECT {name}, {version}::bigint FROM {events} WHERE {any_stream}
  GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2 LIMIT 1;
 
--- holes --
+-- missing --
 -- The newest numbers that are missing among the newest events, and how many these are.
 WITH newest AS (SELECT {number}::bigint AS number FROM {events} ORDER BY 1 DESC LIMIT {most}),
      steps AS (SELECT number, lead(number) OVER (ORDER BY number) AS following FROM newest)

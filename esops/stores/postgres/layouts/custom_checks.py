@@ -87,7 +87,7 @@ class Checks:
         """The same, and what nothing keeps from happening."""
         found = [*self._without(connection), *self._doubled(connection)]
         if self._asked.position_by == "max_plus_one":
-            found += self._holes(connection)
+            found += self._missing(connection)
         return found
 
     def refuse_doubled(self, connection: psycopg.Connection, any_stream: sql.Composable) -> None:
@@ -182,16 +182,16 @@ class Checks:
             if count
         ]
 
-    def _holes(self, connection: psycopg.Connection) -> list[Concern]:
-        row = _quickly(connection, sql.SQL(_SQL["holes"]).format(**self._parts))
+    def _missing(self, connection: psycopg.Connection) -> list[Concern]:
+        row = _quickly(connection, sql.SQL(_SQL["missing"]).format(**self._parts))
         if not row or not row[1]:
             return []
-        looked, holes, first, last = row
+        looked, places, first, last = row
         newest = f"{first}" if first == last else f"{first} to {last}"
         return [
             Concern(
-                "holes",
-                f"among the newest {looked:,} events numbers are missing in {holes:,} places, the "
+                "missing numbers",
+                f"among the newest {looked:,} events numbers are missing in {places:,} places, the "
                 f"newest of them {newest}: whoever takes the highest number and one leaves none "
                 "out",
                 "If these events were deleted, nothing has to be done. Else some writer takes its "

@@ -115,7 +115,7 @@ def _compared(column: Column, enum: str | None) -> sql.Composable:
 
 def _typed(column: Column, enum: str | None, text: sql.Composable) -> sql.Composable:
     """The value for a column, to be compared with what `_compared` gives; NULL where the text is
-    none of its type, as it stands in names.
+    none of its type, as esops writes it.
     """
     if enum is not None:
         return sql.SQL(_LABEL).format(text, sql.SQL(enum))
