@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 from esops.causality import looks_like_uuid
 from esops.events import EventFilter, Position
-from esops.stores.base import EventStore, Unsettled
+from esops.stores.base import EventStore
 from esops.trace.graph import Keys, Node, node
 
 _AROUND = 500
@@ -67,12 +68,12 @@ def messages(
 def _around(store: EventStore, theirs: Sequence[Node], keys: Keys) -> list[Node]:
     first = Position(min(each.order for each in theirs))
     found: list[Node] = []
-    for after, until in ((first, None), (None, first)):
-        try:
+    # What has not settled yet is not waited for: there is enough to see without it.
+    head = store.head(timedelta(0)).position
+    for after, until in ((first, head), (None, first)):
+        if until is not None:
             for batch in store.read_all(after, until, EventFilter(archived=True), _AROUND):
                 found += [node(store.name, event, keys) for event in batch.events]
-        except Unsettled:  # what cannot be read yet shows nothing
-            continue
     return found
 
 

@@ -121,12 +121,13 @@ def test_a_search_for_a_trace_has_its_index_or_refuses(project, dsn, connection,
     refused = project.run("trace", "correlation", TRACE)
     assert refused.code == 6
     hint = re.search(r"create an index: (.*)", refused.err)[1]
-    assert "text_pattern_ops" in hint
+    assert "left(" in hint
     for statement in hint.split("; "):
         connection.execute(statement)
     found = traced(project, "correlation", TRACE)
     assert len(found["events"]) == sum(map(len, ids.values()))
     assert all("index" in how for how in found["searched"])
+    connection.execute("CREATE INDEX ON es.mt_events (causation_id)")  # for effects
     assert len(traced(project, "event", ids["third"][0])["events"]) == len(found["events"])
 
 

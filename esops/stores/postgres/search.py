@@ -29,6 +29,8 @@ from esops.stores.searching import IdSearch, SoughtIds
 
 _NEWEST = 1_000
 """How many of the newest events are asked which keys their metadata has."""
+_BEGINNING = len("00-") + 32 + len("-")
+"""The length of a W3C traceparent's beginning, up to its span."""
 
 
 class IndexedSearch(IdSearch):
@@ -72,8 +74,6 @@ class _Question:
         """Where several keys of the metadata are possible, this asks which ones are in use."""
         self._connection, self._layout = connection, layout
         self._fields: list[sql.Composable] = []
-        self._begun: list[sql.Composable] = []
-        """Of the fields, those that are asked how they begin."""
         if sought.kind == "event_id":
             self.what = "its id"
             self.condition = self._by_id(sought)
@@ -105,16 +105,21 @@ class _Question:
         wanted = [key for key in keys if key in self._layout.fields or key in seen] or list(keys)
         self.what = ", ".join(wanted)
         same = [self._layout.field(key) for key in wanted if key not in causes]
-        # OpenTelemetry puts the trace id into the middle of a traceparent, of which there is one
-        # version. Each beginning is a condition of its own, which an index can answer.
-        self._begun = [self._layout.field(key) for key in wanted if key in causes]
-        self._fields = [*same, *self._begun]
-        begins = [
-            sql.SQL("{} LIKE {}").format(field, sql.Literal(f"00-{value}-%"))
-            for field in self._begun
-            for value in sought.asked
+        # A traceparent begins with its version, of which there is one, and the trace id. An index
+        # on that beginning answers for any number of traces.
+        begun = [
+            sql.SQL("left({}, {})").format(self._layout.field(key), sql.Literal(_BEGINNING))
+            for key in wanted
+            if key in causes
         ]
-        return _any([*(_is_one_of(field, sought.values) for field in same), *begins])
+        self._fields = [*same, *begun]
+        beginnings = [f"00-{value}-" for value in sought.asked]
+        return _any(
+            [
+                *(_is_one_of(field, sought.values) for field in same),
+                *(_is_one_of(field, beginnings) for field in begun),
+            ]
+        )
 
     def _in_use(self, keys: Sequence[str]) -> list[str]:
         """Of several possible keys, those that have a column of their own; or else those that the
@@ -175,13 +180,8 @@ class _Question:
     def index(self) -> str:
         """The statements that would create the missing index."""
         return "; ".join(
-            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}){})")
-            .format(
-                self._layout.events,
-                field,
-                # An index in the order of a language does not know how a text begins.
-                sql.SQL(" text_pattern_ops" if field in self._begun else ""),
-            )
+            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}))")
+            .format(self._layout.events, field)
             .as_string(None)
             for field in self._fields
         )
