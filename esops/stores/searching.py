@@ -55,6 +55,12 @@ class IdSearch(ABC):
         """
         return self.find_ids(SoughtIds("trace_id", tuple(traces), keys))
 
+    def not_events(self, ids: Sequence[str]) -> set[str]:  # noqa: ARG002 - most keep events only
+        """Of some ids, those of messages that the store keeps beside its events, such as Emmett's
+        commands, in the writing that all writings of an id share.
+        """
+        return set()
+
     def once(self) -> Search:
         """One that answers the same for several searches, and reads a log without an index once."""
         return self

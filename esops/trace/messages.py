@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
-from esops.causality import looks_like_uuid
+from esops.causality import looks_like_uuid, one_writing
 from esops.events import EventFilter, Position
 from esops.stores.base import EventStore
 from esops.trace.graph import Keys, Node, node
@@ -20,6 +20,9 @@ _AROUND = 500
 _LOOKED_UP = 100
 """Causes that are looked for among all events."""
 _REFERENCE = re.compile(r"(.+)/(\d+)\Z", re.DOTALL)
+
+_ALIKE = 20
+"""Ids of events: so many of one kind of UUID show that all are."""
 
 Exists = Callable[[Sequence[str]], bool]
 """Whether any event of all stores has one of these ids."""
@@ -42,8 +45,9 @@ def messages(
     that all writings of an id share.
 
     `nodes`: all events that were found. A cause by stream and version is always an event. An id is
-    a message's where no event has such an id (a text in a store of UUIDs), or where the events
-    around name several such ids and none of them is an event's. Where nothing tells, it is not.
+    a message's where no event has an id of its form (a text in a store of UUIDs, or a UUID of
+    another kind), or where the events around name several such ids and none of them is an event's.
+    Where nothing tells, it is not.
     """
     found: set[str] = set()
     for store in stores:
@@ -57,8 +61,7 @@ def messages(
             continue
         around = _around(store, theirs, keys)
         around += [each for each in nodes if each.store == store.name]
-        if all(looks_like_uuid(each.id) for each in around):
-            found |= {name for name in names if not looks_like_uuid(name)}
+        found |= _of_another_form({each.key for each in around}, names)
         likely = {name for name in names - found if _shows_messages(around, name)}
         if likely and not _names_events(around, {each.key for each in nodes}, names, exists):
             found |= likely
@@ -87,6 +90,26 @@ def _ids(around: Iterable[Node]) -> dict[str, Node]:
         and not each.names_correlation
         and parse_reference(each.cause_key) is None
     }
+
+
+def _of_another_form(ids: set[str], names: set[str]) -> set[str]:
+    """Of these causes, those that do not look like any event's id: libraries make the ids of
+    messages otherwise. Wolverine's are no UUIDs of RFC 9562, and Marten's events have those.
+    """
+    if not all(map(looks_like_uuid, ids)):
+        return set()
+    texts = {name for name in names if not looks_like_uuid(name)}
+    forms = set(map(_form, ids))
+    # Random digits look like each form now and then, and a few ids show nothing.
+    if len(ids) < _ALIKE or len(forms) > 1 or forms == {""}:
+        return texts
+    return texts | {name for name in names - texts if _form(name) not in forms}
+
+
+def _form(identifier: str) -> str:
+    """The version of a UUID of RFC 9562; empty for another one."""
+    plain = one_writing(identifier)
+    return plain[12] if plain[16] in "89ab" and plain[12] in "12345678" else ""
 
 
 def _shows_messages(around: Sequence[Node], name: str) -> bool:

@@ -165,7 +165,9 @@ class Tracer:
         unresolved = [
             each for each, kind in zip(forest.nodes, forest.kinds, strict=True) if kind == "missing"
         ]
-        known = messages(self._stores, forest.nodes, unresolved, self._keys, self._exists)
+        known = self._stored_messages(unresolved)
+        unresolved = [each for each in unresolved if each.cause_key not in known]
+        known |= messages(self._stores, forest.nodes, unresolved, self._keys, self._exists)
         if known:
             forest = build(self._nodes.values(), known)
         # Events can share a correlation id without being causes or effects of each other. The trace
@@ -174,6 +176,17 @@ class Tracer:
             forest = build(connected(forest, set(around)), known)
         trace.forest = forest
         return trace
+
+    def _stored_messages(self, unresolved: Sequence[Node]) -> set[str]:
+        """The causes that a store keeps as messages beside its events."""
+        ids = sorted({each.cause for each in unresolved if each.cause is not None})
+        found: set[str] = set()
+        for store in self._stores:
+            # Only those of esops have it; a store of another package need not.
+            not_events = getattr(self._search(store), "not_events", None)
+            if not_events is not None:
+                found |= {each for group in _groups(ids) for each in not_events(group)}
+        return found
 
     def _exists(self, ids: Sequence[str]) -> bool:
         return any(

@@ -360,3 +360,34 @@ def test_audit_sees_causes_in_every_form(project, connection, restored, own):
     connection.execute("UPDATE message_store.messages SET metadata = '{}'")
     noticed = project.run("audit", "modelling", "--output", "json").json["observations"]
     assert {each["rule"] for each in noticed} >= {"missing-causation", "missing-correlation"}
+
+
+def test_an_emmett_command_is_a_message_and_not_missing(project, connection, restored):
+    """What a processor of commands appends names the command, a row of the same table."""
+    truth = restored("emmett-0.43.0-beta.39")["trace"]
+    (command,) = truth["commandIds"]
+    effect = truth["eventIds"][-1]
+    connection.execute(
+        "UPDATE emt_messages SET message_metadata = message_metadata || jsonb_build_object("
+        "'causationId', %s::text) WHERE message_id = %s",
+        [str(uuid.UUID(command)), effect],
+    )
+    found = traced(project, "event", effect)
+    assert kinds(found)[effect] == "message"
+    assert found["missing_causes"] == []
+
+
+def test_a_message_is_known_by_its_id_beside_events_that_name_events(project, connection, restored):
+    """Wolverine's ids are no UUIDs of RFC 9562, as Marten's events have."""
+    restored("marten-9.58-v6")
+    first, second = connection.execute(
+        "SELECT id::text FROM mt_events WHERE seq_id IN (1, 20) ORDER BY seq_id"
+    ).fetchall()
+    gone = str(uuid.uuid4())
+    for cause, seq in ((first[0], 20), (gone, 2)):
+        connection.execute("UPDATE mt_events SET causation_id = %s WHERE seq_id = %s", [cause, seq])
+    assert kinds(traced(project, "event", second[0])) == {first[0]: "message", second[0]: "event"}
+    of_gone = connection.execute("SELECT id::text FROM mt_events WHERE seq_id = 2").fetchone()[0]
+    found = traced(project, "event", of_gone)
+    assert kinds(found)[of_gone] == "missing"
+    assert found["missing_causes"] == [gone]

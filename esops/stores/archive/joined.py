@@ -390,6 +390,11 @@ class _JoinedSearch(IdSearch):
         once = getattr(self._hot, "once", None)
         return self if once is None else _JoinedSearch(once(), self._cold)
 
+    def not_events(self, ids: Sequence[str]) -> set[str]:
+        """What the hot store keeps beside its events; an archive has events only."""
+        asked = getattr(self._hot, "not_events", None)
+        return set() if asked is None else set(asked(ids))
+
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """Search each store in its own way; the results are merged by position."""
         hot = search_for(self._hot, sought)

@@ -19,6 +19,7 @@ from esops.causality import (
     CORRELATION_KEYS,
     TRACE_KEYS,
     TRACEPARENT,
+    one_writing,
 )
 from esops.postgres import catalog
 from esops.stores.parts import SearchResult
@@ -60,6 +61,18 @@ class IndexedSearch(IdSearch):
         table = self._layout.events.as_string(None)
         how = f"a scan of {table} for {question.what}"
         return SearchResult(events, how, scans, question.index())
+
+    def not_events(self, ids: Sequence[str]) -> set[str]:
+        """The rows of the same table that are no events, found as an event of this id would be."""
+        layout = self._layout
+        if not layout.hidden_rows or not ids:
+            return set()
+        with self._control() as connection:
+            question = _Question(connection, layout, SoughtIds("event_id", tuple(ids), ()))
+            statement = sql.SQL("SELECT {}::text FROM {} WHERE {} AND NOT ({}) AND {}").format(
+                layout.mapped.id, layout.events, layout.scope, layout.own, question.condition
+            )
+            return {one_writing(each) for (each,) in connection.execute(statement)}
 
 
 class _Question:
