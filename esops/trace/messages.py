@@ -22,7 +22,7 @@ _LOOKED_UP = 100
 _REFERENCE = re.compile(r"(.+)/(\d+)\Z", re.DOTALL)
 
 _ALIKE = 20
-"""Ids of events: so many of one kind of UUID show that all are."""
+"""Ids of events: this many of one kind of UUID show that all are."""
 
 Exists = Callable[[Sequence[str]], bool]
 """Whether any event of all stores has one of these ids."""
