@@ -1,0 +1,176 @@
+"""What is wrong with a table of one's own: two events with one stream and version, parts that are
+missing, and what only looks like a proof that there are none.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from esops.archive.run import run
+from esops.config import load_config
+from esops.errors import Refused
+from esops.settings import PostgresSettings, TableSettings
+from esops.stores import open_store
+from tests.support.own_tables import CASTORE_TABLE, castore
+
+ONE = {**CASTORE_TABLE, "stream": "aggregate_id"}
+PAIRS = [("cart", "1"), ("order", "1")]
+KEY = "castore_aggregate_name_aggregate_id_version_key"
+NO_KEY = f"ALTER TABLE castore DROP CONSTRAINT {KEY}"
+COLUMNS = "(aggregate_name, aggregate_id, version)"
+
+
+def configured(project, dsn, table) -> None:
+    project.configure(
+        stores={"s": {"dsn": dsn, "append": "quick", "table": table}},
+        projections={"carts": {"python": "carts:carts", "tables": ["carts"], "ddl": "carts.sql"}},
+        archives={
+            "cold": {
+                "repository": "cold",
+                "policies": {"all": {"store": "s", "stream": "*", "never_younger_than": "0s"}},
+            }
+        },
+    )
+    project.write(
+        "carts.py",
+        "from esops import fold\n\n@fold(key='stream')\ndef carts(row, event):\n"
+        "    return {'stream': event.stream, 'n': (row or {'n': 0})['n'] + 1}\n",
+    )
+    project.write("carts.sql", "CREATE TABLE {table} (stream text PRIMARY KEY, n int);")
+    project.begin_archive("cold")
+
+
+def found(project) -> dict[str, dict]:
+    document = project.run("doctor", "--output", "json").json
+    mine = [each for each in document["findings"] if each["subject"] == "store s"]
+    assert len({each["code"] for each in mine}) == len(mine)
+    return {each["code"]: each for each in mine}
+
+
+def concerns(dsn, **changed) -> dict[str, tuple[str, str]]:
+    table = TableSettings(**{**CASTORE_TABLE, **changed})
+    with open_store("s", PostgresSettings(dsn=dsn, table=table)) as store:
+        return {each.kind: (each.message, each.fix) for each in store.sql.concerns()}
+
+
+def test_two_aggregates_in_one_stream_are_found_and_refused(project, dsn, connection):
+    castore(connection, PAIRS)
+    configured(project, dsn, ONE)
+    finding = found(project)["ESOPS-D079"]
+    assert finding["message"] == (
+        "stream 1 has version 1 more than once, at positions 1 and 2, and esops makes one id for "
+        "both"
+    )
+    assert 'stream = ["aggregate_name", "aggregate_id"]' in finding["fix"]
+    assert "ESOPS-D013" not in found(project)
+    refused = project.run("rebuild", "carts", "--blue-green")
+    assert refused.code == 6
+    assert "has version 1 more than once" in refused.err
+    with pytest.raises(Refused, match="stream 1 has version 1 more than once"):
+        run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+    configured(project, dsn, CASTORE_TABLE)
+    assert not {code for code in found(project) if code in {"ESOPS-D079", "ESOPS-D080"}}
+    project.ok("rebuild", "carts", "--blue-green")
+
+
+def test_with_ids_of_their_own_only_an_archive_is_refused(project, dsn, connection):
+    castore(connection, PAIRS)
+    connection.execute("ALTER TABLE castore ADD own uuid DEFAULT gen_random_uuid()")
+    configured(project, dsn, {**ONE, "id": "own"})
+    assert "one id" not in found(project)["ESOPS-D079"]["message"]
+    project.ok("rebuild", "carts", "--blue-green")
+    with pytest.raises(Refused, match="more than once"):
+        run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("", None),
+        ("CREATE UNIQUE INDEX ON castore (aggregate_id, aggregate_name, version)", None),
+        (f"ALTER TABLE castore DROP CONSTRAINT {KEY}", "keep"),
+        (
+            f"{NO_KEY}; CREATE UNIQUE INDEX part ON castore {COLUMNS} WHERE version > 5",
+            "part is partial",
+        ),
+        (
+            f"{NO_KEY}; CREATE UNIQUE INDEX low ON castore (lower(type), aggregate_id, version)",
+            "keep",
+        ),
+        (
+            f"UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = '{KEY}'::regclass",
+            "is not valid",
+        ),
+        ("CREATE TABLE castore_more () INHERITS (castore)", "tables that inherit"),
+        (f"ALTER TABLE castore DROP CONSTRAINT {KEY}, ADD UNIQUE (aggregate_id, version, at)", ""),
+        (f"ALTER TABLE castore DROP CONSTRAINT {KEY}, ADD UNIQUE (aggregate_id, version)", None),
+    ],
+)
+def test_only_a_whole_index_on_these_columns_proves_it(dsn, connection, change, said):
+    castore(connection, [("cart", "1"), ("order", "2")])
+    connection.execute(change)
+    kinds = concerns(dsn)
+    if said is None:
+        assert kinds == {}
+        return
+    message, fix = kinds["not unique"]
+    assert said in message or said == "keep"
+    assert message.startswith("no unique index keeps the versions of a stream apart")
+    assert "none of all 6 events" in message
+    assert fix == (
+        'CREATE UNIQUE INDEX CONCURRENTLY ON "public"."castore" ("aggregate_name", '
+        '"aggregate_id", "version");'
+    )
+
+
+def test_a_partitioned_table_is_judged_by_its_own_index(dsn, connection):
+    connection.execute(
+        "CREATE TABLE castore (at bigserial, aggregate_name text NOT NULL, aggregate_id text NOT "
+        "NULL, version int NOT NULL, type text NOT NULL, payload jsonb, meta jsonb, timestamp "
+        "timestamptz DEFAULT now(), PRIMARY KEY (at, aggregate_name)) "
+        "PARTITION BY LIST (aggregate_name); "
+        "CREATE TABLE carts PARTITION OF castore FOR VALUES IN ('cart'); "
+        "CREATE TABLE orders PARTITION OF castore FOR VALUES IN ('order'); "
+        "CREATE UNIQUE INDEX only_parent ON ONLY castore (aggregate_name, aggregate_id, version)"
+    )
+    assert "only_parent is not valid" in concerns(dsn)["not unique"][0]
+    connection.execute(
+        "CREATE UNIQUE INDEX ci ON carts (aggregate_name, aggregate_id, version); "
+        "CREATE UNIQUE INDEX oi ON orders (aggregate_name, aggregate_id, version); "
+        "ALTER INDEX only_parent ATTACH PARTITION ci; ALTER INDEX only_parent ATTACH PARTITION oi"
+    )
+    connection.execute(
+        "INSERT INTO castore (aggregate_name, aggregate_id, version, type, payload) "
+        "VALUES ('cart', '1', 1, 'x', '{}'), ('order', '1', 1, 'x', '{}')"
+    )
+    assert concerns(dsn) == {}
+
+
+@pytest.mark.parametrize("column", ["aggregate_name", "aggregate_id", "version", "type"])
+def test_a_part_that_is_missing_is_found_and_refused(project, dsn, connection, column):
+    """A null is no value to a unique index, and makes the whole name null."""
+    castore(connection, PAIRS)
+    connection.execute(f"ALTER TABLE castore ALTER {column} DROP NOT NULL")
+    configured(project, dsn, CASTORE_TABLE)
+    assert not {"ESOPS-D079", "ESOPS-D080", "ESOPS-D081"} & found(project).keys()
+    connection.execute(f"UPDATE castore SET {column} = NULL WHERE at = 3")
+    finding = found(project)["ESOPS-D081"]
+    assert finding["message"].startswith(f"some events have no {column}")
+    assert json.dumps(finding).count("ESOPS-D013") == 0
+    refused = project.run("rebuild", "carts", "--blue-green")
+    assert refused.code == 6
+    assert f"have no {column}" in refused.err
+
+
+def test_an_event_without_a_position_is_found(project, dsn, connection):
+    """It comes after none, so no read would ever give it out."""
+    castore(connection, PAIRS)
+    connection.execute(
+        "ALTER TABLE castore DROP CONSTRAINT castore_pkey; ALTER TABLE castore ALTER at DROP NOT "
+        "NULL; UPDATE castore SET at = NULL WHERE at = 2"
+    )
+    configured(project, dsn, CASTORE_TABLE)
+    assert found(project)["ESOPS-D081"]["message"].startswith("some events have no at")
+    assert project.run("rebuild", "carts", "--blue-green").code == 6
