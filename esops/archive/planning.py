@@ -97,6 +97,8 @@ class ArchivePlan:
     """Each statement that would remove events, word for word."""
     what: str = ""
     """The removal as a phrase: "deletes events; ..."."""
+    again: str = ""
+    """What becomes of an append to the name of a removed stream, where an operator should know."""
     stays: int = 0
     """How many of each stream's last events stay in the store."""
     late: list[dict[str, str]] = field(default_factory=list)
@@ -249,6 +251,7 @@ def _planned(
         found = ArchivePlan(name, archive, store_name, removal, settings.part)
         found.no_archive = no_archive
         found.statements, found.what = strategy.statements, strategy.what
+        found.again = strategy.again if found.part == "whole" else ""
         found.stays = 0 if found.part == "head" else strategy.keeps
         if begun is not None:
             found.unfinished = _unfinished(config, name, store, begun, asked, despite)

@@ -52,7 +52,22 @@ def removal_strategy(
     archiving = require(store, store.archiving, "archiving")
     strategy = archiving.removal_strategy(removal)
     whole = (part or policy.part) == "whole"
+    if whole and policy.reuse == "refuse":
+        return _without_reuse(store, strategy)
     return strategy if whole else _of_heads(store, policy, strategy)
+
+
+def _without_reuse(store: EventStore, strategy: RemovalStrategy) -> RemovalStrategy:
+    """A strategy after which no name begins another stream. Raises UsageError where it cannot."""
+    if strategy.continuing is not None:
+        return strategy.continuing
+    if strategy.reuse in ("continues", "refused"):
+        return strategy
+    raise UsageError(
+        f'in store {store.name}, remove = "{strategy.name}" cannot keep names of removed streams '
+        'from being used again, and the policy says reuse = "refuse"',
+        hint=strategy.again or "Remove `reuse` from the policy.",
+    )
 
 
 def _of_heads(

@@ -70,6 +70,8 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"node, here: {least}{count(gone.events, 'event')} of "
             f"{count(gone.streams, 'stream')} ({decimal(gone.bytes)})."
         )
+    if found.again:
+        output.line(found.again)
     _late(output, found)
     if found.application:
         output.line(

@@ -44,6 +44,8 @@ class PolicySettings(Settings):
     never_younger_than: Duration = timedelta(days=1)
     """The least age of the last event that a removal takes, by the store's clock."""
     remove: Removal = "keep"
+    reuse: Literal["allow", "refuse"] = "allow"
+    """Whether the name of a removed stream may begin another one, at the first version."""
     scavenge: bool = False
     """EventStoreDB: scavenge after the removal, and wait until it has ended."""
     batch: int = Field(default=1_000, ge=1)

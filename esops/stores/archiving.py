@@ -153,6 +153,15 @@ class RemovalStrategy:
     """What it does, for the plan."""
     statements: Sequence[str] = ()
     """What is executed, word for word, with the streams as parameters."""
+    reuse: Literal["", "begins", "continues", "refused"] = ""
+    """What an append to the name of a removed stream does: it begins another stream at the first
+    version, continues behind the last one, or is refused; empty where nobody knows.
+    """
+    again: str = ""
+    """What that means here, as a sentence for the plan."""
+    continuing: RemovalStrategy | None = None
+    """The same removal so that such an append continues; None where the library does not allow it.
+    """
 
 
 class ArchivedGroup(NamedTuple):

@@ -387,6 +387,12 @@ class EventStore(Protocol):
         """The category of each of some streams: the first by name, where one has several."""
         return {each: category_of(each.stream) for each in streams}
 
+    def used_again(self) -> list[StreamKey]:
+        """The names that stand for an archived stream and, since they were used again, for another
+        one whose versions begin again.
+        """
+        return []
+
     def dated_wrong_by(self) -> timedelta:
         """By how much the newest events are dated wrong, below zero where earlier than they
         happened; zero where they are right, or nothing tells.

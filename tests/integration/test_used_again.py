@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from esops.settings import PostgresSettings
+from esops.stores import open_store
 from tests.integration.test_archive import of, write
-from tests.support import emmett
+from tests.support import emmett, marten
+from tests.support.waiting import DEADLINE
 
 RUN = ("archive", "run", "old", "--output", "json")
 POLICY = 'store = "s"\nstream = "*"\nremove = "{}"'
@@ -32,3 +40,99 @@ def test_a_second_life_is_archived_once_and_named_by_each_run(project, dsn, conn
     connection.execute("DELETE FROM emt_streams WHERE is_archived")
     last = project.ok(*RUN).json
     assert (last["removed"], last["removed_events"], last["stuck"]) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("removal", ["archive", "delete"])
+def test_plan_and_doctor_say_that_a_name_begins_again(project, dsn, connection, removal):
+    emmett.create(connection)
+    emmett.append(connection, "cart-1", "opened", "added")
+    write(project, of(dsn, more=""), POLICY.format(removal))
+    assert "begins a second stream at version 1" in project.ok("archive", "plan", "old").out
+    assert project.ok("archive", "plan", "old", "--output", "json").json["again"]
+    project.ok(*RUN)
+    findings = project.run("doctor", "--output", "json").json["findings"]
+    assert not [each for each in findings if each["code"] == "ESOPS-D025"]
+    emmett.append(connection, "cart-1", "opened")
+    findings = project.run("doctor", "--output", "json").json["findings"]
+    (found,) = [each for each in findings if each["code"] == "ESOPS-D025"]
+    assert "1 id of archived streams used again, such as cart-1" in found["message"]
+    assert 'reuse = "refuse"' in found["fix"]
+
+
+@pytest.mark.parametrize("removal", ["archive", "delete"])
+def test_with_reuse_refused_a_name_continues(project, dsn, connection, removal):
+    emmett.create(connection)
+    ids = emmett.append(connection, "cart-1", "opened", "added", "closed")
+    emmett.append(connection, "cart-2", "opened")
+    policy = POLICY.format(removal) + '\nreuse = "refuse"'
+    write(project, of(dsn, more=""), policy, '[stores.both]\nbackend = "postgres"\n')
+    write(project, of(dsn, more="") + of(dsn, "both", 'archive = "cold"\nof = "s"'), policy)
+    assert "continues behind its last version" in project.ok("archive", "plan", "old").out
+    first = project.ok(*RUN).json
+    assert (first["removed"], first["removed_events"]) == (2, 4)
+    alive = "SELECT stream_id, stream_position FROM emt_streams WHERE NOT is_archived ORDER BY 1"
+    assert connection.execute(alive).fetchall() == [("cart-1", 3), ("cart-2", 1)]
+    audit = ("audit", "streams", "--store", "s", "--output", "json")
+    assert project.ok(*audit).json["summary"]["streams"] == 0
+    assert project.ok(*RUN).json["state"] == "nothing"
+    ids += emmett.append(connection, "cart-1", "reopened")
+    (stream,) = project.ok(*audit).json["streams"]
+    assert (stream["length"], stream["first_version"], stream["last_version"]) == (1, 4, 4)
+    assert project.ok(*audit).json["summary"]["events"] == 1
+    events = project.ok("events", "--store", "both", "--stream", "cart-1").out.splitlines()
+    assert [json.loads(each)["version"] for each in events] == [1, 2, 3, 4]
+    findings = project.run("doctor", "--output", "json").json["findings"]
+    assert not [each for each in findings if each["code"] == "ESOPS-D025"]
+    # Piece by piece, it leaves again, and comes back.
+    second = project.ok(*RUN).json
+    assert (second["removed"], second["removed_events"], second["stuck"]) == (1, 1, 0)
+    project.run("archive", "restore", second["run"], "--store", "s", "--yes")
+    project.ok("archive", "restore", first["run"], "--yes")
+    rows = connection.execute(
+        "SELECT message_id FROM emt_messages WHERE stream_id = 'cart-1' AND NOT is_archived "
+        "ORDER BY stream_position"
+    ).fetchall()
+    assert [row[0] for row in rows] == ids
+    marks = "SELECT stream_position, stream_metadata FROM emt_streams ORDER BY stream_id"
+    assert connection.execute(marks).fetchall() == [(4, {}), (1, {})]
+    assert project.ok(*audit).json["summary"]["events"] == 5
+
+
+def test_a_setting_that_cannot_be_kept_is_refused(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True, partitioned=True))
+    policy = POLICY.format("delete") + '\nreuse = "refuse"'
+    write(project, of(dsn), policy)
+    refused = project.run("archive", "plan", "old")
+    assert (refused.code, "cannot keep names of removed streams" in refused.err) == (2, True)
+    assert "EnableStrictStreamIdentityEnforcement" in refused.err
+    connection.execute("CREATE TABLE mt_streams_identity (id varchar PRIMARY KEY)")
+    project.ok("archive", "plan", "old")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("real writers")  # they share what npm installs
+@pytest.mark.parametrize("removal", ["archive", "delete"])
+def test_what_emmett_itself_appends_to_names_of_removed_streams(
+    project, dsn, connection, emmett_uri, emmett_writer, removal
+):
+    script = shutil.copy(Path(__file__).with_name("emmett_again.mjs"), Path(emmett_writer).parent)
+
+    def emmett_itself(*appends: str) -> list[int | None]:
+        command = ["node", script, emmett_uri, *appends]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    subprocess.run(["node", emmett_writer, emmett_uri, "0", "0"], check=True)  # makes the tables
+    for number in range(1, 5):
+        assert emmett_itself(*[f"cart-{number}=none"] * 2) == [1, 2]
+    policy = POLICY.format(removal).replace('"*"', '"{}"')
+    write(project, of(dsn, more=""), policy.format("cart-[12]") + '\nreuse = "refuse"')
+    assert project.ok(*RUN).json["removed"] == 2
+    # The name goes on, also where the library says STREAM_DOES_NOT_EXIST, and never begins anew.
+    assert emmett_itself("cart-1=0", "cart-1=none", "cart-2=1", "cart-2=new") == [None, 3, None, 3]
+    write(project, of(dsn, more=""), policy.format("cart-[34]"))
+    assert project.ok(*RUN).json["removed"] == 2
+    assert emmett_itself("cart-3=2", "cart-3=none", "cart-4=new") == [None, 1, 1]
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        assert [key.stream for key in store.used_again()] == ["cart-3", "cart-4"]

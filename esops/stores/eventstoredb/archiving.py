@@ -54,6 +54,7 @@ _REMOVALS = {
         ),
         what="sets $tb, so that reads of a stream begin at its last event",
         statements=[_TRUNCATE.format("last version")],
+        reuse="continues",
     ),
     "delete": RemovalStrategy(
         "delete",
@@ -61,12 +62,14 @@ _REMOVALS = {
         what="deletes streams softly: nothing can be read, the name can be used again, and "
         "versions continue",
         statements=["Delete <stream>, expecting its last version"],
+        reuse="continues",
     ),
     "tombstone": RemovalStrategy(
         "tombstone",
         whole=True,
         what="deletes streams for ever: their names can never be used again",
         statements=["Tombstone <stream>, expecting its last version"],
+        reuse="refused",
     ),
 }
 

@@ -37,7 +37,7 @@ from esops.stores.postgres.bulk import BulkReader
 from esops.stores.postgres.comparing import Comparison, array_of, shape_of
 from esops.stores.postgres.exporting import as_archived, export_statement, groups_of
 from esops.stores.postgres.insert_triggers import refuse_rules
-from esops.stores.postgres.layouts.archiving import SqlRemoval
+from esops.stores.postgres.layouts.archiving import LayoutArchiving, SqlRemoval
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.light import sized
 from esops.stores.postgres.restorer import StreamRestorer
@@ -45,6 +45,8 @@ from esops.stores.postgres.restoring import table_of
 from esops.stores.postgres.side_effects import refuse_side_effects
 from esops.stores.postgres.trial import Trial
 
+_CONTINUING = ", continuing"
+"""Ends the name of a strategy after which names continue."""
 _BY_INDEX = "SET enable_seqscan = off"
 """Each group of streams is a statement: where the planner scanned the table for each, a run would
 take the square of its size. Between an index's order and a bitmap it may choose.
@@ -160,18 +162,20 @@ class StreamArchiver:
                 hint=f"{remedy} " * bool(remedy)
                 + f"It supports: {', '.join(['keep', *self.removals])}.",
             )
-        how = rules.removals[removal]
+        return self._strategy(removal, rules, rules.removals[removal])
+
+    def _strategy(self, name: str, rules: LayoutArchiving, how: SqlRemoval) -> RemovalStrategy:
         with self._control() as connection:
             refuse_side_effects(connection, rules, how, self._layout.events)
             if how.deletes:
-                for name in (self._layout.events, *rules.streams):
-                    refuse_rules(connection, table_of(connection, name))
+                for table in (self._layout.events, *rules.streams):
+                    refuse_rules(connection, table_of(connection, table))
             compared, columns = self._comparison(connection), self._all_columns(connection)
         taken = "delete_equal" if how.deletes else "lock_equal"
         taking = compared.statement(taken, compared.whole(columns))
         statements = [each.as_string(None) for each in (rules.guard, taking, *how.end)]
         return RemovalStrategy(
-            removal,
+            name,
             how.keeps,
             whole=not how.deletes,
             heads=_heads(how, statements[1]),
@@ -179,7 +183,18 @@ class StreamArchiver:
             never=how.never,
             what=how.what,
             statements=statements,
+            reuse=how.reuse,
+            again=how.again,
+            continuing=None
+            if how.continuing is None
+            else self._strategy(f"{name}{_CONTINUING}", rules, how.continuing),
         )
+
+    def _how(self, name: str) -> SqlRemoval:
+        """The removal of a strategy's name."""
+        assert self._rules is not None
+        how = self._rules.removals[name.removesuffix(_CONTINUING)]
+        return how.continuing or how if name.endswith(_CONTINUING) else how
 
     def _comparison(self, connection: psycopg.Connection) -> Comparison:
         assert self._rules is not None
@@ -202,9 +217,8 @@ class StreamArchiver:
 
     def head_limits(self, removal: str, streams: Sequence[StreamKey]) -> Mapping[StreamKey, int]:
         """See Archiving: from the layout's rules."""
-        assert self._rules is not None
         with self._control() as connection:
-            return removing.head_limits(connection, self._rules.removals[removal], streams)
+            return removing.head_limits(connection, self._how(removal), streams)
 
     def remove(
         self,
@@ -248,7 +262,7 @@ class StreamArchiver:
             remover = removing.StreamRemover(
                 connection,
                 self._rules,
-                self._rules.removals[removal],
+                self._how(removal),
                 self._layout.events,
                 self._comparison,
                 lock_timeout,

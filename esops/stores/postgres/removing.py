@@ -260,7 +260,7 @@ class StreamRemover:
         """What tells all rows of streams from others: the library's own way to archive them might
         know only columns of its own.
         """
-        keys = {**keys_of(streams), "marks": ["is_archived"]}
+        keys = {**keys_of(streams), "marks": list(self.removal.marks)}
         return {
             (key, name): found
             for name in ("whole_rows", "whole_stream")

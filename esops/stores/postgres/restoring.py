@@ -133,8 +133,8 @@ class Restoring:
 
     def advance_streams(self, streams: Sequence[StreamKey]) -> None:
         """Bring streams' own rows up to the events that came back."""
-        if self._rules.advance is not None:
-            self._connection.execute(self._rules.advance, keys_of(streams))
+        for statement in self._rules.advance:
+            self._connection.execute(statement, keys_of(streams))
 
     def taken(self, batch: pa.RecordBatch) -> list[TakenPosition]:
         """Events of the batch at whose positions the store has others: some of them."""

@@ -40,7 +40,7 @@ from esops.stores.base import (
     settled,
 )
 from esops.stores.parts import What
-from esops.stores.postgres import bulk
+from esops.stores.postgres import bulk, used_again
 from esops.stores.postgres.beginnings import late_beginnings, shortened
 from esops.stores.postgres.counted import count_parts, has_events
 from esops.stores.postgres.counting import Counting
@@ -434,6 +434,11 @@ class PostgresStore(EventStore):
     def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
         """From a column of their events, the library's list of streams, or their names."""
         return self.lengths.categories_of(streams)
+
+    def used_again(self) -> list[StreamKey]:
+        """From the library's list of streams."""
+        with self.control() as connection:
+            return used_again.names(connection, self.layout)
 
     def dated_wrong_by(self) -> timedelta:
         """As the layout finds it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import sql
 
@@ -49,6 +49,14 @@ class SqlRemoval:
     """How many of a stream's last events have to stay, so that its versions do not begin again."""
     what: str = ""
     """What it does, for the plan."""
+    reuse: Literal["", "begins", "continues", "refused"] = ""
+    """See RemovalStrategy."""
+    again: str = ""
+    """See RemovalStrategy."""
+    continuing: SqlRemoval | None = None
+    """See RemovalStrategy."""
+    marks: tuple[str, ...] = ("is_archived",)
+    """The columns that `end` changes."""
     never: str = ""
     """A pattern of streams that are not taken."""
     heads: SqlHeads | None = None
@@ -97,8 +105,8 @@ class LayoutArchiving:
     """Changes the values by column of an event that comes back, where `extra` asks for it."""
     renewed: Mapping[str, sql.Composable] = field(default_factory=dict)
     """What else gets another value, beside the number, where an event gets a new position."""
-    advance: sql.Composed | None = None
-    """Brings streams' own rows up to their newest events, where a row is behind."""
+    advance: tuple[sql.Composed, ...] = ()
+    """Brings streams' own rows up to the events that they have now, where a row says otherwise."""
     revive: tuple[sql.Composed, ...] = ()
     """Makes streams take events again; executed before their events come back."""
     row: sql.Composed | None = None
@@ -182,6 +190,7 @@ def numbered_archiving(
             "delete": SqlRemoval(
                 deletes=True,
                 keeps=1,
+                reuse="continues",
                 never=never,
                 what="deletes events; the last one of each stream stays, so that its versions "
                 "continue",

@@ -177,6 +177,10 @@ class Layout(ABC):
     """Whether a stream's name may stand for a stream in each of several tenants."""
     stream_table: StreamTable | None = None
     """The library's own list of streams; None where streams are found from their events only."""
+    used_again: sql.Composable | None = None
+    """Gives stream and tenant of the names that an archived stream and another one share; None
+    where there can be none.
+    """
     archiving: LayoutArchiving | None = None
     """How streams leave and come back; None where events can only be copied out."""
     begins_checkpoints: bool = False

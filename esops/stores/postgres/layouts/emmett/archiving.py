@@ -24,6 +24,16 @@ _EVENT = {
     "metadata": "message_metadata",
     "recorded_at": "created",
 }
+_BEGINS = (
+    "An append to the name of a removed stream begins a second stream at version 1, since Emmett "
+    'looks only at rows that are not archived. With reuse = "refuse" in the policy it continues '
+    "behind the last version instead."
+)
+_CONTINUES = (
+    "An append to the name of a removed stream continues behind its last version. One that expects "
+    "an earlier version is refused; STREAM_DOES_NOT_EXIST is not, where Emmett (0.42) takes it for "
+    "no expectation."
+)
 _SQL = statements(__package__, "archiving")
 _C = sql.Identifier
 
@@ -55,17 +65,37 @@ def archiving_rules(
             "archive": SqlRemoval(
                 end=(made["archive_events"], made["archive_streams"]),
                 what="moves messages and streams to the archived partitions",
+                reuse="begins",
+                again=_BEGINS,
+                continuing=SqlRemoval(
+                    end=(made["archive_events"], made["keep_streams"]),
+                    what="moves messages to the archived partitions; each stream's row stays as "
+                    "it is, with a note of how many messages have left",
+                    reuse="continues",
+                    again=_CONTINUES,
+                    marks=("is_archived", "stream_metadata"),
+                ),
             ),
             "delete": SqlRemoval(
                 deletes=True,
                 end=(made["archive_streams"],),
                 what="deletes messages; each stream's row stays, marked as archived",
+                reuse="begins",
+                again=_BEGINS,
+                continuing=SqlRemoval(
+                    deletes=True,
+                    end=(made["keep_streams"],),
+                    what="deletes messages; each stream's row stays as it is, with a note of how "
+                    "many messages have left",
+                    reuse="continues",
+                    again=_CONTINUES,
+                ),
                 heads=SqlHeads(made["head_limits"], until_only=True),
             ),
         },
         # By it the library reads: what an older transaction wrote, its consumers have passed.
         renewed={"transaction_id": sql.SQL("pg_current_xact_id()")},
-        advance=made["advance"],
+        advance=(made["advance"], made["note_removed"]),
         revive=(made["revive_events"], made["revive_streams"]),
         row=made["row"],
     )

@@ -18,6 +18,21 @@ UPDATE {messages} m SET is_archived = TRUE FROM {k} WHERE {of_messages} AND m.is
 -- Streams take no more events.
 UPDATE {streams} s SET is_archived = TRUE FROM {k} WHERE {of_streams} AND s.is_archived = FALSE
 
+-- keep_streams --
+-- Streams stay without their messages, so that nobody begins another one of that name.
+UPDATE {streams} s SET stream_metadata = s.stream_metadata
+    || jsonb_build_object('esops', jsonb_build_object('removed', s.stream_position))
+FROM {k} WHERE {of_streams} AND s.is_archived = FALSE
+
+-- note_removed --
+-- How many messages have left a stream that stayed, where some came back; nothing where all did.
+UPDATE {streams} s SET stream_metadata = CASE WHEN lowest.stream_position = 1
+    THEN s.stream_metadata - 'esops' ELSE s.stream_metadata
+    || jsonb_build_object('esops', jsonb_build_object('removed', lowest.stream_position - 1)) END
+FROM {k} CROSS JOIN LATERAL (SELECT m.stream_position FROM {messages} m
+    WHERE {of_messages} AND m.is_archived = FALSE ORDER BY m.stream_position LIMIT 1) AS lowest
+WHERE {of_streams} AND s.is_archived = FALSE AND s.stream_metadata ? 'esops'
+
 -- revive_events --
 -- Messages come back from the archived partition.
 UPDATE {messages} m SET is_archived = FALSE FROM {k} WHERE {of_messages} AND m.is_archived = TRUE

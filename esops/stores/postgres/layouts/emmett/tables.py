@@ -21,7 +21,8 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.masking import Document
-from esops.stores.parts import InlineTable, KeptTable
+from esops.stores.parts import Concern, InlineTable, KeptTable
+from esops.stores.postgres import used_again
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
@@ -40,6 +41,10 @@ from esops.stores.postgres.settle import SequenceLockers, SettleRule, Transactio
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
+_USED_AGAIN = (
+    'Give new streams names of their own. With reuse = "refuse" in the policy, the names of '
+    "streams that leave from now on continue behind their last versions."
+)
 _APPENDING = statements(__package__, "appending")
 _C = sql.Identifier
 
@@ -146,6 +151,13 @@ class Emmett(Layout):
         self.hidden_rows = True  # commands
         self.own = sql.SQL("message_kind = 'E' AND {}").format(self.scope)
         self.stream_table = _stream_table(variant, self.scope)
+        self.used_again = used_again.statement(
+            variant.table("emt_streams"),
+            _C("s", "stream_id"),
+            _C("s", "partition") if variant.tenants else NO_TENANT,
+            ("stream_id", "partition"),
+            self.scope,
+        )
         self.archiving = emmett_archiving.archiving_rules(
             variant.schema, variant.tenants, variant.tenant, variant.by_position
         )
@@ -241,6 +253,10 @@ class Emmett(Layout):
         """Events that a restore into another cluster made invisible."""
         return [] if self._variant.by_position else _from_the_future(connection, self.schema)
 
+    def concerns(self, connection: psycopg.Connection) -> list[Concern]:
+        """Names of archived streams that were used again."""
+        return used_again.concerns(connection, self, _USED_AGAIN)
+
     def setting_hints(self, connection: psycopg.Connection) -> list[str]:
         """The other order."""
         del connection
@@ -281,6 +297,9 @@ def _stream_table(variant: EmmettVariant, scope: sql.Composable) -> StreamTable:
             sql.Literal(name)
         ),
         note="the positions in emt_streams",
+        left=sql.SQL(
+            "(stream_position - coalesce((stream_metadata -> 'esops' ->> 'removed')::bigint, 0))"
+        ),
         scope=scope,
     )
 

@@ -7,7 +7,7 @@ Facts: Marten's ArchiveStreamFunction and UnArchiveStreamOperation.
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
@@ -37,6 +37,11 @@ _MAKE_FUNCTION = (
     "Marten makes it with the rest of its schema: apply that "
     "(ApplyAllConfiguredChangesToDatabaseAsync, or `db-apply`)."
 )
+_BEGINS = (
+    "A new stream can take the id of a removed one, at version 1, since the archived partition "
+    "keeps its ids apart (UseArchivedStreamPartitioning). Marten keeps them unique with "
+    "EnableStrictStreamIdentityEnforcement."
+)
 _SQL = statements(__package__, "archiving")
 
 
@@ -46,19 +51,25 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
     own = catalog.defaults(connection, variant.streams.oid)
     generated = {name for name, (form, itself) in own.items() if itself and form is not None}
     made = _made(variant, parameters, generated)
+    reuse, again = _reuse(connection, variant)
     removals = {
         "delete": SqlRemoval(
             deletes=True,
             end=(made["tombstone"],) if variant.archivable else (),
-            what="deletes events; each stream's row stays as its tombstone, marked as archived, so "
-            "that nobody appends to it",
+            what="deletes events; each stream's row stays as its tombstone"
+            + (", marked as archived" if variant.archivable else ""),
+            reuse=reuse,
+            again=again,
             heads=SqlHeads(made["head_limits"], until_only=True),
         )
     }
     # Offered only where Marten's own function is there to be called.
     if parameters:
         removals["archive"] = SqlRemoval(
-            end=(made["archive"],), what="calls Marten's own mt_archive_stream for each stream"
+            end=(made["archive"],),
+            what="calls Marten's own mt_archive_stream for each stream",
+            reuse=reuse,
+            again=again,
         )
     return LayoutArchiving(
         columns={**_EVENT, **({"tenant": "tenant_id"} if variant.conjoined else {})},
@@ -76,10 +87,24 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
         removals=removals,
         not_here={"archive": (_NO_FUNCTION.format(variant.schema), _MAKE_FUNCTION)},
         streams=(variant.table("mt_streams"),),
-        advance=made["advance"],
+        advance=(made["advance"],),
         revive=_revive(variant, made) if variant.archivable else (),
         row=made["row"],
     )
+
+
+def _reuse(
+    connection: psycopg.Connection, variant: MartenVariant
+) -> tuple[Literal["begins", "continues", "refused"], str]:
+    """What an append to the id of a removed stream does, and that as a sentence."""
+    if not variant.archivable:
+        return "continues", ""
+    # Only a key with the mark in it lets an id be used on both sides.
+    if "is_archived" not in variant.streams.key or catalog.has_table(
+        connection, variant.schema, "mt_streams_identity"
+    ):
+        return "refused", ""
+    return "begins", _BEGINS
 
 
 def _revive(variant: MartenVariant, made: dict[str, sql.Composed]) -> tuple[sql.Composed, ...]:

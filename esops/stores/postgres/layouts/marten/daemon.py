@@ -23,7 +23,6 @@ from esops.stores.parts import Concern
 from esops.stores.postgres.drawn import refuse_beyond
 from esops.stores.postgres.layouts.marten import liveness
 from esops.stores.postgres.layouts.marten.variant import sequences_of_tenants
-from esops.wording import count
 
 _ORPHANED = timedelta(days=1)
 """How long a shard may be idle behind a moving high-water mark before it is reported."""
@@ -229,32 +228,9 @@ def _check_shard(
         )
 
 
-def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table) -> list[Concern]:
-    """Ids that name two streams, and progress that nobody makes any more."""
+def concerns(connection: psycopg.Connection, schema: str) -> list[Concern]:
+    """Projections that are paused, and progress that nobody makes any more."""
     found = []
-    # Only a key with the mark in it lets an id be used on both sides.
-    if "is_archived" in streams.partitioned_by:
-        key = sql.SQL(", ").join(_C(column) for column in streams.key if column != "is_archived")
-        both = (
-            "SELECT {key} FROM {streams} WHERE is_archived INTERSECT SELECT {key} FROM "
-            "{streams} WHERE NOT is_archived"
-        )
-        names = {"key": key, "streams": _C(schema, "mt_streams")}
-        again = connection.execute(
-            sql.SQL(f"SELECT *, count(*) OVER () FROM ({both}) AS both_sides LIMIT 1").format(
-                **names
-            )
-        ).fetchone()
-        if again is not None:
-            message = (
-                f"{count(again[-1], 'id')} of archived streams used again, such as {again[-2]}: "
-                "each names two streams"
-            )
-            fix = (
-                "Let Marten keep ids unique (UseArchivedStreamPartitioning with "
-                "mt_streams_identity), and archive the second by hand."
-            )
-            found.append(Concern("reused ids", message, fix))
     if catalog.has_table(connection, schema, _PROGRESSION):
         progress = sql.SQL(_SQL["progress"]).format(progression=_C(schema, _PROGRESSION))
         for name, *_, paused in connection.execute(progress).fetchall():

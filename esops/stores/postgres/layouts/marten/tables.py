@@ -21,6 +21,7 @@ from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.masking import Document
 from esops.stores.parts import Concern, InlineTable, KeptTable
+from esops.stores.postgres import used_again
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     FALSE,
@@ -46,6 +47,10 @@ from esops.stores.postgres.numbered_events import NumberedEvents
 from esops.stores.postgres.settle import SettleRule
 
 _APPENDING = statements(__package__, "appending")
+_USED_AGAIN = (
+    "Let Marten keep ids unique (UseArchivedStreamPartitioning with mt_streams_identity), and "
+    "archive the second by hand."
+)
 _C = sql.Identifier
 _QUICK = (
     '# append = "quick"                # if all writers use quick appends; then esops need not '
@@ -111,6 +116,13 @@ class Marten(Layout):
             self.numbered = sql.SQL("tenant_id = {}").format(tenant)
         self.tenants = variant.conjoined and variant.tenant is None
         self.stream_table = _stream_table(variant)
+        # Only a key with the mark in it lets an id be used on both sides.
+        if "is_archived" in variant.streams.key:
+            key = [each for each in variant.streams.key if each != "is_archived"]
+            own = self.stream_table
+            self.used_again = used_again.statement(
+                own.table, own.stream, own.tenant, key, own.scope
+            )
         self.archiving = marten_archiving.archiving_rules(connection, variant)
         self._appending = _appending(variant)
         self.detail = {
@@ -248,8 +260,12 @@ class Marten(Layout):
 
     def concerns(self, connection: psycopg.Connection) -> list[Concern]:
         """Ids that name two streams, and progress that nobody makes any more."""
-        own = daemon.concerns(connection, self.schema, self._variant.streams)
-        return [*own, *times.concerns(connection, self._variant)]
+        twice = used_again.concerns(connection, self, _USED_AGAIN)
+        return [
+            *twice,
+            *daemon.concerns(connection, self.schema),
+            *times.concerns(connection, self._variant),
+        ]
 
     def dated_wrong_by(self, connection: psycopg.Connection) -> timedelta:
         """By the offset of a time zone, where quick appends run in a session that is not in UTC."""
