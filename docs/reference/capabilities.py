@@ -22,7 +22,7 @@ NAMES = {"marten": "Marten", "emmett": "Emmett", "messagedb": "message-db"}
 OF_LAYOUT: dict[str, dict[str, object]] = {
     "messagedb": {"first_version": 0, "uuid_events": True},
     "marten": {"uuid_events": True},
-    "emmett": {"hidden_rows": True},
+    "emmett": {"hidden_rows": True, "names_begin_again": True},
     "eventsourcing": {"keeps_ids": False},
     "custom": {"append": False, "checkpoints": False},
 }
@@ -41,6 +41,7 @@ BY_VARIANT = {
     ("Marten", "uuid_streams"): "unless by text",
     ("eventsourcing", "uuid_streams"): "unless by text",
     ("Marten", "hidden_rows"): "with is_skipped",
+    ("Marten", "names_begin_again"): "with archived partitions",
     ("archive", "first_version"): "as it was",
     ("Emmett", "position_parts"): "2, or 1 by position",
     ("archive", "position_parts"): "as it was",

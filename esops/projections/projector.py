@@ -36,6 +36,8 @@ class VersionTables:
     """How many rows a fold may keep in memory."""
     ensure_keys: Callable[[], None]
     """Builds the keys if they are missing: to be called before a statement that needs them."""
+    begins: int | None = None
+    """The version of a stream's first event, where a name can begin another stream; else None."""
 
     @property
     def names(self) -> dict[str, tuple[str, str]]:

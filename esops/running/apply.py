@@ -135,6 +135,7 @@ class Applier:
             tables[name] = table
         # Green gets its key after the load, unless a statement with ON CONFLICT needs it.
         self._keyed = all(table.key for table in tables.values())
+        can = self._store.capabilities
         return VersionTables(
             projection=version.projection,
             version=version.version,
@@ -143,10 +144,11 @@ class Applier:
                 name: table.key or noted_key(version, table.name) for name, table in tables.items()
             },
             value_types=version.value_types,
-            conjoined=self._store.capabilities.tenants,
+            conjoined=can.tenants,
             empty=version.events == 0 and version.state == "building",
             cache_rows=self._work.cache_rows,
             ensure_keys=self._ensure_keys,
+            begins=can.first_version if can.names_begin_again else None,
         )
 
     def _ensure_keys(self) -> None:

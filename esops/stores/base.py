@@ -387,9 +387,9 @@ class EventStore(Protocol):
         """The category of each of some streams: the first by name, where one has several."""
         return {each: category_of(each.stream) for each in streams}
 
-    def used_again(self) -> list[StreamKey]:
+    def used_again(self, stream: str | None = None) -> list[StreamKey]:  # noqa: ARG002
         """The names that stand for an archived stream and, since they were used again, for another
-        one whose versions begin again.
+        one whose versions begin again: all of them, or those of one name.
         """
         return []
 

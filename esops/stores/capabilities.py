@@ -52,6 +52,8 @@ class Capabilities:
     """Its streams may have rows that are no events, such as skipped ones, which an archive run
     takes along.
     """
+    names_begin_again: bool = False
+    """The name of an archived stream can be used for another one, whose versions begin again."""
     first_version: int = 1
     """The version of a stream's first event."""
     position_parts: int = 1

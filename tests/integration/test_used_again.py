@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from esops.config import load_config
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.integration.test_archive import of, write
@@ -136,3 +137,50 @@ def test_what_emmett_itself_appends_to_names_of_removed_streams(
     assert emmett_itself("cart-3=2", "cart-3=none", "cart-4=new") == [None, 1, 1]
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
         assert [key.stream for key in store.used_again()] == ["cart-3", "cart-4"]
+
+
+COUNTED = """
+from esops import fold
+
+@fold(key="stream")
+def carts(row, event):
+    if row is not None and row["version"] + 1 != event.version:
+        raise ValueError(f"{row['version']} is followed by {event.version}")
+    return {"cart": event.stream, "version": event.version, "last": event.id}
+"""
+
+
+@pytest.mark.parametrize("removal", ["archive", "delete"])
+def test_two_streams_of_one_name_are_kept_apart(project, dsn, connection, removal):
+    emmett.create(connection)
+    old = emmett.append(connection, "cart-1", "opened", "added", "added", "closed")
+    emmett.append(connection, "cart-2", "opened")
+    project.write("counted.py", COUNTED)
+    project.write("c.sql", "CREATE TABLE {table} (cart text PRIMARY KEY, version int, last text)")
+    joined = of(dsn, "s", "archive = 'cold'")
+    more = "[projections.carts]\nstore = 's'\npython = 'counted:carts'\ntables = ['carts']\n"
+    write(project, joined, POLICY.format(removal), f"{more}ddl = 'c.sql'\n")
+    project.ok(*RUN)
+    ids = emmett.append(connection, "cart-1", "opened", "added")
+
+    def shown(*asked: str) -> list[str]:
+        return [json.loads(each)["id"] for each in project.ok("events", *asked).out.splitlines()]
+
+    asked = ("--store", "s", "--stream", "cart-1")
+    assert shown(*asked) == ids
+    assert shown("--store", "cold", "--stream", "cart-1") == old
+    one = project.ok("audit", "stream", "cart-1", "--store", "s", "--output", "json").json
+    assert (one["length"], one["first_version"], one["last_version"]) == (2, 1, 2)
+    with open_store("s", load_config(project.folder / "esops.toml").stores["s"]) as store:
+        assert [event.id for event in store.read_stream("cart-1")] == ids
+        lives = [(each.length, each.archived) for each in store.streams() if each.name == "cart-1"]
+        assert lives == [(2, False), (4, True)]
+    assert len(shown("--store", "s")) == 7
+    # Both are in the history; the row is that of the stream that bears the name now.
+    project.ok("rebuild", "carts", "--blue-green", "--yes", "--output", "json")
+    rows = connection.execute("SELECT cart, version, last FROM carts ORDER BY 1").fetchall()
+    assert rows[0] == ("cart-1", 2, ids[-1])
+    ids += emmett.append(connection, "cart-1", "added")
+    project.ok("run", "carts", "--until-caught-up")
+    rows = connection.execute("SELECT cart, version, last FROM carts ORDER BY 1").fetchall()
+    assert rows[0] == ("cart-1", 3, ids[-1])

@@ -18,7 +18,7 @@ import psycopg
 from esops.errors import Refused, UsageError
 from esops.events import RecordedEvent
 from esops.postgres.catalog import Column, Table
-from esops.projections.definition import FoldDefinition, blame
+from esops.projections.definition import Evolve, FoldDefinition, blame
 from esops.projections.projector import VersionTables
 from esops.readmodel.form import Unfit
 from esops.readmodel.rows import BadEvent, Rows, is_bad_row, one_line
@@ -83,6 +83,8 @@ class Fold:
         self._shape = self.rows.shape
         self._shape.changed = self._reshape
         self._evolve = definition.evolve
+        if definition.key is None and tables.begins is not None:
+            self._evolve = _beginning(definition.evolve, tables.begins)
         self._key_of = definition.key or attrgetter(*of_stream(key))
         self._written = Bloom() if tables.empty else None
         self._generation = max(tables.cache_rows // 2, 1)
@@ -238,6 +240,13 @@ class Fold:
         for key, row in self.rows.read(connection, asked):
             young[key] = row
             self._fresh.discard(key)
+
+
+def _beginning(evolve: Evolve, first: int) -> Evolve:
+    """A fold by stream that begins without a row at a stream's first event: a row that exists
+    then is of an earlier stream of that name.
+    """
+    return lambda row, event: evolve(None if event.version == first else row, event)
 
 
 def check_key(

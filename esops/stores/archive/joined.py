@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import dropwhile, islice
+from itertools import chain, dropwhile, islice
 from typing import Any, cast
 
 from esops.archive_format.disk_map import DiskMap
@@ -26,6 +26,7 @@ from esops.events import (
 from esops.stores.archive.archived_away import lacking
 from esops.stores.archive.cold import ColdPart
 from esops.stores.archive.in_step import Cold, in_step, pages_of
+from esops.stores.archive.lives import beginnings, of_the_present
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
 from esops.stores.archiving import Archiving, TenantScope
@@ -189,9 +190,12 @@ class JoinedStore(EventStore):
         if until is None and filter.stream is None:
             until, short = settled(self, after)
 
+        begins = {} if filter.stream is None else beginnings(self._hot, self.cold, filter.stream)
+
         def archived(reached: Position | None) -> Iterator[RecordedEvent]:
             for batch in self.cold.read_all(reached or after, until, filter):
-                yield from self._only_archived(batch.events, archived=filter.archived)
+                events = self._only_archived(batch.events, archived=filter.archived)
+                yield from of_the_present(iter(events), begins)
 
         both = in_step(
             self._hot.read_all(after, until, filter), Cold(archived, self._cold.renew), _place
@@ -263,10 +267,14 @@ class JoinedStore(EventStore):
         """The events of a stream from both stores, merged by version, each once."""
         # Several tenants may have the version that a page ends with, so that it is asked for again.
         again = 1 if backwards else -1
+        begins = beginnings(self._hot, self.cold, stream)
 
         def archived(reached: int | None) -> Iterator[RecordedEvent]:
             behind = after_version if reached is None else reached + again
-            return self.cold.read_stream(stream, behind, backwards, limit)
+            # Those of an earlier stream do not count for the limit.
+            most = None if begins else limit
+            found = self.cold.read_stream(stream, behind, backwards, most)
+            return of_the_present(found, begins)
 
         hot = self._hot.read_stream(stream, after_version, backwards, limit)
         both = in_step(
@@ -285,7 +293,10 @@ class JoinedStore(EventStore):
     def stream_info(self, stream: str) -> StreamInfo | None:
         """The stream as both stores together have it."""
         hot = self._hot.stream_info(stream)
-        return together(hot, self.renewed().stream_info(stream))
+        cold = self.renewed()
+        if hot is not None and hot.length and self._hot.used_again(stream):
+            return hot
+        return together(hot, cold.stream_info(stream))
 
     def streams(
         self,
@@ -295,17 +306,24 @@ class JoinedStore(EventStore):
         closed_by: Sequence[str] = (),
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
-        """By name, each as both stores together have it."""
+        """By name, each as both stores together have it; where a name was used again, the earlier
+        stream comes after the one that bears it now.
+        """
+        again = set(self._hot.used_again())
         # There may be many millions: they are put together on disk, not in memory.
         with DiskMap() as both:
             for info in self._hot.streams(filter, closed_by=closed_by, measured=measured):
-                both.put(info.name, info.tenant, pickle.dumps(info))
+                both.put(info.name, info.tenant, pickle.dumps([info]))
             archived = self.renewed().streams(filter, closed_by=closed_by, measured=measured)
             for info in archived:
                 cold, hot = replace(info, archived=True), both.get(info.name, info.tenant)
-                found = cold if hot is None else together(pickle.loads(hot), cold)  # noqa: S301 - packed above
+                found = [cold]
+                if hot is not None:
+                    (own,) = pickle.loads(hot)  # noqa: S301 - packed above
+                    found = [own, cold] if cold.key in again else [together(own, cold)]
                 both.put(info.name, info.tenant, pickle.dumps(found))
-            yield from (pickle.loads(info) for info in islice(both, limit))  # noqa: S301
+            each = chain.from_iterable(map(pickle.loads, both))
+            yield from islice(each, limit)
 
     def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
         """The hot store's, and what it lacks of the archive's."""

@@ -96,6 +96,7 @@ class PostgresStore(EventStore):
             keeps_ids=rules is None or "id" in rules.columns,
             uuid_events=self.layout.id_column is not None,
             hidden_rows=self.layout.hidden_rows,
+            names_begin_again=self.layout.used_again is not None,
             first_version=self.layout.first_version,
             position_parts=len(self.layout.order),
             settling=settings.settle_timeout + settings.hole_threshold,
@@ -299,8 +300,10 @@ class PostgresStore(EventStore):
         backwards: bool = False,
         limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
-        """By version, in pages, so that long streams stay flat in memory."""
-        conditions = [self.layout.where(EventFilter(stream=stream, archived=True))]
+        """By version, in pages, so that long streams stay flat in memory. Where the name was used
+        again, the stream that is not archived.
+        """
+        conditions = [self.layout.where(self._of_stream(stream))]
         if after_version is not None:
             operator = SQL("<" if backwards else ">")
             conditions.append(
@@ -322,7 +325,11 @@ class PostgresStore(EventStore):
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """See EventStore. The first, where several tenants have a stream of that name."""
-        return next(self.streams(EventFilter(stream=stream, archived=True), limit=1), None)
+        return next(self.streams(self._of_stream(stream), limit=1), None)
+
+    def _of_stream(self, stream: str) -> EventFilter:
+        """The filter for one stream, archived or not, and never for two of one name."""
+        return EventFilter(stream=stream, archived=not self.used_again(stream))
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -435,10 +442,12 @@ class PostgresStore(EventStore):
         """From a column of their events, the library's list of streams, or their names."""
         return self.lengths.categories_of(streams)
 
-    def used_again(self) -> list[StreamKey]:
+    def used_again(self, stream: str | None = None) -> list[StreamKey]:
         """From the library's list of streams."""
+        if self.layout.used_again is None:
+            return []
         with self.control() as connection:
-            return used_again.names(connection, self.layout)
+            return used_again.names(connection, self.layout, stream)
 
     def dated_wrong_by(self) -> timedelta:
         """As the layout finds it."""

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from esops.events import StreamKey
 from esops.stores.parts import Concern
-from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.base import Layout, storable
 from esops.wording import count
 
 
@@ -36,11 +36,20 @@ def statement(
     ).format(name=name, tenant=tenant, streams=streams, scope=scope, same=same)
 
 
-def names(connection: psycopg.Connection, layout: Layout) -> list[StreamKey]:
-    """The names of a layout that were used again."""
+def names(
+    connection: psycopg.Connection, layout: Layout, stream: str | None = None
+) -> list[StreamKey]:
+    """The names of a layout that were used again: all, or those that are `stream`."""
     if layout.used_again is None:
         return []
-    found = connection.execute(sql.SQL("{}").format(layout.used_again)).fetchall()
+    if stream is not None and not storable([stream]):
+        return []
+    only = sql.SQL("TRUE" if stream is None else "stream = {}").format(sql.Literal(stream))
+    found = connection.execute(
+        sql.SQL("SELECT * FROM ({}) AS again (stream, tenant) WHERE {}").format(
+            layout.used_again, only
+        )
+    ).fetchall()
     return [StreamKey(*row) for row in found]
 
 
