@@ -29,6 +29,8 @@ _CHECKED_EVERY = 1_000
 _REASONS_KEPT = 1_000
 _LEFT_OUT: dict[LeftOut, str] = {
     "ageless": "left out: the age of their last event is unknown",
+    "appended": "left out: their events are old enough, but the store's list of streams says that "
+    "they were appended to later",
     "young": "left out: they are younger than the policy's never_younger_than",
     "unloadable": "left out: the library could not load what stays, for want of a snapshot",
 }

@@ -9,21 +9,22 @@ load a stream without its head (a snapshot), the head ends there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from esops.archive.ages import StreamAges
 from esops.archive_format.disk_map import DiskMap
 from esops.events import EventFilter, StreamInfo, StreamRef
-from esops.moments import between
 from esops.settings import PolicySettings
 from esops.stores.archiving import RemovalStrategy
 from esops.stores.base import EventStore, require
 
-LeftOut = Literal["ageless", "unloadable", "young"]
-"""Why a stream is left out: nobody knows how old its events are; the library could not load it
-without its head; it would be taken but for the policy's `never_younger_than`.
+LeftOut = Literal["ageless", "appended", "unloadable", "young"]
+"""Why a stream is left out: nobody knows how old its events are; they are old enough, but the
+store's list of streams says that it was appended to later; the library could not load it without
+its head; it would be taken but for the policy's `never_younger_than`.
 """
 _STREAMS_AT_ONCE = 500
 
@@ -62,11 +63,11 @@ class Heads:
         store: EventStore,
         policy: PolicySettings,
         strategy: RemovalStrategy,
-        now: datetime,
+        ages: StreamAges,
         left_out: Callable[[LeftOut], None],
     ) -> None:
         """`left_out` is called for each stream that is left out."""
-        self._store, self._policy, self._strategy, self._now = store, policy, strategy, now
+        self._store, self._policy, self._strategy, self._ages = store, policy, strategy, ages
         self._left_out = left_out
         self._newest = DiskMap()
         """The newest event of the types in `until` of each stream, or a later version."""
@@ -116,7 +117,7 @@ class Heads:
             if event.version > end:
                 break
             if event.tenant == info.tenant:
-                age = between(event.moment, self._now)
+                age = self._ages.of_event(event.moment)
                 if age is None:
                     self._left_out("ageless")
                 if age is None or age < self._policy.older_than:
@@ -127,7 +128,7 @@ class Heads:
         """The version of the newest event up to `end` that is not younger than a policy's floor."""
         for event in self._store.read_stream(info.name, end + 1, backwards=True):
             if event.tenant == info.tenant:
-                age = between(event.moment, self._now)
+                age = self._ages.of_event(event.moment)
                 if age is None:
                     self._left_out("ageless")
                     break

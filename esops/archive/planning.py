@@ -90,6 +90,10 @@ class ArchivePlan:
     """Streams that are left out since an earlier run has archived them as they are and could not
     remove them, each with the reason.
     """
+    appended_later: int = 0
+    """Streams that are left out although their events are old enough: the store's list of streams
+    says that they were appended to later.
+    """
     too_young: int = 0
     """Streams that are left out since they are younger than the policy's `never_younger_than`."""
     longest: list[PlannedStream] = field(default_factory=list)
@@ -139,6 +143,8 @@ class ArchivePlan:
             self.age_unknown += 1
         elif why == "young":
             self.too_young += 1
+        elif why == "appended":
+            self.appended_later += 1
         else:
             self.unloadable += 1
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Literal, Self
 import orjson
 import structlog
 
+from esops.archive.ages import StreamAges
 from esops.archive.heads import Heads, LeftOut, Part
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
 from esops.archive_format.schema import time_of
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
-from esops.moments import between
+from esops.moments import Moment, between
 from esops.settings import PolicySettings, Removal, StreamPortion
 from esops.stores.archiving import RemovalStrategy
 from esops.stores.base import EventStore, require
@@ -109,11 +110,14 @@ def selected(
     completely. `measured`: with the bytes that each stream takes in the store. `left_out` is called
     for each stream that is left out for a reason that an operator should know.
     """
-    streams = _streams(store, policy, strategy, now, measured, left_out)
+    ages = StreamAges(store, now)
+    streams = _old(
+        store, policy, strategy, ages, _streams(store, policy, strategy, measured), left_out
+    )
     with ExitStack() as stack:
         parts: Iterator[Part] = map(Part, streams)
         if policy.part == "head":
-            heads = stack.enter_context(Heads(store, policy, strategy, now, left_out))
+            heads = stack.enter_context(Heads(store, policy, strategy, ages, left_out))
             parts = heads.of(streams)
         for part in parts:
             if archived is None or not archived.has(part):
@@ -124,13 +128,9 @@ def _streams(
     store: EventStore,
     policy: PolicySettings,
     strategy: RemovalStrategy,
-    now: datetime,
     measured: bool,
-    left_out: Callable[[LeftOut], None],
 ) -> Iterator[StreamInfo]:
-    """The streams that a policy applies to."""
-    # Of a stream that is shortened only the head has to be old.
-    floor = policy.floor(strategy.name) if policy.part == "whole" else timedelta(0)
+    """The streams that a policy applies to, however old they are."""
     never = re.compile(strategy.never) if strategy.never else None
     for info in store.streams(
         EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured
@@ -146,17 +146,39 @@ def _streams(
             continue
         if strategy.name != "keep" and info.length <= strategy.keeps:
             continue
-        # The last question, since it may read an event of the stream.
-        if policy.idle_for or floor:
-            idle = _idle_for(store, info, now)
+        yield info
+
+
+def _old(
+    store: EventStore,
+    policy: PolicySettings,
+    strategy: RemovalStrategy,
+    ages: StreamAges,
+    streams: Iterator[StreamInfo],
+    left_out: Callable[[LeftOut], None],
+) -> Iterator[StreamInfo]:
+    """Those of the streams that are old enough, with the times by which they are."""
+    # Of a stream that is shortened only the head has to be old.
+    floor = policy.floor(strategy.name) if policy.part == "whole" else timedelta(0)
+    if not policy.idle_for and not floor:
+        yield from streams
+        return
+    while group := list(islice(streams, _STREAMS_IN_LINE)):
+        listed = ages.last_appends([info.key for info in group])
+        for info in group:
+            first, last = _ends(store, info)
+            at = listed.get(info.key)
+            # Any event at an infinity may be the last one.
+            idle = None if between(first, last) is None else ages.of_end(last, at)
             if idle is None:
                 left_out("ageless")
-            if idle is None or idle < policy.idle_for:
-                continue
-            if idle < floor:
-                left_out("young")
-                continue
-        yield info
+            elif idle >= policy.idle_for:
+                if idle >= floor:
+                    yield replace(info, last_at=max(last, at)) if last and at else info
+                else:
+                    left_out("young")
+            elif (own := between(last, ages.now)) and own >= max(policy.idle_for, floor):
+                left_out("appended")
 
 
 def check_names(
@@ -174,33 +196,38 @@ def check_names(
 
 
 def young(
-    store: EventStore, digest: Digest, floor: timedelta, now: datetime
-) -> Literal["young", "ageless"] | None:
-    """Whether the last archived event of a stream is younger than a policy's floor, or nobody knows
-    how old it is.
+    store: EventStore,
+    part: StreamPortion,
+    digests: Sequence[Digest],
+    floor: timedelta,
+    ages: StreamAges,
+) -> Iterator[Literal["young", "ageless"] | None]:
+    """Of each archived stream, whether its last archived event is younger than a policy's floor, or
+    nobody knows how old it is.
     """
-    last = time_of(digest.last_at)
-    if last is None:  # some stores have their times in the payloads
-        events = store.read_stream(digest.stream, digest.last_version + 1, backwards=True)
-        event = next((each for each in events if each.tenant == digest.tenant), None)
-        if event is None:
-            return None  # it is gone
-        last = event.moment
-    age = between(last, now)
-    if age is None:
-        return "ageless"
-    return "young" if age < floor else None
+    # Where the store's list has the time of the stream's end, that says nothing of a head.
+    keys = [digest.key for digest in digests]
+    listed = ages.last_appends(keys) if part == "whole" else {}
+    for digest in digests:
+        last = time_of(digest.last_at)
+        if last is None:  # some stores have their times in the payloads
+            events = store.read_stream(digest.stream, digest.last_version + 1, backwards=True)
+            event = next((each for each in events if each.tenant == digest.tenant), None)
+            if event is None:
+                yield None  # it is gone
+                continue
+            last = event.moment
+        age = ages.of_end(last, listed.get(digest.key))
+        yield "ageless" if age is None else "young" if age < floor else None
 
 
-def _idle_for(store: EventStore, info: StreamInfo, now: datetime) -> timedelta | None:
-    """The age of the last event; None where it is unknown, as where any event is at ±infinity: that
-    may be the last one.
-    """
+def _ends(store: EventStore, info: StreamInfo) -> tuple[Moment | None, Moment | None]:
+    """The times of a stream's first and last event, as far as they are known."""
     first, last = info.first_at, info.last_at
     if last is None:
         event = next(iter(store.read_stream(info.name, backwards=True, limit=1)), None)
         first = last = None if event is None else event.moment
-    return None if between(first, last) is None else between(last, now)
+    return first, last
 
 
 class ArchivedVersions(DiskMap):
@@ -281,15 +308,6 @@ def now(store: EventStore, policy: PolicySettings, removal: Removal) -> datetime
             store=store.name,
             seconds=round(apart.total_seconds()),
         )
-    wrong = store.dated_wrong_by() if by_ages else timedelta(0)
-    if wrong < timedelta(0):
-        log.warning(
-            "events are dated earlier than they happened; ages are counted without that",
-            store=store.name,
-            hours=round(-wrong / timedelta(hours=1), 2),
-        )
-        return clock + wrong
-    # Dated later, they count as too young, so that nothing leaves too early.
     return clock
 
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import structlog
 
 from esops.archive import checkpoint_guard, policy
+from esops.archive.ages import StreamAges
 from esops.archive.compare import RowReader
 from esops.archive.context import ArchiveOutcome, RunContext, utc_now
 from esops.archive.kept_files import KeptFiles
@@ -107,8 +108,9 @@ def remove_archived(
 
     def streams() -> Iterator[ArchivedStream]:
         events = RowReader(files.events())
-        for digest, _ in context.run.streams(manifest):
-            reason = reasons.get(*digest.key) or _too_young(context, digest, clock)
+        archived = (digest for digest, _ in context.run.streams(manifest))
+        for digest, young in _with_ages(context, manifest, archived, clock):
+            reason = reasons.get(*digest.key) or young
             rows = events.next(digest.events)
             if reason is not None:
                 result.skip(digest.stream, reason)
@@ -151,14 +153,24 @@ def _lacking(context: RunContext, manifest: Manifest) -> int:
     return lacking
 
 
-def _too_young(context: RunContext, digest: Digest, clock: datetime) -> str | None:
-    """Why a stream is not removed, where it is too young or nobody knows."""
+def _with_ages(
+    context: RunContext, manifest: Manifest, archived: Iterator[Digest], clock: datetime
+) -> Iterator[tuple[Digest, str | None]]:
+    """Each stream, and why it is not removed where it is too young or nobody knows."""
     floor = context.policy.floor(context.removal)
-    young = policy.young(context.store, digest, floor, clock) if floor else None
-    if young is None:
-        return None
     least = f"the policy never removes what is younger than {duration(floor.total_seconds())}"
-    return f"the age of its last event is unknown, and {least}" if young == "ageless" else least
+    reasons = {
+        None: None,
+        "young": least,
+        "ageless": f"the age of its last event is unknown, and {least}",
+    }
+    ages = StreamAges(context.store, clock)
+    while group := list(islice(archived, _STREAMS_AT_ONCE)):
+        found: Iterable[str | None] = repeat(None)
+        if floor:
+            found = policy.young(context.store, manifest.part, group, floor, ages)
+        for digest, why in zip(group, found, strict=False):
+            yield digest, reasons[why]
 
 
 @dataclass(frozen=True)

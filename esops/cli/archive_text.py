@@ -91,6 +91,12 @@ def _left_out(output: Output, found: ArchivePlan) -> None:
             f"{count(found.age_unknown, 'stream is', 'streams are')} left out, since nobody knows "
             "when the last event was recorded: its time is missing or infinity."
         )
+    if found.appended_later:
+        output.line(
+            f"{count(found.appended_later, 'stream is', 'streams are')} left out: their "
+            "events are old enough, but the store's list of streams says that something was "
+            "appended later."
+        )
     if found.too_young:
         output.line(
             f"{count(found.too_young, 'stream is', 'streams are')} left out, younger than the "

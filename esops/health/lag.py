@@ -6,7 +6,7 @@ in a stream is compared with the end of that stream. What is not known is None, 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from esops.events import Checkpoint, EventFilter, Position
@@ -63,7 +63,7 @@ def seconds_behind(
     for batch in store.read_all(position, until, filter):
         for event in batch.events:
             if not tenant or event.tenant == tenant:
-                return _age(event.moment, store.dated_wrong_by())
+                return _age(store.appended_at(event))
     return 0.0
 
 
@@ -87,11 +87,11 @@ def _in_stream(store: EventStore, stream: str, read: int) -> Lag:
         return Lag(0, 0.0)
     unread = next(iter(store.read_stream(stream, read, limit=1)), None)
     missing = info.last_version - max(read, info.first_version - 1)
-    return Lag(missing, 0.0 if unread is None else _age(unread.moment))
+    return Lag(missing, 0.0 if unread is None else _age(store.appended_at(unread)))
 
 
-def _age(moment: Moment | None, dated_wrong_by: timedelta = timedelta(0)) -> float | None:
+def _age(moment: Moment | None) -> float | None:
     age = between(moment, datetime.now(UTC))
     if age is None:
         return None
-    return round(max(0.0, (age + dated_wrong_by).total_seconds()), 3)
+    return round(max(0.0, age.total_seconds()), 3)

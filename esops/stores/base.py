@@ -32,6 +32,7 @@ from esops.events import (
     StreamKey,
     category_of,
 )
+from esops.moments import Moment
 from esops.settings import StoreSettings
 from esops.stores.archiving import Archiving, LateBeginning, StreamPart, TenantScope
 from esops.stores.capabilities import Capabilities, missing, require
@@ -393,11 +394,22 @@ class EventStore(Protocol):
         """
         return []
 
-    def dated_wrong_by(self) -> timedelta:
-        """By how much the newest events are dated wrong, below zero where earlier than they
-        happened; zero where they are right, or nothing tells.
+    def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:  # noqa: ARG002
+        """When streams were last appended to, as the store's own list of them has it beside the
+        times of their events; a stream of which it has nothing is left out. Either of the two times
+        may be the one that is too early.
+        """
+        return {}
+
+    def dated_early_by(self) -> timedelta:
+        """By how much events are dated earlier than they happened, at most, as far as the store's
+        list of streams tells; zero where they are right, or nothing tells. May read all of it.
         """
         return timedelta(0)
+
+    def appended_at(self, event: RecordedEvent) -> Moment | None:
+        """When an event was appended: its own time, unless the store knows that to be wrong."""
+        return event.moment
 
     def checkpoints(self) -> list[Checkpoint]:
         """How far the application's own processors are, from the store's own bookkeeping."""

@@ -78,9 +78,10 @@ def test_what_a_policy_selects(project, dsn, connection):
             store.append("cart-1", [new("opened"), new(), new("confirmed")])
             store.append("cart-2", [new("opened"), new("confirmed"), new("reopened")])
             store.append("order-1", [new("placed")])
-    connection.execute(
-        "UPDATE mt_events SET timestamp = now() - interval '10 days' WHERE tenant_id = 'red'"
-    )
+    for table in ("mt_events", "mt_streams"):
+        connection.execute(
+            f"UPDATE {table} SET timestamp = now() - interval '10 days' WHERE tenant_id = 'red'"
+        )
     connection.execute("UPDATE mt_streams SET type = 'Cart' WHERE id LIKE 'cart%'")
     cases = {
         'category = "cart"': {"cart-1", "cart-2"},

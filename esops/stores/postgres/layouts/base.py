@@ -13,13 +13,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from esops.events import Checkpoint, EventFilter, NewEvent, Position
+from esops.events import (
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamKey,
+)
+from esops.moments import Moment
 from esops.postgres.sharding import shard_predicate
 from esops.stores.capabilities import missing
 from esops.stores.masking import Document
@@ -72,6 +80,24 @@ class StreamTable:
     def events(self) -> sql.Composable:
         """How many events a stream has, as far as the library knows."""
         return self.length if self.left is None else self.left
+
+
+class AppendTimes(Protocol):
+    """When events were appended, where their own times may be wrong."""
+
+    def last_appends(
+        self, connection: psycopg.Connection, keys: Sequence[StreamKey]
+    ) -> dict[StreamKey, Moment]:
+        """See EventStore."""
+        ...
+
+    def dated_early_by(self, connection: psycopg.Connection) -> timedelta:
+        """See EventStore."""
+        ...
+
+    def appended_at(self, connection: psycopg.Connection, event: RecordedEvent) -> Moment | None:
+        """See EventStore."""
+        ...
 
 
 class Layout(ABC):
@@ -181,6 +207,10 @@ class Layout(ABC):
     """Gives stream and tenant of the names that an archived stream and another one share; None
     where there can be none.
     """
+    times: AppendTimes | None = None
+    """When events were appended, as far as the library writes that down beside their own times;
+    None: their own times are all there is.
+    """
     archiving: LayoutArchiving | None = None
     """How streams leave and come back; None where events can only be copied out."""
     begins_checkpoints: bool = False
@@ -252,11 +282,6 @@ class Layout(ABC):
         """What an operator should look at in the library's own bookkeeping."""
         del connection
         return []
-
-    def dated_wrong_by(self, connection: psycopg.Connection) -> timedelta:
-        """See EventStore."""
-        del connection
-        return timedelta(0)
 
     def check_versions(self, connection: psycopg.Connection, streams: Sequence[str]) -> None:
         """Raises Refused where a stream has two events of one version, which only a table that no

@@ -9,7 +9,6 @@ detection; see docs/reference/layouts.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 import psycopg
 from psycopg import sql
@@ -35,7 +34,8 @@ from esops.stores.postgres.layouts.base import (
     same_uuid,
 )
 from esops.stores.postgres.layouts.marten import archiving as marten_archiving
-from esops.stores.postgres.layouts.marten import daemon, inline, liveness, times
+from esops.stores.postgres.layouts.marten import daemon, inline, liveness
+from esops.stores.postgres.layouts.marten.times import Times
 from esops.stores.postgres.layouts.marten.variant import (
     DEFAULT_TENANT,
     MartenVariant,
@@ -123,6 +123,7 @@ class Marten(Layout):
             self.used_again = used_again.statement(
                 own.table, own.stream, own.tenant, key, own.scope
             )
+        self.times = self._times = Times(variant)
         self.archiving = marten_archiving.archiving_rules(connection, variant)
         self._appending = _appending(variant)
         self.detail = {
@@ -264,12 +265,8 @@ class Marten(Layout):
         return [
             *twice,
             *daemon.concerns(connection, self.schema),
-            *times.concerns(connection, self._variant),
+            *self._times.concerns(connection),
         ]
-
-    def dated_wrong_by(self, connection: psycopg.Connection) -> timedelta:
-        """By the offset of a time zone, where quick appends run in a session that is not in UTC."""
-        return times.offset(connection, self._variant)
 
     def setting_hints(self, connection: psycopg.Connection) -> list[str]:
         """How the application appends, as far as its functions tell."""
