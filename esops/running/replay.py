@@ -10,11 +10,12 @@ What was replayed is no dead letter any more from the same commit on.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from esops.errors import Refused
-from esops.events import Position, RecordedEvent
+from esops.events import Position, RecordedEvent, StreamKey
 from esops.postgres.connection import translated
+from esops.projections.definition import FoldDefinition
 from esops.projections.kinds import open_projector
 from esops.projections.kinds.fold import Fold
 from esops.readmodel import registry
@@ -23,6 +24,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Key
 from esops.running.apply import Applier
+from esops.stores.shortened import by_type, in_words, remedy
 from esops.wording import count
 
 _SHOWN = 5
@@ -148,6 +150,9 @@ class Replayer(Applier):
             try:
                 with translated(), self.connection.transaction():
                     self._write_again(wanted)
+                    self._check_whole(
+                        [each for each in events if keys.get(each.position) in wanted]
+                    )
                     done = [position for position, key in keys.items() if key in wanted]
                     version = self.version
                     remove_dead_letters(self.connection, version.projection, version.version, done)
@@ -162,6 +167,26 @@ class Replayer(Applier):
         for position, key in keys.items():
             if key in bad_keys:
                 found.failed[position] = bad_keys[key]
+
+    def _check_whole(self, events: list[RecordedEvent]) -> None:
+        """Raises Refused where the rows of some events' keys lack what streams have lost, so that
+        the rows that are there may be better.
+        """
+        definition, work, store = self._work.definition, self._work, self._store
+        if isinstance(definition, FoldDefinition) and definition.key is None:
+            of_rows = {StreamKey(event.stream, event.tenant) for event in events}
+            late = (each for each in store.late_beginnings(work.filter) if each.key in of_rows)
+            found = by_type(store, late, replace(work.filter, types=()))
+        else:
+            found = store.shortened(work.filter)
+        found = [each for each in found if each.type not in work.begins_with]
+        if found:
+            raise Refused(
+                f"in store {store.name}, {in_words(found[0])} (one is {found[0].example!r}): rows "
+                f"of {work.projection} v{work.version} made again would lack what is gone",
+                hint="Nothing was changed. "
+                + remedy(work.projection, found, f"esops rebuild {work.projection} --blue-green "),
+            )
 
     def _new_fold(self) -> Fold:
         fold = open_projector(self._work.definition, self._tables)

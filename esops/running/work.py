@@ -56,6 +56,8 @@ class Work:
     """At most this many events a checkpoint; None leaves it to time and memory."""
     shard: tuple[int, int] | None = None
     """Only this share of the streams (which one, of how many), with a checkpoint of its own."""
+    begins_with: tuple[str, ...] = ()
+    """Types of events that the code can begin a stream with."""
 
     @classmethod
     def on(
@@ -69,7 +71,9 @@ class Work:
     ) -> Work:
         """Work on a version, as its projection is configured."""
         configured = (settings.filter, settings.on_error, settings.cache_rows)
-        return cls(projection, version, definition, *configured, commit_events, shard)
+        return cls(
+            projection, version, definition, *configured, commit_events, shard, settings.begins_with
+        )
 
     @property
     def lock(self) -> str:

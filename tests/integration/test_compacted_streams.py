@@ -5,10 +5,12 @@ wrote: a rebuild, doctor and `esops run` see them wherever they are.
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
 from tests.integration.test_marten_fixtures import (
+    CARTS,
     COMPACTED,
     REBUILD,
     configure,
@@ -17,6 +19,12 @@ from tests.integration.test_marten_fixtures import (
 )
 
 __all__ = ["marten"]  # a fixture
+APPEND = """
+WITH stream AS (UPDATE mt_streams SET version = version + 1 WHERE id = %s RETURNING id, version)
+INSERT INTO mt_events (seq_id, id, stream_id, version, data, type, timestamp, tenant_id)
+SELECT nextval('mt_events_sequence'), gen_random_uuid(), id, version, '{"Quantity": 100}',
+    'product_item_added', now(), '*DEFAULT*' FROM stream
+"""
 
 
 @pytest.fixture
@@ -143,18 +151,12 @@ def test_what_is_compacted_before_a_version_reads_it_stops_the_version(
     old, late = carts_with(connection, "shopping_cart_confirmed", 2)
     # All of it was read: the row is right, and stays so.
     compact(old)
-    append = """
-    WITH stream AS (UPDATE mt_streams SET version = version + 1 WHERE id = %s RETURNING id, version)
-    INSERT INTO mt_events (seq_id, id, stream_id, version, data, type, timestamp, tenant_id)
-    SELECT nextval('mt_events_sequence'), gen_random_uuid(), id, version, '{"Quantity": 100}',
-        'product_item_added', now(), '*DEFAULT*' FROM stream
-    """
     for stream in (old, late, late):
-        connection.execute(append, (stream,))
+        connection.execute(APPEND, (stream,))
     project.ok("run", "carts", "--until-caught-up")
     items = "SELECT items FROM carts WHERE id = %s"
     (before,) = connection.execute(items, (str(late),)).fetchone()
-    connection.execute(append, (late,))
+    connection.execute(APPEND, (late,))
     compact(late)
     for _ in range(2):
         stopped = project.run("run", "carts", "--until-caught-up")
@@ -190,3 +192,73 @@ def test_a_store_joined_with_an_archive_knows_categories_as_well(
     check_it_is_seen(project, 5)
     configure(project, dsn, 'category = "account"', other=joined)
     assert "ESOPS-D077" not in findings(project)
+
+
+def compacting(dsn: str) -> str:
+    """A hook's command, which compacts five carts up to their last event but one."""
+    code = (
+        f"import psycopg; c = psycopg.connect({dsn!r}, autocommit=True); "
+        'c.execute("WITH late AS (SELECT s.id, s.version FROM mt_streams s JOIN mt_events e '
+        "ON e.stream_id = s.id AND e.type = 'shopping_cart_opened' WHERE s.version > 3 "
+        "ORDER BY 1 LIMIT 5), gone AS (DELETE FROM mt_events e USING late WHERE "
+        "e.stream_id = late.id AND e.version < late.version - 1) UPDATE mt_events e SET type = "
+        f"'{COMPACTED}', data = '{{}}' FROM late WHERE e.stream_id = late.id "
+        'AND e.version = late.version - 1")'
+    )
+    return json.dumps([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize("ways", [("--yes",), ("--yes", "--ranges", "4")])
+def test_a_rebuild_in_place_looks_again(project, dsn, connection, marten, ways):
+    """By ranges, what serves is right up to then, and stays."""
+    marten("v1")
+    configure(project, dsn)
+    project.ok(*REBUILD)
+    rows = "SELECT * FROM carts ORDER BY id"
+    before = connection.execute(rows).fetchall()
+    project.write("carts.py", CARTS + "\n# other code\n")
+    configure(project, dsn, f"hooks.before_catch_up = {compacting(dsn)}")
+    refused = project.run("rebuild", "carts", *ways)
+    assert refused.code == 6, (refused.out, refused.err)
+    assert f"5 streams begin with '{COMPACTED}'" in refused.err
+    if "--ranges" in ways:
+        assert connection.execute(rows).fetchall() == before
+    project.ok("rebuild", "carts", "--resume", "--accept-shortened")
+
+
+def test_what_is_built_to_stand_by_is_asked_about_as_well(project, dsn, marten):
+    marten("v1")
+    configure(project, dsn, f"hooks.before_catch_up = {compacting(dsn)}")
+    refused = project.run(*REBUILD, "--no-switch")
+    assert refused.code == 6, (refused.out, refused.err)
+    assert f"5 streams begin with '{COMPACTED}'" in refused.err
+    assert project.run("projection", "switch", "carts", "--to", "1").code != 0
+
+
+def test_a_replay_makes_no_row_again_of_what_is_left(project, dsn, connection, marten, compact):
+    marten("v1")
+    good = "    data = event.json()\n"
+    bad = good + '    if data.get("Quantity") == 999: raise ValueError("bad")\n'
+    configure(project, dsn, 'on_error = "dead-letter"')
+    project.write("carts.py", CARTS.replace(good, bad, 1))
+    project.ok(*REBUILD)
+    (stream,) = carts_with(connection, "shopping_cart_confirmed", 1)
+    (length,) = connection.execute(
+        "SELECT version FROM mt_streams WHERE id = %s", (stream,)
+    ).fetchone()
+    for quantity in (999, 1):
+        connection.execute(APPEND, (stream,))
+        connection.execute(
+            "UPDATE mt_events SET data = %s WHERE seq_id = (SELECT max(seq_id) FROM mt_events)",
+            (json.dumps({"Quantity": quantity}),),
+        )
+    assert project.run("run", "carts", "--until-caught-up").code == 1
+    row = "SELECT * FROM carts WHERE id = %s"
+    before = connection.execute(row, (str(stream),)).fetchall()
+    compact(stream, length)
+    project.write("carts.py", CARTS)
+    replay = ("projection", "dead-letters", "carts", "replay", "--accept-code")
+    refused = project.run(*replay)
+    assert refused.code == 6, (refused.out, refused.err)
+    assert f"1 stream begins with '{COMPACTED}'" in refused.err
+    assert connection.execute(row, (str(stream),)).fetchall() == before

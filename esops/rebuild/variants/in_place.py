@@ -139,7 +139,7 @@ class InPlaceRebuild(Rebuild):
         self._announce()
         self._enter(journal.CATCHING_UP)
         if self._options.ranges is not None:
-            self._ranges().fill()
+            self._ranges().fill(self._check_shortened)
         # From here on the version has its checkpoint again and catches up as any other.
         runner = self._open_runner()
         head = self._head(SETTLING)
@@ -149,6 +149,7 @@ class InPlaceRebuild(Rebuild):
         self._enter(journal.FOLLOWING)
         self._follow()
         self._build(runner)
+        self._check_shortened()
         found = self._comparer().assertions(
             not_compared(self._green().rows or 0, str(runner.position), "rebuilt in place"),
             self.target.settings.verify.assertions,

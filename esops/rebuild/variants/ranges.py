@@ -135,14 +135,18 @@ class Ranges:
             self._session, do, timedelta(seconds=5), self._control.stop, self._control.say
         )
 
-    def fill(self) -> None:
-        """Replace each range that is not done, and set the version's checkpoint at the end."""
+    def fill(self, check: Callable[[], None]) -> None:
+        """Replace each range that is not done, and set the version's checkpoint at the end.
+
+        `check` raises where what was built must not replace anything.
+        """
         ranges = self._session.do(lambda on: shards_of(on, self._version))
         for each in ranges:
             # Those that are done were committed with their rows.
             if each.position != each.until:
                 self._control.say(f"range {each.number + 1} of {each.of}")
                 self._build(each)
+                check()
                 self._replace(each)
         if ranges:
             self._session.do(lambda on: self._finish(on, ranges[0].until))
