@@ -621,3 +621,32 @@ def test_the_lag_is_by_the_stream_of_the_oldest_unread_event(project, dsn, conne
     lags = [each["lag_seconds"] for each in shown if each["lag_events"]]
     assert lags
     assert all(3500 < each < 4500 for each in lags)
+
+
+def test_what_lies_before_the_last_event_is_as_young_as_the_store_allows(
+    project, dsn, connection, marten
+):
+    """The list of streams tells of the last event alone, so the furthest offset counts."""
+    marten("v1")
+    heads = """
+    [archives.cold]
+    repository = "cold"
+    [archives.cold.policies.old]
+    store = "shop"
+    stream = "*"
+    until = ["product_item_added"]
+    older_than = "6h"
+    remove = "delete"
+    never_younger_than = "0s"
+    """
+    configure(project, dsn, other=heads)
+    connection.execute("UPDATE mt_streams SET timestamp = now() - interval '7 hours'")
+    connection.execute("UPDATE mt_events SET timestamp = now() - interval '7 hours'")
+    assert planned(project)["events"] > 0
+    connection.execute(f"UPDATE mt_streams {HOUR_AGO}")
+    connection.execute(f"UPDATE mt_events {HOUR_AGO}")
+    assert planned(project)["events"] == 0
+    connection.execute(NINE_EARLIER + "seq_id <= 492")
+    told = project.ok("archive", "plan", "old", "--output", "json")
+    assert told.json["events"] == 0
+    assert "hours=9.0" in told.err
