@@ -70,6 +70,13 @@ def test_two_aggregates_in_one_stream_are_found_and_refused(project, dsn, connec
     assert "has version 1 more than once" in refused.err
     with pytest.raises(Refused, match="stream 1 has version 1 more than once"):
         run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+    config = load_config(project.folder / "esops.toml")
+    with open_store("s", config.stores["s"].without_archive) as store:
+        (doubled, *_) = next(iter(store.read_all())).events
+    for command in (("trace", "event", doubled.id), ("events", "show", doubled.id)):
+        told = project.run(*command)
+        assert told.code == 6
+        assert f"both events have the id {doubled.id}" in told.err
     configured(project, dsn, CASTORE_TABLE)
     assert not {code for code in found(project) if code in {"ESOPS-D079", "ESOPS-D080"}}
     project.ok("rebuild", "carts", "--blue-green")

@@ -273,3 +273,25 @@ from esops import fold
 def carts(row, event):
     return {"stream": event.stream, "n": (row or {"n": 0})["n"] + event.json()["n"]}
 """
+
+
+def test_events_are_masked_by_it(project, dsn, connection):
+    """The row is found by both columns, and no other stream is touched."""
+    castore(connection, PAIRS)
+    connection.execute(
+        'UPDATE castore SET payload = \'{"who": "p-7", "mail": "ann@example.org"}\' WHERE '
+        "(aggregate_name, aggregate_id) = ('shopping-cart', '1') AND version > 1"
+    )
+    project.configure(
+        stores={"s": {"dsn": dsn, "append": "quick", "table": CASTORE_TABLE}},
+        erase={"person": {"store": "s", "where": "who", "mask": {"$.mail": "null"}}},
+    )
+    done = project.ok("erase", "--where", "who=p-7", "--yes", "--output", "json")
+    assert done.code == 0
+    masked = connection.execute(
+        "SELECT aggregate_name, version FROM castore WHERE payload = "
+        '\'{"who": "p-7", "mail": null}\' ORDER BY 2'
+    ).fetchall()
+    assert masked == [("shopping-cart", 2), ("shopping-cart", 3)]
+    rest = connection.execute("SELECT count(*) FROM castore WHERE payload = '{\"n\": 1}'")
+    assert rest.fetchone() == (3 * len(PAIRS) - 2,)

@@ -4,7 +4,7 @@ answers it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,6 +21,9 @@ from esops.causality import (
     TRACEPARENT,
     one_writing,
 )
+from esops.errors import Refused
+from esops.escaping import visible
+from esops.events import Position, RecordedEvent
 from esops.postgres import catalog
 from esops.stores.parts import SearchResult
 from esops.stores.postgres.layouts.base import Layout, same_uuid, storable
@@ -55,7 +58,9 @@ class IndexedSearch(IdSearch):
         statement = self._reader.select(*conditions, self._layout.ascending)
         # An id has few events, and the events of a correlation are seldom many.
         pages = self._reader.statements(iter([Few(statement)]))
-        events = (event for page in pages for event in page)
+        events: Iterator[RecordedEvent] = (event for page in pages for event in page)
+        if self._layout.made_up_ids:
+            events = _told_apart(events)
         if scans is None:
             return SearchResult(events, f"an index on {question.what}")
         table = self._layout.events.as_string(None)
@@ -73,6 +78,20 @@ class IndexedSearch(IdSearch):
                 layout.mapped.id, layout.events, layout.scope, layout.own, question.condition
             )
             return {one_writing(each) for (each,) in connection.execute(statement)}
+
+
+def _told_apart(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
+    """The events. Raises Refused where two have one id, which is made of stream and version."""
+    seen: dict[str, Position] = {}
+    for event in events:
+        position = seen.setdefault(event.id, event.position)
+        if position != event.position:
+            raise Refused(
+                f"stream {visible(event.stream)} has version {event.version} more than once, at "
+                f"positions {position} and {event.position}, so both events have the id {event.id}",
+                hint="esops doctor says what to do.",
+            )
+        yield event
 
 
 class _Question:
