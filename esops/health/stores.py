@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from esops.config import Config
@@ -33,17 +34,11 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         with open_store(name, settings) as store:
             info = store.ping()
             yield from _clock(subject, info)
-            found: list[Finding] = []
+            yield from _warnings(subject, store, info)
             if store.admin is not None:
-                found += eventstoredb.examine(subject, info, store.admin)
+                yield from eventstoredb.examine(subject, info, store.admin)
             if store.sql is not None:
-                found += postgres.examine(subject, info, store.sql)
-            # What has a finding of its own is not said twice.
-            said = {each.message for each in found}
-            yield from (
-                Finding("ESOPS-D013", subject, text) for text in info.warnings if text not in said
-            )
-            yield from found
+                yield from postgres.examine(subject, info, store.sql)
             if info.warnings:
                 return  # nothing can be read
             yield from _beyond(subject, store)
@@ -58,6 +53,15 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         code = SESSIONS.get(type(error), "ESOPS-D001")
         fix = grant_for(error, settings.postgres or "") or error.hint
         yield Finding(code, subject, error.message, fix)
+
+
+def _warnings(subject: str, store: EventStore, info: StoreInfo) -> Iterator[Finding]:
+    """Those that have no finding of their own."""
+    own: set[str] = set()
+    if info.warnings and store.sql is not None:
+        with suppress(EsopsError):  # what is denied is a finding, too
+            own = {each.message for each in store.sql.concerns()}
+    yield from (Finding("ESOPS-D013", subject, text) for text in info.warnings if text not in own)
 
 
 def _beyond(subject: str, store: EventStore) -> Iterator[Finding]:

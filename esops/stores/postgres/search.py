@@ -60,7 +60,7 @@ class IndexedSearch(IdSearch):
         pages = self._reader.statements(iter([Few(statement)]))
         events: Iterator[RecordedEvent] = (event for page in pages for event in page)
         if self._layout.made_up_ids:
-            events = _told_apart(events)
+            events = _of_their_own(events)
         if scans is None:
             return SearchResult(events, f"an index on {question.what}")
         table = self._layout.events.as_string(None)
@@ -80,7 +80,7 @@ class IndexedSearch(IdSearch):
             return {one_writing(each) for (each,) in connection.execute(statement)}
 
 
-def _told_apart(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
+def _of_their_own(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
     """The events. Raises Refused where two have one id, which is made of stream and version."""
     seen: dict[str, Position] = {}
     for event in events:
