@@ -27,7 +27,7 @@ from esops.errors import EsopsError
 from esops.events import StreamKey
 from esops.settings import PolicySettings
 from esops.stores.archiving import RemovalStrategy
-from esops.stores.base import EventStore
+from esops.stores.base import EventStore, require
 
 if TYPE_CHECKING:
     from esops.stores.archive.own_runs import SealedRun
@@ -91,7 +91,12 @@ class StuckStreams:
         that is left out. Raises Damaged, Missing, Unavailable.
         """
         self._attempt, self._found = attempt, found
-        self._runs = [each for each in runs if _left_some(each[0])]
+        archiving = require(attempt.store, attempt.store.archiving, "archiving")
+        columns = set(archiving.extra_columns())
+        # A run without a column that the store has got since does not have the events as they are.
+        self._runs = [
+            each for each in runs if columns <= {*each[1].columns} and _left_some(each[0])
+        ]
         self._before = DiskMap()
         for number, (run, manifest) in enumerate(self._runs):
             for digest, _ in run.streams(manifest):
