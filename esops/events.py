@@ -208,6 +208,10 @@ class StreamInfo:
     """The size of its events in the store; None where that was not asked, or is not known."""
     recent: int | None = None
     """How many of its events are younger than a time that was asked for."""
+    commands: int | None = None
+    """How many commands are in it beside its events; None where that was not asked, or the store
+    keeps none.
+    """
 
     @property
     def key(self) -> StreamKey:

@@ -58,6 +58,8 @@ class StreamAudit:
     stream: str
     category: str | None
     length: int = 0
+    commands: int | None = None
+    """How many commands lie beside the events; None where the store keeps none."""
     first_version: int = 0
     last_version: int = 0
     first_at: Moment | None = None
@@ -89,6 +91,7 @@ class StreamAudit:
             "stream": self.stream,
             "category": self.category,
             "length": self.length,
+            "commands": self.commands,
             "first_version": self.first_version,
             "last_version": self.last_version,
             "first_at": self.first_at,
@@ -162,6 +165,8 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
     found.lost = found.first_version - store.capabilities.first_version
     key = StreamKey(name, previous.tenant)
     found.category, found.last_version = store.categories_of([key])[key], previous.version
+    info = store.stream_info(name)
+    found.commands = None if info is None else info.commands
     closing = set(closed_by)
     found.closed = previous.type in closing if closing else None
     found.months = dict(sorted(periods["month"].items()))

@@ -61,6 +61,10 @@ class StreamsAudit:
     how: str
     """Where the lengths come from, as a phrase."""
     window: timedelta
+    commands: int | None = None
+    """How many commands lie beside the events; None where the store keeps none. Lengths and budgets
+    are of events.
+    """
     whole: Distribution = field(default_factory=Distribution)
     categories: dict[tuple[str | None, str], Distribution] = field(default_factory=dict)
     """By category and tenant."""
@@ -81,7 +85,7 @@ class StreamsAudit:
         return {
             "store": self.store,
             "counted_from": self.how,
-            "summary": self.whole.as_dict(full=full),
+            "summary": {**self.whole.as_dict(full=full), "commands": self.commands},
             "categories": [
                 {"category": category, "tenant": tenant, **each.as_dict(full=full)}
                 for (category, tenant), each in self.ordered()
@@ -136,6 +140,8 @@ def stream_as_dict(info: StreamInfo, window: timedelta | None = None) -> dict[st
     }
     if info.tenant:
         found["tenant"] = info.tenant
+    if info.commands is not None:
+        found["commands"] = info.commands
     if window is not None and info.recent is not None:
         found["recent_per_day"] = round(info.recent / (window / timedelta(days=1)), 2)
     return found
@@ -172,7 +178,7 @@ def audit_streams(
                 "--estimate takes a sample instead, if the store supports that"
             )
     counts = lengths.counts(request.filter, counted=request.counted)
-    found = StreamsAudit(store.name, counts.how, request.window)
+    found = StreamsAudit(store.name, counts.how, request.window, counts.commands)
     for each in counts.counts:
         if (each.category or "").startswith("$"):  # the server's own streams
             continue

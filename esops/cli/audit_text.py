@@ -54,10 +54,15 @@ def denied(output: Output, streams: Sequence[str]) -> None:
         )
 
 
+def _and_commands(commands: int | None) -> str:
+    """The commands beside some events, where there are any."""
+    return f" and {count(commands, 'command')}" if commands else ""
+
+
 def _summary(output: Output, found: StreamsAudit, whole: dict[str, Any]) -> None:
     output.line(
         f"Store {found.store}: {count(whole['streams'], 'stream')}, "
-        f"{count(whole['events'], 'event')} ({found.how})"
+        f"{count(whole['events'], 'event')}{_and_commands(found.commands)} ({found.how})"
     )
     output.line(
         f"A stream has {whole['mean']:,} events on average. Half of the streams have at most "
@@ -197,7 +202,8 @@ def stream(output: Output, found: StreamAudit) -> None:
     document = found.as_dict()
     state = {True: ", closed", False: ", open", None: ""}[found.closed]
     output.line(
-        f"{visible(found.stream)}: {count(found.length, 'event')}, versions "
+        f"{visible(found.stream)}: {count(found.length, 'event')}{_and_commands(found.commands)}, "
+        f"versions "
         f"{found.first_version:,} to {found.last_version:,}, {decimal(found.bytes)}{state}; "
         f"reading all of it took {found.seconds_to_load * 1000:,.0f} ms"
     )

@@ -26,6 +26,8 @@ class LengthCounts(NamedTuple):
     how: str
     denied: Sequence[str] = ()
     """Streams that this user may not read, and that are not counted. Known when `counts` begins."""
+    commands: int | None = None
+    """How many commands lie in the streams beside their events; None where a store keeps none."""
 
 
 class MonthCount(NamedTuple):

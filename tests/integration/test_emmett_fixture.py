@@ -178,3 +178,24 @@ def test_documents_of_pongo_are_compared_without_what_counts_writes(restored, co
     again = project.run(*command, "--output", "json")
     assert again.code == 1
     assert again.json["verification"]["columns"] == {"data": 1}
+
+
+def test_commands_of_workflows_are_told_from_events(dumps, dsn, connection, project):
+    emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())
+    project.write("esops.toml", f"[stores.shop]\ndsn = {json.dumps(dsn)}\n")
+    only = ("--category", "emt:workflow:Receipt:shopping_cart")
+    found = project.ok("audit", "streams", *only, "--output", "json").json
+    summary = found["summary"]
+    assert (summary["streams"], summary["events"], summary["commands"]) == (8, 16, 8)
+    assert {(each["length"], each["commands"]) for each in found["streams"]} == {(2, 1)}
+    counted = project.ok("audit", "streams", *only, "--count", "--output", "json").json["summary"]
+    assert counted == summary
+    assert "16 events and 8 commands" in project.ok("audit", "streams", *only).out
+    name = found["streams"][0]["stream"]
+    one = project.ok("audit", "stream", name, "--output", "json").json
+    assert (one["length"], one["commands"]) == (2, 1)
+    assert "2 events and 1 command" in project.ok("audit", "stream", name).out
+    # A budget is of events.
+    with (project.folder / "esops.toml").open("a") as file:
+        file.write('[audit.budgets]\n"*" = 2\n')
+    assert project.ok("audit", "streams", *only, "--output", "json").json["findings"] == []

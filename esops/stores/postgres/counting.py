@@ -197,7 +197,39 @@ class Counting:
         with self._control() as connection:
             # As many rows as there are different lengths: some thousands at most.
             found = connection.execute(statement).fetchall()
-        return LengthCounts((LengthCount(*row) for row in found), self.how(counted))
+        counts = (LengthCount(*row) for row in found)
+        return LengthCounts(counts, self.how(counted), commands=self._all_commands(filter))
+
+    def _all_commands(self, filter: EventFilter) -> int | None:
+        """How many commands there are beside the events that a filter wants."""
+        found = self._commands(filter, TRUE)
+        return None if found is None else sum(found.values())
+
+    def commands_of(self, streams: Sequence[StreamKey]) -> dict[StreamKey, int] | None:
+        """How many commands are in streams, of those that have some; None where there are none."""
+        some = self._layout.any_stream([each.stream for each in streams])
+        return self._commands(EventFilter(archived=True), some)
+
+    def _commands(self, filter: EventFilter, some: sql.Composable) -> dict[StreamKey, int] | None:
+        layout = self._layout
+        if layout.commands is None:
+            return None
+        conditions = [layout.commands, layout.scope, some]
+        if not filter.archived:
+            conditions.append(layout.alive)
+        if filter.category is not None:
+            if not storable([filter.category]):
+                return {}
+            conditions.append(layout.in_category(filter.category))
+        statement = sql.SQL("SELECT {}, {}, count(*) FROM {} WHERE {} GROUP BY 1, 2").format(
+            layout.mapped.stream,
+            layout.mapped.tenant,
+            layout.events,
+            sql.SQL(" AND ").join(conditions),
+        )
+        with self._control() as connection:
+            found = connection.execute(statement).fetchall()
+        return {StreamKey(name, tenant): int(number) for name, tenant, number in found}
 
     def how(self, counted: bool) -> str:
         """Where lengths come from."""
@@ -226,7 +258,7 @@ class Counting:
                 tenant=own.tenant,
                 category=own.category,
                 length=own.events,
-                table=own.table,
+                table=own.counted_in or own.table,
                 where=sql.SQL(" AND ").join(conditions),
             )
         column = layout.stream_column or layout.mapped.stream
@@ -281,7 +313,7 @@ class Counting:
             info.key: info
             for info in self._listed(self._grouped(where, closed_by, True, since, sql.SQL("")))
         }  # no order: they are looked up
-        streams = []
+        streams, commands = [], self.commands_of(list(found))
         # The library's own list has the greatest length of a stream that was shortened since.
         for key, (category, length) in found.items():
             info = details.get(key) or StreamInfo(
@@ -291,6 +323,7 @@ class Counting:
                 replace(
                     info,
                     category=category,
+                    commands=None if commands is None else commands.get(key, 0),
                     length=info.length if counted else min(info.length, length),
                 )
             )

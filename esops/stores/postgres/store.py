@@ -326,7 +326,11 @@ class PostgresStore(EventStore):
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """See EventStore. The first, where several tenants have a stream of that name."""
-        return next(self.streams(self._of_stream(stream), limit=1), None)
+        info = next(self.streams(self._of_stream(stream), limit=1), None)
+        commands = None if info is None else self.lengths.commands_of([info.key])
+        if info is None or commands is None:
+            return info
+        return replace(info, commands=commands.get(info.key, 0))
 
     def _of_stream(self, stream: str) -> EventFilter:
         """The filter for one stream, archived or not, and never for two of one name."""

@@ -75,6 +75,8 @@ class StreamTable:
     scope: sql.Composable = field(default_factory=lambda: TRUE)
     left: sql.Composable | None = None
     """How many events are left of that length, where the library knows; left out: all."""
+    counted_in: sql.Composable | None = None
+    """What `left` is counted in, where the table alone does not tell; left out: the table."""
 
     @property
     def events(self) -> sql.Composable:
@@ -137,6 +139,8 @@ class Layout(ABC):
     """Whether the ids of events are made of stream and version, and so say nothing of what is in
     them.
     """
+    commands: sql.Composable | None = None
+    """What holds for commands that lie in streams beside the events; None: the library has none."""
     hidden_rows: bool = False
     """Whether a stream with events may have rows that are given out to nobody."""
     shares_numbers: bool = False

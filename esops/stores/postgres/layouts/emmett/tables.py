@@ -149,6 +149,7 @@ class Emmett(Layout):
         if variant.tenant is not None:
             self.scope = sql.SQL("partition = {}").format(sql.Literal(variant.tenant))
         self.hidden_rows = True  # commands
+        self.commands = sql.SQL("message_kind = 'C'")
         self.own = sql.SQL("message_kind = 'E' AND {}").format(self.scope)
         self.stream_table = _stream_table(variant, self.scope)
         self.used_again = used_again.statement(
@@ -296,10 +297,17 @@ def _stream_table(variant: EmmettVariant, scope: sql.Composable) -> StreamTable:
         in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(
             sql.Literal(name)
         ),
-        note="the positions in emt_streams",
+        note="the positions in emt_streams, without commands",
         left=sql.SQL(
-            "(stream_position - coalesce((stream_metadata -> 'esops' ->> 'removed')::bigint, 0))"
+            "(stream_position - coalesce((stream_metadata -> 'esops' ->> 'removed')::bigint, 0) - "
+            "commands)"
         ),
+        # Each message has a position, and a command is no event.
+        counted_in=sql.SQL(
+            "(SELECT s.*, coalesce(c.commands, 0) AS commands FROM {} AS s LEFT JOIN (SELECT "
+            "stream_id, partition, is_archived, count(*) AS commands FROM {} WHERE message_kind = "
+            "'C' GROUP BY 1, 2, 3) AS c USING (stream_id, partition, is_archived)) AS counted"
+        ).format(variant.table("emt_streams"), variant.table("emt_messages")),
         scope=scope,
     )
 
