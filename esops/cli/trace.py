@@ -167,6 +167,8 @@ def _run(
             lines += trace_text.neighbours(tracer.neighbours(found, around), options.around or "")
     if not found.forest.nodes:
         output.say(f"no event was found for {found.about} in {', '.join(names)}")
+        for how in found.how:  # which keys of the metadata: others may be meant
+            output.say(f"searched {how}")
         if stream is not None:
             _say_archived(output, config, names, stream)
         return 1

@@ -117,9 +117,8 @@ def _index(subject: str, connection: psycopg.Connection, tables: SqlTables) -> I
     row = connection.execute(_SQL["has_index"], (events, len(columns), columns)).fetchone()
     if row and row[0]:
         return
-    # An index on a partitioned table cannot be made CONCURRENTLY, so each partition gets its own.
     listed = ", ".join(each.as_string(connection) for each in tables.order)
-    for (table,) in connection.execute(_SQL["partitions"], (events,)).fetchall():
+    for table in catalog.row_tables(connection, events):
         yield Finding(
             "ESOPS-D014",
             subject,

@@ -11,10 +11,6 @@ SELECT EXISTS (
     ) = %s
 );
 
--- partitions --
--- The tables that hold a table's rows: its partitions, or the table itself.
-SELECT relid::regclass::text FROM pg_partition_tree(%s::regclass) WHERE isleaf ORDER BY 1;
-
 -- hidden_rows --
 -- The tables whose policies apply to this role, and their owners.
 SELECT n.nspname || '.' || c.relname, pg_get_userbyid(c.relowner)

@@ -181,6 +181,14 @@ def relation_tree(connection: psycopg.Connection, oid: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def row_tables(connection: psycopg.Connection, table: str) -> list[str]:
+    """The tables that hold the rows of a table (quoted and qualified), quoted: its partitions, or
+    itself. An index of a partitioned table cannot be made CONCURRENTLY, so each gets its own.
+    """
+    rows = connection.execute(_SQL["row_tables"], {"table": table}).fetchall()
+    return [row[0] for row in rows]
+
+
 def leads_an_index(connection: psycopg.Connection, table: str, column: str) -> bool:
     """Whether an index of every part of a table (quoted and qualified) begins with a column."""
     row = connection.execute(_SQL["leads_an_index"], {"table": table, "column": column}).fetchone()

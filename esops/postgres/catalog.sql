@@ -113,6 +113,15 @@ SELECT relid::oid::bigint FROM pg_partition_tree(%(oid)s::oid::regclass)
 UNION
 SELECT %(oid)s::bigint;
 
+-- row_tables --
+-- The tables that hold a table's rows, where indexes can be made CONCURRENTLY: its partitions, or
+-- the table itself; of a view none.
+SELECT relid::regclass::text FROM pg_partition_tree(%(table)s::regclass) WHERE isleaf
+UNION ALL
+SELECT c.oid::regclass::text FROM pg_class c
+WHERE c.oid = %(table)s::regclass AND c.relkind IN ('r', 'm') AND NOT c.relispartition
+ORDER BY 1;
+
 -- leads_an_index --
 SELECT bool_and(EXISTS (
            SELECT FROM pg_index i

@@ -26,13 +26,15 @@ from esops.escaping import visible
 from esops.events import Position, RecordedEvent
 from esops.postgres import catalog
 from esops.stores.parts import SearchResult
-from esops.stores.postgres.layouts.base import Layout, same_uuid, storable
+from esops.stores.postgres.layouts.base import TRUE, Layout, same_uuid, storable
 from esops.stores.postgres.light import Few
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.searching import IdSearch, SoughtIds
 
-_NEWEST = 1_000
-"""How many of the newest events are asked which keys their metadata has."""
+_NEWEST, _PLACES, _EACH = 1_000, 32, 50
+"""How many of the newest events, at how many places of the log, and how many events at each, are
+asked which keys their metadata has: writers, and what they write, change over the years.
+"""
 _BEGINNING = len("00-") + 32 + len("-")
 """The length of a W3C traceparent's beginning, up to its span."""
 
@@ -125,6 +127,7 @@ class _Question:
     def _by_id(self, sought: SoughtIds) -> sql.Composable:
         column = self._layout.id_column
         if column is not None:
+            self._fields = [column]
             return _any(same_uuid(column, value) for value in sought.asked)
         self._fields = [self._layout.mapped.id]
         return _is_one_of(self._layout.mapped.id, sought.values)
@@ -164,20 +167,44 @@ class _Question:
         return [key for key in keys if key in seen] or list(keys)
 
     def _seen(self) -> set[str]:
-        """The keys that the metadata of the newest events has."""
-        statement = sql.SQL("SELECT {} FROM {} ORDER BY {} DESC LIMIT {}").format(
-            self._layout.mapped.metadata,
-            self._layout.events,
-            sql.SQL(" DESC, ").join(self._layout.order_columns),
-            sql.Literal(_NEWEST),
-        )
+        """The keys that the metadata has, of the newest events and of some all over the log."""
+        layout = self._layout
+        column = layout.order_columns[0]
+        descending = sql.SQL(", ").join(sql.SQL("{} DESC").format(c) for c in layout.order_columns)
+        ends = self._connection.execute(
+            sql.SQL(
+                "(SELECT {0} FROM {1} ORDER BY {2} LIMIT 1) UNION ALL "
+                "(SELECT {0} FROM {1} ORDER BY {3} LIMIT 1)"
+            ).format(layout.order[0], layout.events, layout.ascending, descending)
+        ).fetchall()
+        if not ends:
+            return set()
+        (low,), (high,) = ends[0], ends[-1]
+        places = sorted({low + (high - low) * n // _PLACES for n in range(_PLACES)})
+        statements = [self._some(TRUE, descending, _NEWEST)]
+        statements += [
+            self._some(
+                sql.SQL("{} >= {}::{}").format(
+                    column, sql.Literal(str(place)), sql.SQL(layout.order_casts[0])
+                ),
+                layout.ascending,
+                _EACH,
+            )
+            for place in places
+        ]
         seen: set[str] = set()
         with self._connection.cursor() as cursor:
             for kind in ("json", "jsonb"):  # orjson decodes in a fifth of the time
                 cursor.adapters.register_loader(kind, TextLoader)
-            for (metadata,) in cursor.execute(statement):
+            for (metadata,) in cursor.execute(sql.SQL(" UNION ALL ").join(statements)):
                 seen |= _keys_of(metadata)
         return seen
+
+    def _some(self, where: sql.Composable, order: sql.Composable, limit: int) -> sql.Composable:
+        layout = self._layout
+        return sql.SQL("(SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT {})").format(
+            layout.mapped.metadata, layout.events, where, order, sql.Literal(limit)
+        )
 
     def scans(self) -> int | None:
         """About how many events a scan would read; None where an index answers the question."""
@@ -210,11 +237,11 @@ class _Question:
         return int(row[0])
 
     def index(self) -> str:
-        """The statements that would create the missing index."""
-        return "; ".join(
-            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}))")
-            .format(self._layout.events, field)
-            .as_string(None)
+        """The statements that would create the missing index, a line each."""
+        events = self._layout.events.as_string(None)
+        return "\n".join(
+            f"CREATE INDEX CONCURRENTLY ON {table} (({field.as_string(None)}));"
+            for table in catalog.row_tables(self._connection, events)
             for field in self._fields
         )
 

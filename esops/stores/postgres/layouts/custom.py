@@ -175,6 +175,10 @@ class CustomTable(NumberedLayout):
         elif len(asked.streams) > 1:
             self.category = names.first
         self.fields = {key: _text(column) for key, column in _own_columns(asked)}
+        if self.fields and asked.metadata is not None:
+            self.loose = _C(asked.metadata)
+        if asked.id is not None and table.column(asked.id).kind == "uuid":
+            self.id_column = _C(asked.id)
         self.documents = _documents(table, asked)
         self.detail = {"table": f"{table.schema}.{table.name}"}
 
