@@ -130,3 +130,22 @@ def test_a_table_of_ones_own_finds_ids_and_traces_by_its_indexes(project, dsn, c
             break
         create_as_hinted(connection, found)
     assert (found.code, "s-1" in found.out) == (0, True), found.err
+
+
+def test_an_index_counts_by_its_first_column_and_is_not_proposed_twice(project, bank, connection):
+    write, fill = bank
+    write("account-1", 0, {"traceparent": PARENT})
+    fill()
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text + "[trace]\nscan_limit = 10\n")
+    by = "metadata ->> 'correlationId'"
+    connection.execute(f"CREATE INDEX ON message_store.messages (stream_name, ({by}))")
+    refused = project.run("trace", "correlation", "y")
+    assert refused.code == 6, (refused.out, refused.err)
+    create_as_hinted(connection, refused)
+    again = project.run("trace", "correlation", "y")
+    if again.code == 6:  # for its spans
+        assert f"({by})" not in again.err
+        assert "'correlationId'" not in again.err
+    found = project.run("trace", "correlation", TRACE)
+    assert (found.code, "'correlationId'" in found.err) == (6, False)

@@ -4,6 +4,7 @@ answers it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -35,6 +36,8 @@ _NEWEST, _PLACES, _EACH = 1_000, 32, 50
 """How many of the newest events, at how many places of the log, and how many events at each, are
 asked which keys their metadata has: writers, and what they write, change over the years.
 """
+_Asked = tuple[sql.Composable, sql.Composable]
+"""A field of an event, and the condition that it has to meet."""
 _BEGINNING = len("00-") + 32 + len("-")
 """The length of a W3C traceparent's beginning, up to its span."""
 
@@ -107,32 +110,30 @@ class _Question:
     ) -> None:
         """Where several keys of the metadata are possible, this asks which ones are in use."""
         self._connection, self._layout = connection, layout
-        self._fields: list[sql.Composable] = []
         if sought.kind == "event_id":
             self.what = "its id"
-            self.condition = self._by_id(sought)
-            return
-        if sought.kind == "trace_id":
-            self.condition = self._by_trace(sought)
-            return
-        wanted = sought.keys or self._in_use(
-            CORRELATION_KEYS
-            if sought.kind == "correlation_id"
-            else (*CAUSATION_KEYS, CAUSATION_STREAM)
-        )
-        self._fields = [layout.field(key) for key in wanted]
-        self.what = ", ".join(wanted)
-        self.condition = _any(_is_one_of(field, sought.values) for field in self._fields)
+            self._asked = [self._by_id(sought)]
+        elif sought.kind == "trace_id":
+            self._asked = self._by_trace(sought)
+        else:
+            wanted = sought.keys or self._in_use(
+                CORRELATION_KEYS
+                if sought.kind == "correlation_id"
+                else (*CAUSATION_KEYS, CAUSATION_STREAM)
+            )
+            self.what = ", ".join(wanted)
+            fields = [layout.field(key) for key in wanted]
+            self._asked = [(field, _is_one_of(field, sought.values)) for field in fields]
+        self.condition = _any(condition for _, condition in self._asked)
 
-    def _by_id(self, sought: SoughtIds) -> sql.Composable:
+    def _by_id(self, sought: SoughtIds) -> _Asked:
         column = self._layout.id_column
         if column is not None:
-            self._fields = [column]
-            return _any(same_uuid(column, value) for value in sought.asked)
-        self._fields = [self._layout.mapped.id]
-        return _is_one_of(self._layout.mapped.id, sought.values)
+            return column, _any(same_uuid(column, value) for value in sought.asked)
+        text = self._layout.mapped.id
+        return text, _is_one_of(text, sought.values)
 
-    def _by_trace(self, sought: SoughtIds) -> sql.Composable:
+    def _by_trace(self, sought: SoughtIds) -> list[_Asked]:
         causes = (*(sought.keys or CAUSATION_KEYS), TRACEPARENT)
         keys = (*CORRELATION_KEYS, *TRACE_KEYS, *causes)
         # A table can have columns for some of them, and the others in its metadata.
@@ -147,14 +148,11 @@ class _Question:
             for key in wanted
             if key in causes
         ]
-        self._fields = [*same, *begun]
         beginnings = [f"00-{value}-" for value in sought.asked]
-        return _any(
-            [
-                *(_is_one_of(field, sought.values) for field in same),
-                *(_is_one_of(field, beginnings) for field in begun),
-            ]
-        )
+        return [
+            *((field, _is_one_of(field, sought.values)) for field in same),
+            *((field, _is_one_of(field, beginnings)) for field in begun),
+        ]
 
     def _in_use(self, keys: Sequence[str]) -> list[str]:
         """Of several possible keys, those that have a column of their own; or else those that the
@@ -208,16 +206,7 @@ class _Question:
 
     def scans(self) -> int | None:
         """About how many events a scan would read; None where an index answers the question."""
-        statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}").format(
-            self._layout.events, self.condition
-        )
-        with self._connection.transaction():
-            # The server scans a small table even if it has an index; the question is whether it
-            # has.
-            self._connection.execute("SET LOCAL enable_seqscan = off")
-            row = self._connection.execute(statement).fetchone()
-        assert row is not None
-        if not _scans_all(row[0][0]["Plan"]):
+        if not self._scans_all(self.condition):
             return None
         table = catalog.find_table(self._connection, *self._layout.events._obj)  # noqa: SLF001 - psycopg gives no other way to ask
         assert table is not None
@@ -236,14 +225,54 @@ class _Question:
         assert row is not None
         return int(row[0])
 
+    def _scans_all(self, condition: sql.Composable) -> bool:
+        """Whether the server reads a whole table, or every entry of an index."""
+        statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}").format(
+            self._layout.events, condition
+        )
+        with self._connection.transaction():
+            # The server scans a small table even if it has an index; the question is whether it
+            # has.
+            self._connection.execute("SET LOCAL enable_seqscan = off")
+            row = self._connection.execute(statement).fetchone()
+        assert row is not None
+        return self._reads_all(row[0][0]["Plan"])
+
+    def _reads_all(self, plan: dict[str, Any]) -> bool:
+        if plan["Node Type"] in ("Seq Scan", "Parallel Seq Scan"):
+            # A one-time filter is false before any row is read, as for a text that is no uuid.
+            return not plan.get("One-Time Filter")
+        if "Index Name" in plan and not self._finds(plan["Index Name"], plan.get("Index Cond", "")):
+            return True
+        return any(self._reads_all(inner) for inner in plan.get("Plans", []))
+
+    def _finds(self, index: str, condition: str) -> bool:
+        """Whether a condition names what an index is sorted by first: without that, each of its
+        entries is looked at.
+        """
+        rows = self._connection.execute(
+            "SELECT pg_get_indexdef(i.indexrelid, 1, true) FROM pg_index i "
+            "JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname = %s",
+            (index,),
+        ).fetchall()
+        plain = _plain(condition)
+        return any(re.search(rf"(?<!\w){re.escape(_plain(row[0]))}(?!\w)", plain) for row in rows)
+
     def index(self) -> str:
-        """The statements that would create the missing index, a line each."""
+        """The statements that would create the missing indexes, a line each."""
         events = self._layout.events.as_string(None)
+        missing = [field for field, condition in self._asked if self._scans_all(condition)]
         return "\n".join(
             f"CREATE INDEX CONCURRENTLY ON {table} (({field.as_string(None)}));"
             for table in catalog.row_tables(self._connection, events)
-            for field in self._fields
+            for field in missing
         )
+
+
+def _plain(expression: str) -> str:
+    """An expression as the server prints it, without what depends on where it stands."""
+    unquoted = re.sub(r'["() ]', "", expression)
+    return re.sub(r"\b\w+\.(?=[^\W\d])", "", unquoted)  # the table's name
 
 
 def _any(conditions: Iterable[sql.Composable]) -> sql.Composable:
@@ -261,16 +290,3 @@ def _keys_of(metadata: Any) -> set[str]:
         except orjson.JSONDecodeError:
             return set()
     return set(metadata) if isinstance(metadata, dict) else set()
-
-
-def _scans_all(plan: dict[str, Any]) -> bool:
-    """Whether a plan reads a whole table, or every entry of an index."""
-    if plan["Node Type"] in ("Seq Scan", "Parallel Seq Scan"):
-        # A one-time filter is false before any row is read, as for a text that is no uuid.
-        return not plan.get("One-Time Filter")
-    if (
-        plan["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
-        and "Index Cond" not in plan
-    ):
-        return True
-    return any(_scans_all(inner) for inner in plan.get("Plans", []))
