@@ -94,6 +94,9 @@ class VersionCheckpoint:
             return
         if self.going is not None and self.going.position == target:
             return
+        if identity.gives_again and self.going is not None:
+            # Where numbers of deleted events are given to others, the next mark would name those.
+            identity.recognise(*self.going)
         self.going = self._ahead = None
         # It may be another version's checkpoint, or the head before the connection was lost.
         identity.check_reach(target)

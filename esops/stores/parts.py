@@ -52,6 +52,13 @@ class LogIdentity(Protocol):
         """
         ...
 
+    @property
+    def gives_again(self) -> bool:
+        """Whether numbers of events that were deleted are given to others, without a restore: then
+        a process that reads on has to look at the mark of what it has read.
+        """
+        ...
+
     def check_reach(self, position: Position) -> None:
         """Raise AnotherLog where a position cannot be one of this log: it has other parts, or lies
         beyond all that was ever written.

@@ -20,7 +20,7 @@ from esops.settings import PostgresSettings, TableSettings
 from esops.stores import open_store
 from tests.support.own_tables import ACURIS, ACURIS_TABLE, CASTORE, CASTORE_TABLE
 from tests.support.soak import rounds
-from tests.support.waiting import DEADLINE
+from tests.support.waiting import DEADLINE, until
 
 ENOUGH = rounds(1_500, 20_000)
 KILLS = rounds(5, 40)
@@ -250,6 +250,38 @@ def test_commands_work_with_it(project, dsn, connection):
     stopped = project.run("run", "--until-caught-up")
     assert stopped.code == 6
     assert "is another event now" in stopped.err
+
+
+def test_numbers_that_are_given_again_stop_a_process_that_runs(project, dsn, connection):
+    """What it has read is gone, and events at the same numbers would never be read."""
+    connection.execute(ACURIS)
+    write(connection, "1", count=10)
+    project.configure(
+        stores={"s": {"dsn": dsn, "hole_threshold": "1s", "table": ACURIS_TABLE}},
+        projections={"carts": {"python": "carts:carts", "tables": ["carts"], "ddl": "carts.sql"}},
+    )
+    project.write("carts.py", CODE)
+    project.write("carts.sql", "CREATE TABLE {table} (stream text PRIMARY KEY, n int);")
+    project.ok("rebuild", "carts", "--blue-green")
+
+    def read(stream: str) -> bool:
+        found = connection.execute("SELECT n FROM carts WHERE stream = %s", (stream,)).fetchone()
+        return found is not None
+
+    running = project.start("run")
+    try:
+        write(connection, "3", count=2)
+        until(lambda: read("cart-3"))
+        with connection.transaction():
+            connection.execute("DELETE FROM es.event WHERE position > 9")
+            write(connection, "9", count=6)
+        until(lambda: "is another event now" in project.run("status").out)
+    finally:
+        running.kill()
+        running.wait()
+    assert not read("cart-9")
+    stopped = project.run("run", "--until-caught-up")
+    assert (stopped.code, "is another event now" in stopped.err) == (6, True)
 
 
 CODE = """

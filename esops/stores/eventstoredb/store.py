@@ -204,6 +204,7 @@ class EventStoreDBStore(EventStore):
         found = self._twice(lambda link: bulk.first(link, request, "read $all"), "read $all")
         return Head(found[0].position if found else None)
 
+    gives_again = False
     covers_before = False  # a read that continues at a mark looks for its record again
 
     def check_reach(self, position: Position) -> None:

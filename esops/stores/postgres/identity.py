@@ -62,6 +62,7 @@ class PostgresIdentity:
         """`name` is the store's; `control` gives its connection."""
         self._name, self._layout, self._control = name, layout, control
         self._queries, self._names = queries_of(layout), names_of(layout)
+        self.gives_again = not layout.sequences
         self._place: tuple[psycopg.Connection, Mapping[str, Any]] | None = None
 
     def mark(self, position: Position) -> Mark | None:
