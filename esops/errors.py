@@ -44,6 +44,10 @@ class Unavailable(EsopsError):
     exit_code = 3
 
 
+class Denied(Unavailable):
+    """This user has no right to do it."""
+
+
 class AbsentArchive(Unavailable):
     """The folder of an archive does not exist."""
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.browser import browser
 from tests.support.databases import connection, dsn, own_server, server
-from tests.support.esdb import node, old_node
+from tests.support.esdb import node, old_node, secure
 from tests.support.project import project, warm
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "old_node",
     "own_server",
     "project",
+    "secure",
     "server",
     "warm",
 ]

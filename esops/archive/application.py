@@ -14,7 +14,12 @@ def own_projections(store: EventStore) -> list[str]:
     """The processors of the application, by the names that `esops status` shows, and the tables
     that it writes with each append.
     """
-    found = [each.name for each in store.checkpoints() if each.kind == "processor"]
+    # A server's own, such as $by_category, link each event once, and drop nothing with it.
+    found = [
+        each.name
+        for each in store.checkpoints()
+        if each.kind == "processor" and not each.name.startswith("$")
+    ]
     if store.inline is not None:
         found += [f"{each.schema}.{each.name}" for each in store.inline.tables()]
     return list(dict.fromkeys(found))

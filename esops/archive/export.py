@@ -63,6 +63,7 @@ def export_and_seal(
             selected_at,
             archived,
             left_out=lambda why: left_out.update([why]),
+            denied=_denied(outcome),
         )
         with (
             StuckStreams(attempt, () if keeps else own, _noting(outcome)) as stuck,
@@ -91,6 +92,15 @@ def _noting(outcome: ArchiveOutcome) -> Callable[[StuckStream], None]:
         outcome.stuck += stuck.lasting
         if len(outcome.skipped) < _REASONS_KEPT:
             outcome.skipped.append({"stream": stuck.key.stream, "reason": stuck.reason})
+
+    return note
+
+
+def _denied(outcome: ArchiveOutcome) -> Callable[[str], None]:
+    def note(stream: str) -> None:
+        outcome.stuck += 1
+        if len(outcome.skipped) < _REASONS_KEPT:
+            outcome.skipped.append({"stream": stream, "reason": policy.DENIED})
 
     return note
 

@@ -88,7 +88,7 @@ class ArchivePlan:
     """Streams that are left out since the library could not load them without their heads."""
     stuck: list[dict[str, str]] = field(default_factory=list)
     """Streams that are left out since an earlier run has archived them as they are and could not
-    remove them, each with the reason.
+    remove them, or since this user may not read them, each with the reason.
     """
     appended_later: int = 0
     """Streams that are left out although their events are old enough: the store's list of streams
@@ -136,6 +136,10 @@ class ArchivePlan:
     def leave(self, stream: StuckStream) -> None:
         """Note a stream that would stay."""
         self.stuck.append({"stream": stream.key.stream, "reason": stream.reason})
+
+    def deny(self, stream: str) -> None:
+        """Note a stream that this user may not read."""
+        self.stuck.append({"stream": stream, "reason": policy.DENIED})
 
     def left_out(self, why: LeftOut) -> None:
         """Count a stream that is left out."""
@@ -273,6 +277,7 @@ def _planned(
             archived,
             measured=found.part == "whole",
             left_out=found.left_out,
+            denied=found.deny,
         )
         attempt = Attempt(store, settings, strategy, strict=False)
         with StuckStreams(attempt, () if removal == "keep" else earlier, found.leave) as stuck:

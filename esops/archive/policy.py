@@ -103,16 +103,18 @@ def selected(
     *,
     measured: bool = False,
     left_out: Callable[[LeftOut], None] = lambda _: None,
+    denied: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Part]:
     """What a policy takes of the streams that it applies to, by name.
 
     Streams of which nothing could be removed are left out, and so are those that `archived` has
     completely. `measured`: with the bytes that each stream takes in the store. `left_out` is called
-    for each stream that is left out for a reason that an operator should know.
+    for each stream that is left out for a reason that an operator should know, and `denied`, at the
+    end, with the name of each that this user may not read, its settings included.
     """
     ages = StreamAges(store, now)
     streams = _old(
-        store, policy, strategy, ages, _streams(store, policy, strategy, measured), left_out
+        store, policy, strategy, ages, _streams(store, policy, strategy, measured, denied), left_out
     )
     with ExitStack() as stack:
         parts: Iterator[Part] = map(Part, streams)
@@ -129,16 +131,26 @@ def _streams(
     policy: PolicySettings,
     strategy: RemovalStrategy,
     measured: bool,
+    denied: Callable[[str], None],
 ) -> Iterator[StreamInfo]:
     """The streams that a policy applies to, however old they are."""
     never = re.compile(strategy.never) if strategy.never else None
-    for info in store.streams(
-        EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured
-    ):
+    unread: list[str] = []
+
+    def named(stream: str) -> bool:
         # Streams that begin with `$` are the server's own.
-        if info.name.startswith("$") or (never is not None and never.search(info.name)):
-            continue
-        if policy.stream is not None and not fnmatchcase(info.name, policy.stream):
+        if stream.startswith("$") or (never is not None and never.search(stream)):
+            return False
+        return policy.stream is None or fnmatchcase(stream, policy.stream)
+
+    for info in store.allowed_streams(
+        EventFilter(category=policy.category),
+        unread,
+        closed_by=policy.closed_by,
+        measured=measured,
+        with_settings=True,
+    ):
+        if not named(info.name):
             continue
         if policy.tenant is not None and info.tenant != policy.tenant:
             continue
@@ -147,6 +159,8 @@ def _streams(
         if strategy.name != "keep" and info.length <= strategy.keeps:
             continue
         yield info
+    for stream in sorted(filter(named, unread)):
+        denied(stream)
 
 
 def _old(
@@ -228,6 +242,10 @@ def _ends(store: EventStore, info: StreamInfo) -> tuple[Moment | None, Moment | 
         event = next(iter(store.read_stream(info.name, backwards=True, limit=1)), None)
         first = last = None if event is None else event.moment
     return first, last
+
+
+DENIED = "this user may not read it, or not its metadata: grant the rights, or use another user"
+"""Why such a stream is left out."""
 
 
 class ArchivedVersions(DiskMap):

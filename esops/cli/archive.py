@@ -150,9 +150,9 @@ def run(
     If the policy has an unfinished run, it is resumed, and removes what was selected when it began.
     You can kill a run at any moment.
 
-    Exit code 1 if the verification found a problem: then nothing is removed. Also if a stream
-    cannot be removed until the database is changed, as where rows elsewhere refer to its events: it
-    is archived once, and named by each run. Exit code 6 if a
+    Exit code 1 if the verification found a problem: then nothing is removed. Also if a stream may
+    not be read, or cannot be removed until the database is changed, as where rows elsewhere refer
+    to its events: it is archived once, and named by each run. Exit code 6 if a
     projection or processor has not read the events yet, or if they would not come back from the
     archive as they are: then nothing is removed either. Also if the policy was edited to take less
     than its unfinished run would remove.

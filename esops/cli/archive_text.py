@@ -215,7 +215,8 @@ def outcome(output: Output, outcome: ArchiveOutcome) -> None:
 
 
 def _stuck(outcome: ArchiveOutcome) -> str:
-    return f"{count(outcome.stuck, 'stream')} cannot be removed until the database is changed"
+    streams = count(outcome.stuck, "stream")
+    return f"{streams} cannot leave until the database or its rights are changed"
 
 
 def _not_removed(output: Output, outcome: ArchiveOutcome) -> None:

@@ -237,10 +237,12 @@ class EventStore(Protocol):
         counted: bool = False,  # noqa: ARG002 - for stores with a list that may lack some
         closed_by: Sequence[str] = (),
         measured: bool = False,
+        with_settings: bool = False,  # noqa: ARG002
     ) -> Iterator[StreamInfo]:
         """`streams`, without those that this user may not read, whose names go into `denied`.
 
-        With `counted`, from the events themselves, whatever list of streams the store keeps.
+        With `counted`, from the events themselves, whatever list of streams the store keeps; with
+        `with_settings`, without those whose settings this user may not read.
         """
         return self.streams(filter, closed_by=closed_by, measured=measured)
 

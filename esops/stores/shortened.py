@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from esops.archive_format.snapshots import is_snapshot
+from esops.errors import Denied
 from esops.events import EventFilter
 from esops.stores.archiving import LateBeginning
 from esops.wording import count
@@ -106,7 +107,7 @@ def by_type(
         passes = store.any_passes(replace(of_them, types=filter.types))
         whole = (
             info.name
-            for info in store.streams(of_them)
+            for info in store.allowed_streams(of_them, [])
             if info.length and info.first_version == first
         )
         if passes is None:
@@ -132,12 +133,15 @@ def by_type(
 
 
 def _is_wanted(store: EventStore, streams: Iterable[str], filter: EventFilter) -> bool:
-    """Whether the filter wants an event of some streams."""
-    return any(
-        event.type in filter.types
-        for stream in streams
-        for event in store.read_stream(stream, limit=_LOOKED_AT)
-    )
+    """Whether the filter wants an event of some streams, or may: this user may not read one."""
+    try:
+        return any(
+            event.type in filter.types
+            for stream in streams
+            for event in store.read_stream(stream, limit=_LOOKED_AT)
+        )
+    except Denied:
+        return True
 
 
 def remedy(projection: str, found: Sequence[Shortened], rebuild: str = "") -> str:

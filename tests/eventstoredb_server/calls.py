@@ -28,8 +28,12 @@ def invalid_argument(text: str) -> Status:
     return Status("INVALID_ARGUMENT", text)
 
 
+class AccessDenied(Status):
+    pass
+
+
 def access_denied() -> Status:
-    return Status("PERMISSION_DENIED", "Access Denied", exception="access-denied")
+    return AccessDenied("PERMISSION_DENIED", "Access Denied", exception="access-denied")
 
 
 def stream_deleted(stream: str) -> Status:
@@ -83,14 +87,20 @@ class User:
     def is_admin(self) -> bool:
         return "$admins" in self.groups
 
-    def may_read(self, stream: str, settings: storage.StreamSettings | None) -> bool:
-        """The default rights: $all and system streams for admins, other streams for who is logged
-        in, unless an ACL says else.
+    def may(self, action: str, stream: str, settings: storage.StreamSettings | None) -> bool:
+        """The rights of LegacyStreamPermissionAssertion.cs: "read", "write" or "delete".
+
+        `settings` are those of the stream, or of the one that a metadata stream is about. Without
+        an ACL for it, system streams and $all are for admins, others for who is logged in.
         """
+        if stream == "$all" and action != "read":
+            return False
+        if stream.startswith("$$") and action == "delete":
+            return False
         if self.is_admin:
             return True
         # Of metadata, the right is one of the stream that they are about.
-        right = "$mr" if stream.startswith("$$") else "$r"
+        right = ("$m" if stream.startswith("$$") else "$") + action[0]
         stream = stream.removeprefix("$$")
         allowed = settings.acl.get(right) if settings else None
         if allowed is not None:

@@ -37,7 +37,7 @@ def check(options: streams_pb2.ReadReq.Options, user: User, storage: Storage) ->
         if options.WhichOneof("stream_option") == "stream"
         else "$all"
     )
-    if not user.may_read(name, storage.settings_of(name.removeprefix("$$"))):
+    if not user.may("read", name, storage.settings_of(name.removeprefix("$$"))):
         raise access_denied()
     return name
 

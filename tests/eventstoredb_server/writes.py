@@ -12,6 +12,7 @@ from google.protobuf import any_pb2, empty_pb2
 
 from tests.eventstoredb_server import reads, subscriptions, wire
 from tests.eventstoredb_server.calls import (
+    AccessDenied,
     Status,
     access_denied,
     append_too_large,
@@ -83,7 +84,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                 raise append_too_large(MAX_APPEND_SIZE)
         if options is None:
             raise Status("INVALID_ARGUMENT", "'None' is not a valid ContentOneofCase")
-        self._may_write(context, wire.stream_name(options.stream_identifier))
+        self._check_right(context, "write", wire.stream_name(options.stream_identifier))
         stream = wire.stream_name(options.stream_identifier)
         expected = wire.expected_revision(options, "expected_stream_revision", "revision")
         response = streams_pb2.AppendResp()
@@ -129,7 +130,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                 correlation_id=request.correlation_id, stream_identifier=options.stream_identifier
             )
             try:
-                self._may_write(context, wire.stream_name(options.stream_identifier))
+                self._check_right(context, "write", wire.stream_name(options.stream_identifier))
                 self._check_deadline(options)
                 events.extend(wire.proposed(message) for message in request.proposed_messages)
                 if sum(event.size for event in events) > MAX_APPEND_SIZE:
@@ -143,6 +144,10 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                 self._batch(options, events, response)
             except _Refused as error:
                 response.error.CopyFrom(error.status)
+            except AccessDenied:
+                response.error.CopyFrom(
+                    _Refused(7, "Access Denied", shared_pb2.AccessDenied()).status
+                )
             except Status as error:
                 response.error.CopyFrom(
                     _Refused(3, error.text, shared_pb2.BadRequest(message=error.text)).status
@@ -205,9 +210,9 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             self.node.faults.append_timeout -= 1
             raise Status("ABORTED", "Operation timed out: Prepare phase timeout")
 
-    def _may_write(self, context, stream: str) -> None:
-        user = user_of(context, self.node)
-        if not user.is_admin and (user.name is None or stream.startswith("$")):
+    def _check_right(self, context, action: str, stream: str) -> None:
+        settings = self.storage.settings_of(stream.removeprefix("$$"))
+        if not user_of(context, self.node).may(action, stream, settings):
             raise access_denied()
 
     # -- deletions
@@ -226,7 +231,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
 
     def _delete(self, options, context, delete) -> int:
         stream = wire.stream_name(options.stream_identifier)
-        self._may_write(context, stream)
+        self._check_right(context, "delete", stream)
         expected = wire.expected_revision(options, "expected_stream_revision", "revision")
         try:
             return delete(stream, expected)

@@ -10,7 +10,6 @@ import uuid
 from datetime import timedelta
 
 import pytest
-import trustme
 
 from esops.errors import Busy, ConnectionLost, Refused, Unavailable, UsageError
 from esops.events import EventFilter, NewEvent
@@ -306,23 +305,6 @@ def test_an_old_server_cannot_tell_which_scavenge_runs(old_node):
 
 
 # -- TLS and rights
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    issued = authority.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(str(folder / "node.key"))
-    for number, part in enumerate(issued.cert_chain_pems):
-        part.write_to_path(str(folder / "node.pem"), append=number > 0)
-    trustme.CA().cert_pem.write_to_path(str(folder / "other.pem"))
-    options = ("--certificate", str(folder / "node.pem"), "--key", str(folder / "node.key"))
-    with Nodes(
-        *options, credentials="admin:changeit@", query=f"tls=true&tlsCaFile={folder / 'ca.pem'}"
-    ) as nodes:
-        yield nodes, folder
 
 
 def test_tls_with_a_ca_file_user_and_password(secure):

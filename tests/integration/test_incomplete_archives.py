@@ -226,12 +226,14 @@ def test_an_older_copy_is_missed_where_a_list_of_streams_shows_it(streams, dsn):
     refuses(streams, "versions 1 to 3 of stream 'b-1'", reads=False)
 
 
-def test_a_nodes_truncated_streams_are_asked_about_alone():
+def test_a_nodes_truncated_streams_begin_late_once_they_are_scavenged():
     with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as s:
         append_to(s, "a-1", "A", "A", "B")
         append_to(s, "b-1", "A")
         assert not list(s.late_beginnings())
         s.changes.truncate("a-1", 2)
+        assert not list(s.late_beginnings())
+        assert [seen.result for seen in s.admin.scavenge()][-1] == "Success"
         assert [(each.key.stream, each.below, each.type) for each in s.late_beginnings()] == [
             ("a-1", 2, "B")
         ]

@@ -13,6 +13,7 @@ from typing import Self
 
 import httpx
 import pytest
+import trustme
 from esdbclient import EventStoreDBClient
 
 ROOT = Path(__file__).parents[2]
@@ -114,3 +115,23 @@ def old_node():
     """
     with Nodes("--version", "21.10", "--no-system-projections") as nodes:
         yield nodes
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory):
+    """A node with TLS, users and rights, and the folder with its certificates. "reader:secret" is a
+    user without rights of its own.
+    """
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(str(folder / "node.key"))
+    for number, part in enumerate(issued.cert_chain_pems):
+        part.write_to_path(str(folder / "node.pem"), append=number > 0)
+    trustme.CA().cert_pem.write_to_path(str(folder / "other.pem"))
+    options = ("--certificate", str(folder / "node.pem"), "--key", str(folder / "node.key"))
+    with Nodes(
+        *options, credentials="admin:changeit@", query=f"tls=true&tlsCaFile={folder / 'ca.pem'}"
+    ) as nodes:
+        yield nodes, folder

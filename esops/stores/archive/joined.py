@@ -318,10 +318,46 @@ class JoinedStore(EventStore):
         """By name, each as both stores together have it; where a name was used again, the earlier
         stream comes after the one that bears it now.
         """
+        hot = self._hot.streams(filter, closed_by=closed_by, measured=measured)
+        return islice(self._together(hot, filter, closed_by, measured=measured), limit)
+
+    def allowed_streams(
+        self,
+        filter: EventFilter,
+        denied: list[str],
+        *,
+        counted: bool = False,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+        with_settings: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """As the store itself allows it: an archived part of a stream is not all of it."""
+        hot = self._hot.allowed_streams(
+            filter,
+            denied,
+            counted=counted,
+            closed_by=closed_by,
+            measured=measured,
+            with_settings=with_settings,
+        )
+        names: set[str] | None = None
+        for info in self._together(hot, filter, closed_by, measured=measured):
+            names = set(denied) if names is None else names  # the hot store has been asked by now
+            if info.name not in names:
+                yield info
+
+    def _together(
+        self,
+        hot_streams: Iterator[StreamInfo],
+        filter: EventFilter,
+        closed_by: Sequence[str],
+        *,
+        measured: bool,
+    ) -> Iterator[StreamInfo]:
         again = set(self._hot.used_again())
         # There may be many millions: they are put together on disk, not in memory.
         with DiskMap() as both:
-            for info in self._hot.streams(filter, closed_by=closed_by, measured=measured):
+            for info in hot_streams:
                 both.put(info.name, info.tenant, pickle.dumps([info]))
             archived = self.renewed().streams(filter, closed_by=closed_by, measured=measured)
             for info in archived:
@@ -331,8 +367,7 @@ class JoinedStore(EventStore):
                     (own,) = pickle.loads(hot)  # noqa: S301 - packed above
                     found = [own, cold] if cold.key in again else [together(own, cold)]
                 both.put(info.name, info.tenant, pickle.dumps(found))
-            each = chain.from_iterable(map(pickle.loads, both))
-            yield from islice(each, limit)
+            yield from chain.from_iterable(map(pickle.loads, both))
 
     def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
         """The hot store's, and what it lacks of the archive's."""

@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from esops.archive_format.schema import StreamRow
-from esops.errors import ConnectionLost, Refused, UsageError
+from esops.errors import ConnectionLost, Denied, Refused, UsageError
 from esops.events import RecordedEvent, StreamKey, StreamRef
 from esops.stores.archive_batches import to_archive
 from esops.stores.archiving import (
@@ -145,6 +145,13 @@ class NodeArchiving:
         return [self._remove(removal, part) for part in parts]
 
     def _remove(self, removal: str, part: VersionRange) -> Removed:
+        # Each stream has rights of its own, and the others can go.
+        try:
+            return self._remove_allowed(removal, part)
+        except Denied as denied:
+            return Removed(part, 0, denied.message, lasting=True)
+
+    def _remove_allowed(self, removal: str, part: VersionRange) -> Removed:
         name, events = part.key.stream, part.high - part.low + 1
         info = self._store.stream_info(name)
         if info is None:
@@ -177,17 +184,30 @@ class NodeArchiving:
             return Removed(
                 part, 0, f"it was changed by another writer at the same time: {wrong.message}"
             )
+        except StreamGone:
+            return Removed(part, 0, "another writer tombstoned it at the same time")
         return Removed(part, events, None)
 
     def try_removal(
         self,
-        removal: str,  # noqa: ARG002
+        removal: str,
         parts: Sequence[VersionRange],
         lock_timeout: timedelta,  # noqa: ARG002
         statement_timeout: timedelta,  # noqa: ARG002
     ) -> list[Removed]:
-        """Nothing can be tried without being done, and no rows elsewhere refer to a stream."""
-        return [Removed(part, part.high - part.low + 1, None) for part in parts]
+        """Only whether this user has the right: nothing else of a removal can be tried without
+        being done.
+        """
+        return [self._try(removal, part) for part in parts]
+
+    def _try(self, removal: str, part: VersionRange) -> Removed:
+        try:
+            self._store.changes.check_right(removal, part.key.stream)
+        except Denied as denied:
+            return Removed(part, 0, denied.message, lasting=True)
+        except StreamGone:
+            pass  # the removal says so itself
+        return Removed(part, part.high - part.low + 1, None)
 
     def prove(self, rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:  # noqa: ARG002
         """Nothing to try: events become readable again where they always were."""

@@ -9,7 +9,7 @@ both.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from esdbclient.protos.Grpc import shared_pb2, streams_pb2
@@ -52,6 +52,15 @@ def server_filter(filter: EventFilter) -> streams_pb2.ReadReq.Options.FilterOpti
         options.stream_identifier.CopyFrom(expression(regex=f"^{_escaped(filter.category)}(?:-|$)"))
     else:
         options.event_type.CopyFrom(expression(regex=r"^[^\$]"))
+    return options
+
+
+def of_streams(names: Iterable[str]) -> streams_pb2.ReadReq.Options.FilterOptions:
+    """For the events of some streams, of whatever type."""
+    options = Options.FilterOptions(max=WINDOW, checkpointIntervalMultiplier=10)
+    options.stream_identifier.CopyFrom(
+        Options.FilterOptions.Expression(regex=f"^(?:{'|'.join(map(_escaped, names))})$")
+    )
     return options
 
 

@@ -22,6 +22,8 @@ from esops.stores.eventstoredb.errors import StreamGone
 
 NO_STREAM, STREAM_EXISTS = -1, -4
 """Expected versions as the store's own clients number them; None is any."""
+_NEVER = 2**62
+"""A version that no stream reaches."""
 _ANEW = "Read the stream again, and repeat the decision."
 _AT_VERSION = re.compile(r"is (\d+) not")
 
@@ -141,6 +143,20 @@ class StreamChanges:
             link.client.tombstone_stream(
                 stream, current_version=_state(expected_version), timeout=link.deadline
             )
+
+    def check_right(self, removal: str, stream: str) -> None:
+        """Raises Denied where this user has no right to truncate, delete or tombstone a stream.
+
+        The server looks at rights before it looks at versions: so it is asked with an expectation
+        that never holds.
+        """
+        with contextlib.suppress(WrongExpectedVersion):
+            if removal == "truncate":
+                self.set_metadata(stream, self.metadata(stream)[0], _NEVER)
+            elif removal == "delete":
+                self.delete(stream, _NEVER)
+            else:
+                self.tombstone(stream, _NEVER)
 
 
 def _state(expected_version: int | None) -> Any:

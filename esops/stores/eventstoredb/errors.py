@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import grpc
 from esdbclient import exceptions as esdb
 
-from esops.errors import ConnectionLost, EsopsError, Refused, Unavailable
+from esops.errors import ConnectionLost, Denied, EsopsError, Refused, Unavailable
 from esops.stores.base import WrongExpectedVersion
 
 Code = grpc.StatusCode
@@ -37,10 +37,6 @@ _FEWER = "Append fewer events at a time."
 
 def _without(preference: str) -> str:
     return f"Leave nodePreference={preference} out of the URI."
-
-
-class Denied(Unavailable):
-    """This user has no right to do it."""
 
 
 class StreamGone(Refused):

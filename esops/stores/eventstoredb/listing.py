@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from esops.errors import Unavailable
+from esops.errors import Denied, Unavailable
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.stores.eventstoredb import bulk, live
 from esops.stores.eventstoredb.connect import Link
-from esops.stores.eventstoredb.errors import Denied, StreamGone
+from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.parts import EVERYTHING
 from esops.wording import count
 

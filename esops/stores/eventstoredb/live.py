@@ -36,6 +36,7 @@ LINGER = 0.02
 """Seconds that the first event of a batch waits for others, live."""
 _WHAT = "read $all"
 _NO_POSITION = 2**64 - 1
+FilterOptions = streams_pb2.ReadReq.Options.FilterOptions
 
 
 class Page:
@@ -58,12 +59,18 @@ class Page:
 
 
 def read(
-    link: Link, after: Position | None, until: Position, filter: EventFilter
+    link: Link,
+    after: Position | None,
+    until: Position,
+    filter: EventFilter,
+    server: FilterOptions | None = None,
 ) -> Iterator[Batch]:
-    """Everything after a position up to another, by one read that ends."""
+    """Everything after a position up to another, by one read that ends. `server`: what the server
+    filters by, in place of what it can of the filter.
+    """
     wanted = bulk.passes(filter)
     page = Page()
-    request = bulk.read_all_request(after, filter=bulk.server_filter(filter))
+    request = bulk.read_all_request(after, filter=server or bulk.server_filter(filter))
     with contextlib.closing(bulk.Messages(link, request, _WHAT).each()) as messages:
         for message in messages:
             if message.WhichOneof("content") != "event":
@@ -115,7 +122,11 @@ def has_place(position: Position) -> bool:
 
 
 def up_to(
-    link: Link, after: Position | None, until: Position, filter: EventFilter
+    link: Link,
+    after: Position | None,
+    until: Position,
+    filter: EventFilter,
+    server: FilterOptions | None = None,
 ) -> Generator[Batch, None, Position | None]:
     """Everything after a position up to another, by a subscription, since only those send
     checkpoints.
@@ -127,7 +138,7 @@ def up_to(
     wanted = bulk.passes(filter)
     page = Page()
     reached = after
-    feed = _Feed(link, after, filter, SILENCE)
+    feed = _Feed(link, after, filter, SILENCE, server)
     try:
         with contextlib.closing(feed.each()) as items:
             for item in items:
@@ -168,9 +179,15 @@ class _Feed:
     """
 
     def __init__(
-        self, link: Link, after: Position | None, filter: EventFilter, idle: float
+        self,
+        link: Link,
+        after: Position | None,
+        filter: EventFilter,
+        idle: float,
+        server: FilterOptions | None = None,
     ) -> None:
         self._link, self._filter, self._idle = link, filter, idle
+        self._server = server or bulk.server_filter(filter)
         self._begin(after)
 
     def _begin(self, after: Position | None) -> None:
@@ -179,9 +196,7 @@ class _Feed:
             record = _beginning(self._link, after)
             # The record at the position itself has been seen; one after it has not.
             self._start, self._next = record.position, record if record.position > after else None
-        request = bulk.read_all_request(
-            self._start, filter=bulk.server_filter(self._filter), subscribe=True
-        )
+        request = bulk.read_all_request(self._start, filter=self._server, subscribe=True)
         self._messages = bulk.Messages(self._link, request, _WHAT, idle=self._idle)
 
     def each(self) -> Generator[RecordedEvent | Position | None]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 
+from esops.errors import Denied
 from esops.events import StreamInfo, category_of
 from esops.stores.archiving import StreamPart
 from esops.stores.eventstoredb import bulk
 from esops.stores.eventstoredb.connect import Connector, Link
-from esops.stores.eventstoredb.errors import Denied, StreamGone
+from esops.stores.eventstoredb.errors import StreamGone
 
 SOFT_DELETED = 2**63 - 1
 """The `$tb` of a stream that was deleted softly."""
@@ -39,15 +40,19 @@ def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
     return (document if isinstance(document, dict) else {}), found[0].version
 
 
-def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> StreamInfo | None:
+def stream_info(
+    link: Link, stream: str, closed_by: Sequence[str] = (), *, with_settings: bool = True
+) -> StreamInfo | None:
     """What of a stream can be read, its settings, and how it was deleted, if so; None where there
     never was one.
+
+    Raises Denied; for its settings only with `with_settings`, or where nothing else tells of it.
     """
     what = f"read stream {stream!r}"
     category = category_of(stream)
     try:
         last = bulk.first(link, bulk.read_stream_request(stream, backwards=True, limit=1), what)
-        settings, _ = metadata(link, stream)
+        settings = _settings(link, stream, needed=with_settings or last is None)
     except StreamGone:
         return StreamInfo(stream, category, 0, 0, -1, None, None, deleted="tombstone")
     if last is None:
@@ -67,6 +72,15 @@ def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> Strea
     return StreamInfo(stream, category, length, *ends, settings=settings, closed=closed)
 
 
+def _settings(link: Link, stream: str, *, needed: bool) -> dict[str, Any]:
+    try:
+        return metadata(link, stream)[0]
+    except Denied:
+        if needed:
+            raise
+        return {}
+
+
 def count_parts(connector: Connector, parts: Sequence[StreamPart], *, archived: bool) -> list[int]:
     """How many events of each part of a stream can be read."""
     link = connector.link
@@ -84,9 +98,12 @@ def infos(
     limit: int | None,
     closed_by: Sequence[str] = (),
     denied: list[str] | None = None,
+    *,
+    with_settings: bool = False,
 ) -> Iterator[StreamInfo]:
     """The streams of these names that can be read, by name, each once; several asked about at the
-    same time. Names of those that this user may not read go into `denied`, if that is given.
+    same time. Names of those that this user may not read go into `denied`, if that is given; of
+    those whose settings this user may not read, with `with_settings`.
 
     Names are sorted on disk, so that millions of them need no memory.
     """
@@ -99,7 +116,7 @@ def infos(
 
         def look(name: str) -> StreamInfo | None:
             try:
-                return stream_info(link, name, closed_by)
+                return stream_info(link, name, closed_by, with_settings=with_settings)
             except Denied:
                 if denied is None:
                     raise

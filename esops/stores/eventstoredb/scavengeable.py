@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from esops.events import EventFilter
-from esops.stores.parts import Scavengeable
+from esops.stores.parts import WITH_ARCHIVED, Scavengeable
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.store import EventStoreDBStore
@@ -67,7 +67,7 @@ def scavengeable(store: EventStoreDBStore, patience: timedelta) -> Scavengeable:
             found[name] = _Dead(
                 info.first_version if readable else None, info.deleted != "tombstone"
             )
-    for batch in store.read_all() if found else ():
+    for batch in store.read_all(filter=WITH_ARCHIVED) if found else ():
         for event in batch.events:
             dead = found.get(event.stream)
             if dead is not None:

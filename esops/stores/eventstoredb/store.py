@@ -20,7 +20,6 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
-    category_of,
 )
 from esops.settings import EventStoreDBSettings
 from esops.stores.archiving import LateBeginning, StreamPart
@@ -35,7 +34,7 @@ from esops.stores.base import (
     at_most,
 )
 from esops.stores.counting import CountedLengths
-from esops.stores.eventstoredb import bulk, identity, live, lookup
+from esops.stores.eventstoredb import bulk, identity, live, lookup, scavenged
 from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
@@ -83,6 +82,9 @@ class EventStoreDBStore(EventStore):
         """The last position whose mark was made or recognised."""
         self.listing = StreamNames(self, self._talking)
         """The names of all streams."""
+        self._scavenged = scavenged.Scavenged(
+            self._between, lambda: self.head().position, lambda: self._connector.link.target
+        )
         try:
             with self._talking("list the cluster's members") as link:
                 link.client.read_gossip(timeout=link.deadline)
@@ -245,7 +247,8 @@ class EventStoreDBStore(EventStore):
         events cost no progress.
 
         One stream's events come from that stream: what was truncated or deleted only with
-        `archived` in the filter.
+        `archived` in the filter. So do those of a stream of which a scavenge has removed events;
+        else $all has what was truncated or deleted.
         """
         for position in (after, until):
             identity.check_position(position)
@@ -262,11 +265,29 @@ class EventStoreDBStore(EventStore):
         until = self.head().position if until is None else until
         if until is None or (after is not None and after >= until):
             return
-        yield from at_most(limit, self._between(after, until, filter))
+        found = self._between(after, until, filter)
+        if self._may_meet_remains(after, until, filter) and (floors := self._scavenged.floors()):
+            found = scavenged.without(found, floors)
+        yield from at_most(limit, found)
+
+    def _may_meet_remains(
+        self, after: Position | None, until: Position, filter: EventFilter
+    ) -> bool:
+        """Whether a read may come upon events that a scavenge left though no client can read them:
+        not in the chunk that is being written, which is never scavenged.
+        """
+        if filter.archived or (filter.types and all(each[:1] == "$" for each in filter.types)):
+            return False
+        return self._scavenged.known or after is None or until[0] - after[0] > _LONG
 
     def _between(
-        self, after: Position | None, until: Position, filter: EventFilter
+        self,
+        after: Position | None,
+        until: Position,
+        filter: EventFilter,
+        server: live.FilterOptions | None = None,
     ) -> Iterator[Batch]:
+        """What $all has, as it is."""
         long = until[0] - (after[0] if after else 0) > _LONG
         # Only where this read continues at a checkpoint that was recognised: a reader's own page in
         # the middle of the log needs no second look.
@@ -282,9 +303,9 @@ class EventStoreDBStore(EventStore):
                 yield from live.of_stream(link, after, until, filter)
                 return
             if long:
-                after = yield from live.up_to(link, after, until, filter)
+                after = yield from live.up_to(link, after, until, filter, server)
             if after is None or after < until:
-                yield from live.read(link, after, until, filter)
+                yield from live.read(link, after, until, filter, server)
         except ConnectionLost as lost:
             self._connector.lost(lost)
             raise
@@ -317,7 +338,8 @@ class EventStoreDBStore(EventStore):
         if until is None or (after is not None and after >= until):
             return 0, 0, 0
         # Bytes tell nothing of a few: after a scavenge positions continue at the next 256 MiB.
-        counted = sum(len(batch.events) for batch in self.read_all(after, until, limit=_FEW))
+        some = at_most(_FEW, self._between(after, until, EVERYTHING))
+        counted = sum(len(batch.events) for batch in some)
         if counted < _FEW:
             return counted, counted, counted
         if self._closeness is None:
@@ -394,26 +416,19 @@ class EventStoreDBStore(EventStore):
         counted: bool = False,
         closed_by: Sequence[str] = (),
         measured: bool = False,  # noqa: ARG002
+        with_settings: bool = False,
     ) -> Iterator[StreamInfo]:
         """Any stream may have an ACL. `counted`: with the names from $all."""
         names = self.listing.each(filter, counted=counted)
-        return lookup.infos(self._connector, names, None, closed_by, denied)
+        return lookup.infos(
+            self._connector, names, None, closed_by, denied, with_settings=with_settings
+        )
 
     def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
-        """Of the streams with settings alone: others begin where they began."""
-        wanted = EventFilter(types=("$metadata",))
-        names = (
-            e.stream.removeprefix("$$") for b in self.read_all(filter=wanted) for e in b.events
-        )
-        own = (
-            name
-            for name in names
-            if not name.startswith("$")
-            and filter.stream in {None, name}
-            and filter.category in {None, category_of(name)}
-        )
-        for info in lookup.infos(self._connector, own, None):
-            yield from self._late(info)
+        """By what $all has of them, which is what a rebuild reads: what was truncated or deleted is
+        there until a scavenge.
+        """
+        return self._scavenged.late(filter)
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
