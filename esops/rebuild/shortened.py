@@ -15,7 +15,7 @@ from esops.errors import Refused
 from esops.rebuild.options import Options
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
-from esops.stores.shortened import Shortened, in_words, remedy
+from esops.stores.shortened import Shortened, example, in_words, remedy
 from esops.wording import count
 
 
@@ -64,12 +64,9 @@ def _not_taken(found: Sequence[Shortened], settings: ProjectionSettings) -> list
 
 def refusal(store: EventStore, projection: str, found: Sequence[Shortened]) -> str:
     """What a rebuild would do to the rows of such streams, for a person."""
-    first, others = found[0], sum(each.streams for each in found[1:])
+    others = sum(each.streams for each in found[1:])
     more = f", and so have {count(others, 'other stream')}" if others else ""
-    return (
-        f"in store {store.name}, {in_words(first)} (one is {first.example!r}){more}: a rebuild of "
-        f"{projection} would make rows without them"
-    )
+    return f"{example(store, found)}{more}: a rebuild of {projection} would make rows without them"
 
 
 def _accepted(found: Sequence[Shortened], options: Options) -> bool:

@@ -12,7 +12,7 @@ from esops.events import Position
 from esops.readmodel.registry import Version
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
-from esops.stores.shortened import in_words, remedy
+from esops.stores.shortened import example, remedy
 
 _EVERY = timedelta(minutes=1)
 
@@ -45,9 +45,8 @@ class Compactions:
             return
         version = self._version
         raise Refused(
-            f"in store {self._store.name}, {in_words(found[0])} (one is {found[0].example!r}), and "
-            f"{version.projection} v{version.version} has read up to {position} only, before the "
-            "snapshot: its rows would lack what is gone",
+            f"{example(self._store, found)}, and {version.projection} v{version.version} has read "
+            f"up to {position} only, before the snapshot: its rows would lack what is gone",
             hint=remedy(
                 version.projection, found, f"esops rebuild {version.projection} --blue-green "
             ),

@@ -24,7 +24,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Key
 from esops.running.apply import Applier
-from esops.stores.shortened import by_type, in_words, remedy
+from esops.stores.shortened import by_type, example, remedy
 from esops.wording import count
 
 _SHOWN = 5
@@ -182,8 +182,8 @@ class Replayer(Applier):
         found = [each for each in found if each.type not in work.begins_with]
         if found:
             raise Refused(
-                f"in store {store.name}, {in_words(found[0])} (one is {found[0].example!r}): rows "
-                f"of {work.projection} v{work.version} made again would lack what is gone",
+                f"{example(store, found)}: rows of {work.projection} v{work.version} made again "
+                "would lack what is gone",
                 hint="Nothing was changed. "
                 + remedy(work.projection, found, f"esops rebuild {work.projection} --blue-green "),
             )

@@ -154,6 +154,11 @@ def remedy(projection: str, found: Sequence[Shortened], rebuild: str = "") -> st
     )
 
 
+def example(store: EventStore, found: Sequence[Shortened]) -> str:
+    """The first of what was found in a store, with a stream's name."""
+    return f"in store {store.name}, {in_words(found[0])} (one is {found[0].example!r})"
+
+
 def in_words(each: Shortened) -> str:
     """Such streams: how many, what they begin with, and how much they have lost."""
     begin = "stream begins" if each.streams == 1 else "streams begin"
