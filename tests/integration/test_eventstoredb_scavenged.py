@@ -12,6 +12,7 @@ from esdbclient import StreamState
 from esops.events import EventFilter
 from esops.settings import EventStoreDBSettings
 from esops.stores import open_store
+from esops.stores.eventstoredb import scavenged
 from tests.support import billing
 from tests.support.esdb import Nodes
 
@@ -177,3 +178,28 @@ def test_a_scavenge_during_a_rebuild_is_noticed_before_the_switch(
     hook.write_text("")
     project.ok("rebuild", "cart_totals", "--blue-green", "--resume", "--accept-shortened")
     assert billing.table(connection, "cart_totals") == whole
+
+
+@pytest.mark.parametrize("most", [0, 200])
+def test_links_and_the_systems_types_in_a_stream_are_no_gap(
+    nodes, project, dsn, connection, monkeypatch, most
+):
+    billing.configure(project, nodes.uri, dsn)
+    fill(nodes)
+    client = nodes.client()
+    client.append_to_stream(
+        "cart-1",
+        current_version=ANY,
+        events=[
+            Raw("$>", b"0@cart-0", content_type="application/octet-stream"),
+            Raw("$own", b"{}"),
+            Raw("item_added", b'{"amount": 9}'),
+        ],
+    )
+    client.set_stream_metadata("cart-1", metadata={"$tb": 6}, current_version=ANY)
+    monkeypatch.setattr(scavenged, "_NAMED", most)
+    with open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+        assert list(store.late_beginnings()) == []
+    project.ok(*REBUILD)
+    assert billing.table(connection, "cart_totals") == billing.truth(nodes)[0]
+    assert billing.table(connection, "cart_totals")["cart-1"][2] == 7

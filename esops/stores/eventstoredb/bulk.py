@@ -55,12 +55,11 @@ def server_filter(filter: EventFilter) -> streams_pb2.ReadReq.Options.FilterOpti
     return options
 
 
-def of_streams(names: Iterable[str]) -> streams_pb2.ReadReq.Options.FilterOptions:
-    """For the events of some streams, of whatever type."""
+def of_streams(names: Iterable[str] | None) -> streams_pb2.ReadReq.Options.FilterOptions:
+    """For the events of some streams, or of all but the system's: of whatever type, links too."""
     options = Options.FilterOptions(max=WINDOW, checkpointIntervalMultiplier=10)
-    options.stream_identifier.CopyFrom(
-        Options.FilterOptions.Expression(regex=f"^(?:{'|'.join(map(_escaped, names))})$")
-    )
+    some = r"[^\$]" if names is None else f"(?:{'|'.join(map(_escaped, names))})$"
+    options.stream_identifier.CopyFrom(Options.FilterOptions.Expression(regex=f"^{some}"))
     return options
 
 

@@ -66,9 +66,9 @@ def read(
     server: FilterOptions | None = None,
 ) -> Iterator[Batch]:
     """Everything after a position up to another, by one read that ends. `server`: what the server
-    filters by, in place of what it can of the filter.
+    filters by, in place of the filter.
     """
-    wanted = bulk.passes(filter)
+    wanted = bulk.passes(filter) if server is None else _everything
     page = Page()
     request = bulk.read_all_request(after, filter=server or bulk.server_filter(filter))
     with contextlib.closing(bulk.Messages(link, request, _WHAT).each()) as messages:
@@ -83,6 +83,10 @@ def read(
             if (after is None or position > after) and wanted(event) and page.add(event):
                 yield page.take(position)
     yield page.take(until)
+
+
+def _everything(event: RecordedEvent) -> bool:  # noqa: ARG001
+    return True
 
 
 def of_stream(
@@ -135,7 +139,7 @@ def up_to(
     ones do at the end of the log. Checkpoints before `until` are safe: what the server wrote of
     late (see `follow`) lies after it.
     """
-    wanted = bulk.passes(filter)
+    wanted = bulk.passes(filter) if server is None else _everything
     page = Page()
     reached = after
     feed = _Feed(link, after, filter, SILENCE, server)

@@ -25,6 +25,7 @@ from esops.moments import between
 from esops.stores.archiving import LateBeginning
 from esops.stores.base import Batch
 from esops.stores.eventstoredb import bulk
+from esops.stores.parts import WITH_ARCHIVED
 
 _METADATA, _TOMBSTONE = "$metadata", "$streamDeleted"
 _SCAVENGES = ("$scavengeStarted", "$scavengeChunksCompleted", "$scavengeCompleted")
@@ -209,8 +210,9 @@ class Scavenged:
         seen |= {name: _Seen(_Limits()) for name in self._tombstoned - seen.keys()}
         if not seen:
             return {}
-        server = bulk.of_streams(seen) if len(seen) <= _NAMED else None
-        for batch in self._raw(None, head, EventFilter(archived=True), server):
+        # Links and events of the system have versions, too.
+        server = bulk.of_streams(seen if len(seen) <= _NAMED else None)
+        for batch in self._raw(None, head, WITH_ARCHIVED, server):
             for event in batch.events:
                 if (known := seen.get(event.stream)) is not None:
                     known.add(event)
