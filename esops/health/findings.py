@@ -83,6 +83,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D080": ("warning", "nothing keeps the versions of a stream apart"),
     "ESOPS-D081": ("error", "events lack a part that esops needs"),
     "ESOPS-D082": ("warning", "numbers are missing that the writer cannot have left out"),
+    "ESOPS-D083": ("note", "partitions forbid the index that keeps a stream's versions apart"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
     "ESOPS-D087": ("note", "a server's list of streams lacks some"),
     "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),

@@ -27,6 +27,7 @@ _CONCERNS = {
     "times": "ESOPS-D078",
     "doubled": "ESOPS-D079",
     "not unique": "ESOPS-D080",
+    "never unique": "ESOPS-D083",
     "incomplete": "ESOPS-D081",
     "missing numbers": "ESOPS-D082",
 }

@@ -185,6 +185,7 @@ class Concern(NamedTuple):
         "times",
         "doubled",
         "not unique",
+        "never unique",
         "incomplete",
         "missing numbers",
     ]

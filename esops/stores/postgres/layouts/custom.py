@@ -15,7 +15,7 @@ from esops.postgres import catalog
 from esops.settings import PostgresSettings, TableSettings
 from esops.stores.masking import Document
 from esops.stores.parts import Concern
-from esops.stores.postgres.layouts import custom_checks
+from esops.stores.postgres.layouts import custom_checks, unique
 from esops.stores.postgres.layouts.base import NOTHING, Mapped
 from esops.stores.postgres.layouts.numbered import (
     Dying,
@@ -86,18 +86,25 @@ def _check_max_plus_one(connection: psycopg.Connection, table: catalog.Table, nu
             "taken from the highest number",
             hint="Leave position_by out.",
         )
-    indexes = custom_checks.unique_indexes(connection, table)
-    if any(custom_checks.proves(each, (number,)) for each in indexes):
+    indexes = unique.unique_indexes(connection, table)
+    if any(unique.proves(each, (number,)) for each in indexes):
         return
     weak = next((each for each in indexes if each.columns == (number,)), None)
     why = f": {weak.name} {weak.weakness}" if weak is not None else ""
-    create = sql.SQL("CREATE UNIQUE INDEX CONCURRENTLY ON {} ({});").format(
-        sql.Identifier(table.schema, table.name), _C(number)
-    )
+    remedy = unique.remedy(connection, table, (number,))
+    if remedy.impossible is not None:
+        hint = (
+            f"None can: {remedy.impossible}. Partition it by {number!r}, or let a sequence give "
+            "the numbers."
+        )
+    elif remedy.statements is not None:
+        hint = f"Run this in the database: {remedy.statements}"
+    else:
+        hint = remedy.words
     raise Refused(
         f"no unique index keeps two writers from taking one number of {table.schema}."
         f"{table.name}.{number}{why}",
-        hint=f"Run this in the database: {create.as_string(None)}",
+        hint=hint,
     )
 
 

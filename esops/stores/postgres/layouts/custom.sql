@@ -15,6 +15,24 @@ SELECT c.relname::text,
  WHERE i.indrelid = %s AND i.indisunique
  ORDER BY 1;
 
+-- what_an_index_cannot --
+-- Whether other tables inherit from a table; and why no unique index of it can be on some columns
+-- alone: it must have all columns that its partitions are told apart by.
+SELECT c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),
+       (SELECT min(CASE WHEN p.partrelid IS NULL
+                        THEN format('the partition %%s is a foreign table', t.relid)
+                        ELSE format('%%s is partitioned by %%s', t.relid,
+                                    pg_get_partkeydef(p.partrelid)) END)
+          FROM pg_partition_tree(c.oid) t
+          JOIN pg_class m ON m.oid = t.relid
+          LEFT JOIN pg_partitioned_table p ON p.partrelid = t.relid
+         WHERE m.relkind = 'f'
+            OR EXISTS (SELECT FROM unnest(p.partattrs::int2[]) AS k (number)
+                         LEFT JOIN pg_attribute a
+                                ON a.attrelid = p.partrelid AND a.attnum = k.number
+                        WHERE a.attname IS NULL OR a.attname <> ALL(%(columns)s)))
+  FROM pg_class c WHERE c.oid = %(table)s;
+
 -- nullable --
 SELECT attname::text FROM pg_attribute
  WHERE attrelid = %s AND attname = ANY(%s) AND NOT attnotnull AND NOT attisdropped

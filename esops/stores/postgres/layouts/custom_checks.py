@@ -8,7 +8,6 @@ and what is said names them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -20,33 +19,13 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import TableSettings
 from esops.stores.parts import Concern
+from esops.stores.postgres.layouts.unique import proves, remedy, unique_indexes
 
 _SQL = statements(__package__, "custom")
 _MOST = 20_000
 """Events that are looked at from each end."""
 _PATIENCE = "2s"
 _C = sql.Identifier
-
-
-@dataclass(frozen=True)
-class UniqueIndex:
-    """A unique index of a table."""
-
-    name: str
-    columns: tuple[str, ...]
-    weakness: str | None
-    """Why it does not keep all rows apart; None: it does."""
-
-
-def unique_indexes(connection: psycopg.Connection, table: catalog.Table) -> list[UniqueIndex]:
-    """Those of a table, those of expressions alone with no columns."""
-    rows = connection.execute(_SQL["unique"], (table.oid,)).fetchall()
-    return [UniqueIndex(name, tuple(columns or ()), weakness) for name, columns, weakness in rows]
-
-
-def proves(index: UniqueIndex, columns: Sequence[str]) -> bool:
-    """Whether no two rows can be the same in these columns, where none is null."""
-    return index.weakness is None and set(index.columns) <= set(columns)
 
 
 def enums(
@@ -140,20 +119,30 @@ class Checks:
                 )
             ]
         columns = sql.SQL(", ").join(map(_C, self._key)).as_string(connection)
-        index = sql.SQL("CREATE UNIQUE INDEX CONCURRENTLY ON {} ({});").format(
-            self._parts["events"], sql.SQL(", ").join(map(_C, self._key))
-        )
         weak = [
             f" ({each.name} {each.weakness})"
             for each in unique_indexes(connection, self._table)
             if each.weakness is not None and set(each.columns) <= set(self._key)
         ]
+        looked = _looked(row, f"has the same {columns} twice")
+        found = remedy(connection, self._table, self._key)
+        if found.impossible is not None:
+            return [
+                Concern(
+                    "never unique",
+                    f"no unique index can keep the versions of a stream apart: {found.impossible}; "
+                    f"{looked}",
+                    f"Only {columns} together with the columns of the partitions can be kept "
+                    "apart. If your writers keep versions apart in another way, nothing has to be "
+                    "done.",
+                )
+            ]
         return [
             Concern(
                 "not unique",
                 f"no unique index keeps the versions of a stream apart{''.join(weak[:1])}; "
-                + _looked(row, f"has the same {columns} twice"),
-                index.as_string(connection),
+                f"{looked}",
+                found.statements or found.words,
             )
         ]
 
