@@ -78,6 +78,8 @@ def test_the_event_that_a_scavenge_leaves_of_a_stream_without_any_is_no_event(
     assert billing.table(connection, "cart_totals") == without(whole, "cart-1")
     events = [json.loads(line) for line in project.ok("events").out.splitlines()]
     assert {each["stream"] for each in events} == {"cart-0", "cart-2"}
+    followed = project.ok("events", "--follow", "--limit", "10").out.splitlines()
+    assert [json.loads(line) for line in followed] == events
     some = [
         json.loads(line)
         for line in project.ok("events", "--category", "cart").out.split("\n")

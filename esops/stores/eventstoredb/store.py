@@ -322,7 +322,13 @@ class EventStoreDBStore(EventStore):
         Raises ConnectionLost when no node could be reached for ten minutes.
         """
         identity.check_position(after)
-        yield from live.follow(self._connector, after, filter, stop, poll)
+        found = live.follow(self._connector, after, filter, stop, poll)
+        # Who follows from a position on is beyond what a scavenge can have left by then.
+        end = self.head().position if after is None else None
+        meets = end is not None and self._may_meet_remains(None, end, filter)
+        if meets and (floors := self._scavenged.floors()):
+            found = scavenged.without(found, floors)
+        yield from found
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """Counted while they are few; else estimated from how close events lie in some places."""
