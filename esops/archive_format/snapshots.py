@@ -15,6 +15,8 @@ SNAPSHOT = "^([a-z0-9_.]+[.])?compacted<"
 """How the type of a snapshot begins: a regular expression for Python, Postgres and DuckDB, in which
 upper case counts as lower case.
 """
+LAYOUTS = ("marten",)
+"""Those whose libraries make them."""
 _SNAPSHOT = re.compile(SNAPSHOT, re.IGNORECASE)
 
 

@@ -35,6 +35,10 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             info = store.ping()
             yield from _clock(subject, info)
             yield from _warnings(subject, store, info)
+            if absent := store.absent_tenant():
+                yield Finding(
+                    "ESOPS-D051", subject, absent, "Correct `tenant`, if none is to come."
+                )
             if store.admin is not None:
                 yield from eventstoredb.examine(subject, info, store.admin)
             if store.sql is not None:

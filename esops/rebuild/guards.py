@@ -242,8 +242,14 @@ def _check_away(
 def check_names(target: Target, store: EventStore) -> list[str]:
     """Notes on event types that the projection names and the store does not have.
 
-    Raises UsageError with the nearest names where no event at all passes the filter.
+    Raises UsageError with the nearest names where no event at all passes the filter, or where the
+    store's settings name a tenant that nobody has.
     """
+    if absent := store.absent_tenant():
+        raise UsageError(
+            f"stores.{store.name}.tenant: {absent}",
+            hint="Correct the name. Or, if this tenant has no events yet: --accept-fewer",
+        )
     return check_filter(store, wanted(target), f"projections.{target.name}: ")
 
 

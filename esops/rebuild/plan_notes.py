@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import psycopg
 
 from esops.errors import UsageError, nearest
+from esops.events import Position
 from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
@@ -27,6 +28,9 @@ from esops.rebuild.verification.paths import split_name
 from esops.settings import VerifySettings
 from esops.stores.base import EventStore
 from esops.wording import count
+
+_FLOORS = 3
+"""Floors that a plan tells, one for each tenant that has one."""
 
 
 def of_blue(
@@ -150,23 +154,42 @@ def of_view(target: Target, *, adopt: bool) -> list[str]:
     ]
 
 
-def of_floor(target: Target, store: EventStore) -> list[str]:
+def of_floor(target: Target, store: EventStore, head: Position | None) -> list[str]:
     """That the application's own processor reads no event up to a floor, and this rebuild does."""
     makers = {target.settings.checkpoint}
     if store.inline is not None:
         own = {(name.schema, name.name) for name in target.names}
         kept = [each for each in store.inline.kept() if (each.schema, each.name) in own]
         makers.update(name for each in kept for name in each.processors)
-    return [
-        (
-            f"{each.name} starts after position {each.detail['floor']} (its floor): the "
-            "application's own rebuild reads no event before, and this one reads all, so it finds "
-            f"more. To start there, too: `if event.position <= ({each.detail['floor']},): return "
-            "row` at the beginning of the fold"
-        )
+    found = [
+        (each.name, what.removeprefix("floor").removeprefix(" of "), Position((int(floor),)))
         for each in store.checkpoints()
-        if each.name in makers and "floor" in each.detail
+        if each.name in makers
+        for what, floor in each.detail.items()
+        if what == "floor" or what.startswith("floor of ")
     ]
+    notes = [_of_one_floor(*each, head) for each in found[:_FLOORS]]
+    if len(found) > _FLOORS:
+        others = count(len(found) - _FLOORS, "other tenant")
+        notes.append(f"{others} with a floor: see the table mt_event_projection_floors")
+    return notes
+
+
+def _of_one_floor(name: str, tenant: str, floor: Position, head: Position | None) -> str:
+    whose = f" for tenant {tenant!r}" if tenant else ""
+    what = "this one reads all, so it finds more"
+    if head is None or floor >= head:
+        return (
+            f"{name} starts{whose} after position {floor} (its floor), and no event is there yet: "
+            f"the application's own rebuild reads none, and {what}"
+        )
+    condition = f"event.tenant == {tenant!r} and " if tenant else ""
+    return (
+        f"{name} starts{whose} after position {floor} (its floor): the application's own rebuild "
+        f"reads no event {'of this tenant ' if tenant else ''}before, and {what}. To start there, "
+        f"too: `if {condition}event.position <= ({floor[0]},): return row` at the beginning of "
+        "the fold"
+    )
 
 
 def of_lost(source: Version | None) -> list[str]:

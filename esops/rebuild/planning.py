@@ -139,7 +139,7 @@ def make_plan(
                 *of_inline,
                 *written,
                 *away,
-                *plan_notes.of_floor(target, store),
+                *plan_notes.of_floor(target, store, head),
                 *plan_notes.of_lost(start.source),
                 *plan_notes.of_blue(connection, target, start.blue, start.to_version),
                 *plan_notes.of_view(target, adopt=start.adopt),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from esops import stores
+from esops.archive_format.snapshots import is_snapshot
 from esops.config import Config
 from esops.errors import EsopsError, Refused
 from esops.events import RecordedEvent, StreamKey
@@ -64,10 +65,19 @@ class Refolder(Replayer):
         info = self._store.stream_info(key.stream)
         if info is None or (info.archived and not self._work.events.archived):
             raise Refused(f"the store does not give all events of stream {key.stream}")
-        expected = self._store.capabilities.first_version
+        first = expected = self._store.capabilities.first_version
         for event in self._store.read_stream(key.stream):
             if event.tenant != key.tenant:
                 continue
+            if expected == first and event.type in self._work.begins_with:
+                expected = event.version
+            elif expected == first and is_snapshot(event.type):
+                # At whatever version: a library may have put it in the place of one event alone.
+                raise Refused(
+                    f"stream {key.stream} begins with {event.type!r}, which stands for events that "
+                    f"are gone, and the code of {self._work.projection} does not begin with it "
+                    "(begins_with)"
+                )
             if event.version != expected:
                 raise Refused(f"the store does not give all events of stream {key.stream}")
             expected += 1

@@ -376,6 +376,12 @@ class EventStore(Protocol):
         """
         return []
 
+    def absent_tenant(self) -> str | None:
+        """What to say where the settings name a tenant of which the store has nothing, and others
+        have events: most often the name is wrong.
+        """
+        return None
+
     def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
         """Whether an event passes a filter, settled or not; None where that takes more than some
         seconds to find out.

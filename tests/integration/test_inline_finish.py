@@ -257,3 +257,14 @@ def test_a_role_without_temporary_tables(carts, connection, dsn):
         carts.ok(*QUICK)
     finally:
         connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_a_document_whose_stream_begins_with_a_snapshot_stays_as_it_is(seeded, connection):
+    """Marten may have replaced the first event alone: no version is missing."""
+    connection.execute(
+        "UPDATE mt_events SET type = 'Compacted<Cart>', data = '{\"Snapshot\": {}}' "
+        "WHERE stream_id = 'cart-1' AND version = 1"
+    )
+    left = seeded.run(*QUICK)
+    assert (left.code, left.json["unchecked"], left.json["healed"]) == (1, ["cart-1"], 0)
+    assert items(connection) == RIGHT

@@ -438,6 +438,69 @@ def test_a_floor_below_which_a_projection_has_no_history_is_in_the_plan(
     assert connection.execute("SELECT count(*) FROM carts__v1").fetchone() == (carts,)
 
 
+def test_a_floor_of_one_tenant_is_no_floor_of_the_others(project, dsn, connection, marten):
+    """Their events have numbers in common, and the daemon's shard reads all of them."""
+    marten("v2")
+    configure(project, dsn, 'live = "app"\ncheckpoint = "ShoppingCart:All"', other='schema = "es"')
+    project.write(
+        "carts.sql",
+        DDL.replace("PRIMARY KEY", "NOT NULL").replace(
+            ");", ", tenant text NOT NULL, PRIMARY KEY (tenant, id));"
+        ),
+    )
+    dry = (*REBUILD, "--no-switch", "--dry-run", "--output", "json")
+    floor = "INSERT INTO es.mt_event_projection_floors VALUES ('ShoppingCart', %s, %s)"
+    connection.execute(floor, ("globex", 400))
+    (note,) = [each for each in project.ok(*dry).json["notes"] if "floor" in each]
+    condition = "event.tenant == 'globex' and event.position <= (400,)"
+    assert f"if {condition}: return row" in note
+    assert "for tenant 'globex' after position 400" in note
+    # What it offers leaves the others' events alone.
+    start = f"    if {condition}: return row\n"
+    code = CARTS.replace("def unaware(row, event):\n", "def unaware(row, event):\n" + start)
+    project.write("carts.py", code)
+    project.ok(*REBUILD, "--no-switch")
+    rows = dict(connection.execute("SELECT tenant, count(*) FROM carts__v1 GROUP BY 1").fetchall())
+    expected = connection.execute(
+        "SELECT tenant_id, count(DISTINCT stream_id) FROM es.mt_events WHERE type = ANY(%s) "
+        "AND (tenant_id <> 'globex' OR seq_id > 400) GROUP BY 1",
+        (list(TYPES),),
+    ).fetchall()
+    assert rows == dict(expected)
+    # A store of one of the others is not told; several are.
+    connection.execute(floor, ("acme", 999_999))
+    notes = [each for each in project.ok(*dry).json["notes"] if "floor" in each]
+    assert ["no event is there yet" in each for each in notes] == [True, False]
+    assert "return row" not in notes[0]
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text.replace('schema = "es"', 'schema = "es"\ntenant = "initech"'))
+    project.write("carts.sql", DDL)
+    assert not [each for each in project.ok(*dry).json["notes"] if "floor" in each]
+
+
+def test_an_audit_counts_where_the_list_of_streams_cannot_be_right(
+    project, dsn, connection, marten
+):
+    """Versions that somebody changed by hand: quick or not, no stream is left out."""
+    truth = marten("v4")
+    configure(project, dsn)
+    one, two, three, *_ = truth["Extra"]["compacted"]
+    counted = ("audit", "streams", "--output", "json")
+    before = project.ok(*counted).json["summary"]
+    change = "UPDATE mt_streams SET {} WHERE id = %s"
+    connection.execute(change.format("compacted_version = 100000"), (one,))
+    connection.execute(change.format("version = NULL"), (two,))
+    connection.execute(change.format("version = 0, compacted_version = 0"), (three,))
+    quick, slow = project.ok(*counted).json, project.ok(*counted, "--count").json
+    assert quick["summary"] == before
+    assert quick["summary"]["streams"] == slow["summary"]["streams"]
+    lengths = [
+        {each["stream"]: each["length"] for each in found["streams"]} for found in (quick, slow)
+    ]
+    for stream in (one, two, three):
+        assert lengths[0][stream] == lengths[1][stream] == 13
+
+
 def test_what_is_compacted_during_a_rebuild_keeps_it_from_the_switch(
     project, dsn, connection, marten
 ):

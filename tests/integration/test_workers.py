@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 import threading
+from dataclasses import asdict
 
 import psutil
 import pytest
@@ -317,3 +320,37 @@ def test_a_column_of_one_process_whose_default_is_not_the_same_for_all_rows(
         assert "only_here" in refused.err
         assert "write it in each row" in refused.err
         project.ok("rebuild", "--blue-green", "--abort", "--yes")
+
+
+@pytest.mark.parametrize("killed", ["before the task", "before the answer"])
+def test_a_process_whose_rebuild_is_killed_ends_without_a_traceback(carts, killed):
+    """Nobody reads its answer any more, or gives it a task."""
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "esops.rebuild.load.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    task = json.dumps(
+        {
+            "config": str(carts.folder / "esops.toml"),
+            "projection": "no_such",
+            "version": 1,
+            "store": "shop",
+            "shard": 0,
+            "of": 2,
+            "until": "1",
+            "batch_size": None,
+            "limits": asdict(Limits()),
+            "fingerprint": "",
+            "names": {},
+            "owner": None,
+        }
+    )
+    worker.stdout.close()
+    worker.stdin.write(task[:20] if killed == "before the task" else task + "\n")
+    worker.stdin.close()
+    assert worker.stderr.read() == ""
+    worker.stderr.close()
+    worker.wait(DEADLINE)

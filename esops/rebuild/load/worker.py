@@ -8,6 +8,7 @@ checkpoint; this also happens when the process that started it is killed.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -176,7 +177,10 @@ def main() -> None:
         sys.stdout,
         sys.stderr,
     )  # what a projection prints must not mix with the answer
-    task, over = Task.from_line(sys.stdin.readline()), threading.Event()
+    line, over = sys.stdin.readline(), threading.Event()
+    if not line.endswith("\n"):
+        return  # the rebuild was killed before it had given the task
+    task = Task.from_line(line)
     # A terminal signals the whole process group. When to stop is for the rebuild to say, or for a
     # service manager, which sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -189,7 +193,12 @@ def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
     failure = load_shard(task, over.is_set)
     if failure is not None:
-        print(json.dumps(asdict(failure)), file=answer, flush=True)
+        try:
+            print(json.dumps(asdict(failure)), file=answer, flush=True)
+        except BrokenPipeError:
+            # The rebuild was killed, and so nobody asks. Python would try again when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), answer.fileno())
+            sys.exit(1)
 
 
 if __name__ == "__main__":

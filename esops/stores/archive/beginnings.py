@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from esops.archive_format.snapshots import is_snapshot
+from esops.archive_format.snapshots import LAYOUTS, SNAPSHOT, is_snapshot
 from esops.errors import Refused
-from esops.events import EventFilter
+from esops.events import EventFilter, StreamKey, category_of
 from esops.stores.archive.archived_away import collect, without
 from esops.stores.archiving import LateBeginning, TenantScope
 from esops.stores.base import EventStore
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from esops.archive_format.manifest import Manifest
     from esops.archive_format.runs import Run
     from esops.stores.archive.joined import JoinedStore
+    from esops.stores.archive.store import ArchiveStore
+
+_Gaps = Iterator[tuple[LateBeginning, Sequence[tuple[int, int, int]]]]
+"""Streams, and what of their first versions is missing: from, to, how many events."""
 
 
 @dataclass
@@ -45,7 +49,7 @@ def check_begins(store: JoinedStore) -> None:
     Of a stream that left the store wholly only the library's own list of streams can tell.
     """
     cold = store.cold
-    lost = lost_beginnings(store.hot, cold.runs, store.tenant_scope)
+    lost = lost_beginnings(store.hot, cold.runs, store.tenant_scope, cold)
     if not lost.streams:
         return
     if store.renewed() is not cold:
@@ -70,15 +74,20 @@ def check_begins(store: JoinedStore) -> None:
 
 
 def lost_beginnings(
-    store: EventStore, runs: Sequence[tuple[Run, Manifest]], scope: TenantScope | None
+    store: EventStore,
+    runs: Sequence[tuple[Run, Manifest]],
+    scope: TenantScope | None,
+    cold: ArchiveStore | None = None,
 ) -> Lost:
     """The first events of streams that neither a store nor some archived runs have.
 
-    `scope`: the only tenant whose archived events are the store's.
+    `scope`: the only tenant whose archived events are the store's. `cold`: the store of these runs;
+    then events for which a snapshot in it stands are not lost.
     """
     lost = Lost()
     first = store.capabilities.first_version
-    for each, gaps in _not_archived(without_beginning(store), first, runs, scope):
+    late = _not_archived(without_beginning(store), first, runs, scope)
+    for each, gaps in late if cold is None else _without_snapshot(late, cold):
         lost.streams += 1
         lost.events += sum(events for _, _, events in gaps)
         if lost.streams == 1:
@@ -86,16 +95,67 @@ def lost_beginnings(
     return lost
 
 
+def _without_snapshot(late: _Gaps, cold: ArchiveStore) -> _Gaps:
+    """Those that lack something behind what a snapshot in an archive stands for."""
+    from esops.archive_format.disk_map import DiskMap
+
+    with DiskMap() as snapshots:
+        asked = False
+        for each, gaps in late:
+            if not asked:
+                asked = True
+                for found in snapshots_in(cold, EventFilter()):
+                    snapshots.put(*found.key, str(found.below).encode())
+            stands = snapshots.get(*each.key)
+            if stands is None or gaps[-1][1] >= int(stands):
+                yield each, gaps
+
+
+def late_beginnings(store: JoinedStore, filter: EventFilter) -> Iterator[LateBeginning]:
+    """The streams whose first events neither a store nor its archive has."""
+    hot, cold, first = store.hot, store.cold, store.capabilities.first_version
+    late = _not_archived(hot.late_beginnings(filter), first, cold.runs, store.tenant_scope)
+    # A library's snapshot may have been archived as well, and be nowhere else. First, since the
+    # hot store's list knows of such a stream only that it is empty.
+    return _each_once(chain(snapshots_in(cold, filter), (each for each, _ in late)))
+
+
 def shortened(store: JoinedStore, filter: EventFilter) -> list[Shortened]:
-    """The streams whose first events neither a store nor its archive has, as `EventStore.shortened`
-    gives them.
+    """Of these, what `EventStore.shortened` gives."""
+    # Which is a short question, as a rule.
+    if not store.hot.shortened(filter):
+        return by_type(store, snapshots_in(store.cold, filter), filter)
+    return by_type(store, late_beginnings(store, filter), filter)
+
+
+def _each_once(late: Iterator[LateBeginning]) -> Iterator[LateBeginning]:
+    from esops.archive_format.disk_map import DiskMap
+
+    with DiskMap() as seen:
+        for each in late:
+            if seen.get(*each.key) is None:
+                seen.put(*each.key, b"1")
+                yield each
+
+
+def snapshots_in(cold: ArchiveStore, filter: EventFilter) -> Iterator[LateBeginning]:
+    """The streams in which an archive has a snapshot, and not the event in whose place it is."""
+    if not any(manifest.layout in LAYOUTS for _, manifest in cold.runs):
+        return
+    statement = f"""
+        WITH events AS (SELECT stream, tenant, version, type FROM ({{stored}})
+            WHERE NOT hidden AND {{where}}),
+        snapshots AS (SELECT stream, tenant, version, min(type) AS type FROM events
+            SEMI JOIN (SELECT stream, tenant, version FROM events
+                WHERE regexp_matches(type, '{SNAPSHOT}', 'i')) USING (stream, tenant, version)
+            GROUP BY 1, 2, 3 HAVING bool_and(regexp_matches(type, '{SNAPSHOT}', 'i')))
+        SELECT stream, tenant, min(version), arg_min(type, version), any_value(first_category)
+        FROM snapshots LEFT JOIN ({{categories}}) USING (stream, tenant)
+        GROUP BY 1, 2 ORDER BY 1, 2
     """
-    hot = store.hot
-    if not hot.shortened(filter):  # which is a short question, as a rule
-        return []
-    first = store.capabilities.first_version
-    late = _not_archived(hot.late_beginnings(filter), first, store.cold.runs, store.tenant_scope)
-    return by_type(store, (each for each, _ in late), filter)
+    for name, tenant, version, kind, category in cold.asked(statement, filter):
+        key = StreamKey(name, tenant)
+        yield LateBeginning(key, version, kind, category=category or category_of(name))
 
 
 def _not_archived(
@@ -103,7 +163,7 @@ def _not_archived(
     first: int,
     runs: Sequence[tuple[Run, Manifest]],
     scope: TenantScope | None,
-) -> Iterator[tuple[LateBeginning, Sequence[tuple[int, int, int]]]]:
+) -> _Gaps:
     """Those whose first events some archived runs do not have either, with the versions missing."""
     # Imported only where there is an archive.
     from esops.archive_format.disk_map import DiskMap
@@ -117,7 +177,9 @@ def _not_archived(
         for each in chain([begins], late):
             known = archived.get(*each.key)
             ranges = orjson.loads(known)[3] if known else []
-            gaps = without([(first, each.below - 1, each.below - first)], ranges)
+            # A snapshot is in the place of the last event that it stands for.
+            end = each.below - (each.type is None or not is_snapshot(each.type))
+            gaps = without([(first, end, end - first + 1)], ranges)
             if gaps:
                 yield each, gaps
 

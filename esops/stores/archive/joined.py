@@ -30,7 +30,7 @@ from esops.stores.archive.in_step import Cold, in_step, pages_of
 from esops.stores.archive.lives import beginnings, of_the_present
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
-from esops.stores.archiving import Archiving, TenantScope
+from esops.stores.archiving import Archiving, LateBeginning, TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -42,6 +42,7 @@ from esops.stores.base import (
     settled,
 )
 from esops.stores.parts import (
+    WITH_ARCHIVED,
     InlineTables,
     LogIdentity,
     Search,
@@ -411,6 +412,14 @@ class JoinedStore(EventStore):
             hot if hot >= at_most else super().count_passing(filter, until, at_most, after, tenant)
         )
 
+    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
+        """Those of the hot store whose first events the archive does not have either, and those of
+        which the archive has a snapshot.
+        """
+        from esops.stores.archive.beginnings import late_beginnings
+
+        return late_beginnings(self, filter)
+
     def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
         """Those of the hot store whose first events the archive does not have either."""
         # Imported here, since it looks at joined stores.
@@ -421,6 +430,13 @@ class JoinedStore(EventStore):
     def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
         """Those of the hot store: what is in an archive stays as it is."""
         return self._hot.compacted_after(position, filter)
+
+    def absent_tenant(self) -> str | None:
+        """Of a tenant of which the archive has nothing either."""
+        absent = self._hot.absent_tenant()
+        if absent and self.renewed().any_passes(WITH_ARCHIVED) is not False:
+            return None
+        return absent
 
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Whether an event of either store passes."""

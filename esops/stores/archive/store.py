@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,7 +29,7 @@ from esops.stores.archive.categories import Categories
 from esops.stores.archive.complete import check_complete
 from esops.stores.archive.reading import Database, beyond, microseconds, read, up_to
 from esops.stores.archive.search import ArchiveSearch
-from esops.stores.archiving import TenantScope
+from esops.stores.archiving import LateBeginning, TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -38,7 +39,7 @@ from esops.stores.base import (
     StoreInfo,
     at_most,
 )
-from esops.stores.parts import SearchResult, What
+from esops.stores.parts import WITH_ARCHIVED, SearchResult, What
 from esops.wording import count
 
 _NAMED = {"event type": "type", "stream": "stream"}
@@ -296,6 +297,34 @@ class ArchiveStore(EventStore):
                     )
         finally:
             cursor.close()
+
+    def asked(self, statement: str, filter: EventFilter) -> Iterator[tuple[Any, ...]]:
+        """The rows of a statement about `{stored}` events of which `{where}` holds, so that a
+        filter without its types wants them, and the `{categories}` of streams.
+        """
+        if not self._runs:
+            return
+        where, values = self._where(replace(filter, types=()))
+        asked = statement.format(
+            stored=self._database.stored(filter.stream),
+            where=where,
+            categories=self._database.categories.of_streams(),
+        )
+        cursor = self._database.connection.cursor()
+        try:
+            result = cursor.execute(asked, values)
+            while rows := result.fetchmany(1_000):
+                yield from rows
+        finally:
+            cursor.close()
+
+    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
+        """Also those whose library put a snapshot in the place of the first event alone."""
+        from esops.stores.archive.beginnings import snapshots_in
+
+        yield from super().late_beginnings(filter)
+        first = self.capabilities.first_version
+        yield from (each for each in snapshots_in(self, filter) if each.below == first)
 
     @property
     def search(self) -> ArchiveSearch:

@@ -135,6 +135,13 @@ def late_beginnings(
             yield LateBeginning(StreamKey(name, tenant), int(below), kind, category=category)
 
 
+def is_snapshot(layout: Layout) -> sql.Composable:
+    """The condition for an event that the layout's library put in the place of older ones."""
+    if not layout.compacts:
+        return FALSE
+    return sql.SQL("{} ~* {}").format(layout.mapped.type, sql.Literal(SNAPSHOT))
+
+
 def _of_late(
     layout: Layout, filter: EventFilter, after: Position | None = None
 ) -> dict[str, sql.Composable]:
@@ -168,9 +175,7 @@ def _of_late(
         "same_life": (
             sql.SQL("({}) = k.life").format(layout.archived) if layout.reuses_names else TRUE
         ),
-        "snapshot": (
-            sql.SQL("{} ~* {}").format(m.type, sql.Literal(SNAPSHOT)) if layout.compacts else FALSE
-        ),
+        "snapshot": is_snapshot(layout),
     }
     names["category"], names["listed"] = _category(layout)
     late = _LATE + _COMPACTED if layout.compacts else _LATE

@@ -26,7 +26,7 @@ from esops.stores.lengths import (
     SampledPage,
 )
 from esops.stores.parts import EVERYTHING
-from esops.stores.postgres.counted import are_few, column_values, stream_info
+from esops.stores.postgres.counted import are_few, column_values, parts_of, stream_info
 from esops.stores.postgres.layouts.base import TRUE, Layout, category_in, storable
 
 if TYPE_CHECKING:
@@ -39,6 +39,17 @@ _WORTH_A_SAMPLE = 10
 """A table is sampled only if it has this many times as many pages as the sample."""
 _WINDOW = 100
 """Events whose times are looked at together, so that a single wrong one misleads nobody."""
+
+_LISTED = """
+(SELECT * FROM (
+    SELECT stream, tenant, category, CASE WHEN length > 0 THEN length ELSE
+        (SELECT count(*) FROM {events} WHERE {same_stream} AND {same_tenant} AND {asked})
+        END AS length
+    FROM (SELECT {listed} AS stream, {of_tenant} AS tenant, {category} AS category,
+        {length}::bigint AS length FROM {table} WHERE {where}) AS k
+) AS listed WHERE length > 0)
+"""
+"""A length that cannot be, as after a change by hand, is counted."""
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 
@@ -244,18 +255,16 @@ class Counting:
         if filter.category is not None and not storable([filter.category]):
             own = None  # the condition on events knows what such a name means
         if own is not None and not counted and not filter.types and filter.stream is None:
-            conditions = [own.scope, sql.SQL("{} > 0").format(own.events)]
+            conditions = [own.scope]
             if not filter.archived:
                 conditions.append(own.alive)
             if filter.category is not None:
                 conditions.append(own.in_category(filter.category))
-            return sql.SQL(
-                "(SELECT {stream} AS stream, {tenant} AS tenant, {category} AS category, "
-                "{length}::bigint AS length "
-                "FROM {table} WHERE {where})"
-            ).format(
-                stream=own.stream,
-                tenant=own.tenant,
+            return sql.SQL(_LISTED).format(
+                **parts_of(layout, archived=filter.archived),
+                asked=layout.where(replace(filter, category=None)),
+                listed=own.stream,
+                of_tenant=own.tenant,
                 category=own.category,
                 length=own.events,
                 table=own.counted_in or own.table,

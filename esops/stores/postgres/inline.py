@@ -16,7 +16,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
 from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
-from esops.stores.postgres.beginnings import begun_beyond
+from esops.stores.postgres.beginnings import begun_beyond, is_snapshot
 from esops.stores.postgres.bulk import to_events
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, storable
 from esops.stores.postgres.light import OtherType, batches_of
@@ -172,10 +172,11 @@ class PostgresInline:
         any_of = layout.any_stream([each.stream for each in streams])
         lasts = self._lasts(connection, streams)
         version = layout.mapped.version
-        # What is archived and not read is as good as gone.
+        # What is archived and not read is as good as gone. A snapshot may be at the first version.
         statement = sql.SQL(
             "SELECT {}, {}, max({v}), min({v}) <> {first} OR count(*) <> max({v}) - min({v}) + 1 "
-            "OR bool_or({unread}) FROM {} WHERE {} AND {} GROUP BY 1, 2"
+            "OR bool_or({unread}) OR bool_or({v} = {first} AND {snapshot}) "
+            "FROM {} WHERE {} AND {} GROUP BY 1, 2"
         ).format(
             layout.mapped.stream,
             layout.mapped.tenant,
@@ -184,6 +185,7 @@ class PostgresInline:
             layout.scope,
             v=version,
             first=sql.Literal(layout.first_version),
+            snapshot=is_snapshot(layout),
             unread=FALSE if filter.archived else self._archived(filter),
         )
         short = {

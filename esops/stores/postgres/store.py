@@ -202,10 +202,12 @@ class PostgresStore(EventStore):
         row = self._ask(SQL("SELECT current_setting('server_version'), clock_timestamp()"))[0]
         with translated():
             warnings = self.layout.warnings(self._control())
+        absent = self.absent_tenant()
         detail = {
             "schema": self.layout.schema,
             "written by": f"{self.layout.name} {self.layout.version}",
             **self.layout.detail,
+            **({"note": absent} if absent else {}),
         }
         return StoreInfo(
             "postgres", self.layout.name, row[0], row[1].astimezone(UTC), detail, warnings
@@ -430,6 +432,11 @@ class PostgresStore(EventStore):
         """Looked up in the server, by the index on streams and versions."""
         with self.control() as connection:
             return has_events(connection, self.layout, events, archived=archived)
+
+    def absent_tenant(self) -> str | None:
+        """As the layout knows tenants."""
+        with self.control() as connection:
+            return self.layout.absent_tenant(connection)
 
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Asked of the server, which has two seconds."""

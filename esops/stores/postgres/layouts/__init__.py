@@ -54,10 +54,15 @@ def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSet
     # A described table is what the user wants, whatever else the database holds.
     asked = settings.layout or ("custom" if settings.table is not None else None)
     wanted = [asked] if asked else list(layouts)
-    try:
-        found = [layout for each in wanted for layout in layouts[each](connection, settings)]
-    except UsageError as error:
-        raise UsageError(f"stores.{name}.{error.message}", hint=error.hint) from None
+    found, refused = list[Layout](), list[UsageError]()
+    for each in wanted:
+        try:
+            found += layouts[each](connection, settings)
+        except UsageError as error:
+            refused.append(error)
+    if refused and not found:
+        raise UsageError(f"stores.{name}.{refused[0].message}", hint=refused[0].hint)
+    found = _with_tenants(name, found, settings)
     database = connection.info.dbname
     if not found:
         where = (
@@ -90,6 +95,24 @@ def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSet
             else "Name one with `schema` (and `layout`).",
         )
     return found[0]
+
+
+def _with_tenants(name: str, found: Sequence[Layout], settings: PostgresSettings) -> list[Layout]:
+    """Those that can have the tenant of the settings, of esops' own layouts; it is for other
+    packages to say what theirs can.
+
+    Raises UsageError where none can.
+    """
+    if settings.tenant is None:
+        return list(found)
+    fit = [each for each in found if each.tenant_column is not None or each.name not in LAYOUTS]
+    if found and not fit:
+        raise UsageError(
+            f"stores.{name}.tenant: layout {found[0].name} has no tenants, so all events would be "
+            f"read for those of {settings.tenant!r}",
+            hint="Remove `tenant`.",
+        )
+    return fit
 
 
 def described(layout: Layout) -> str:

@@ -282,6 +282,13 @@ class Layout(ABC):
         del connection
         return []
 
+    def absent_tenant(self, connection: psycopg.Connection) -> str | None:
+        """What to say where the settings name a tenant of which there is nothing, and others have
+        events.
+        """
+        del connection
+        return None
+
     def concerns(self, connection: psycopg.Connection) -> list[Concern]:
         """What an operator should look at in the library's own bookkeeping."""
         del connection

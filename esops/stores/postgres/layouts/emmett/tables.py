@@ -9,13 +9,14 @@ PostgreSQL event store sources; see docs/reference/layouts.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
-from esops.errors import Unavailable
+from esops.errors import Unavailable, UsageError
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
@@ -41,6 +42,7 @@ from esops.stores.postgres.settle import SequenceLockers, SettleRule, Transactio
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
+_ONE = re.compile(r"FOR VALUES IN \('((?:[^']|'')*)'\)")
 _USED_AGAIN = (
     'Give new streams names of their own. With reuse = "refuse" in the policy, the names of '
     "streams that leave from now on continue behind their last versions."
@@ -51,12 +53,38 @@ _C = sql.Identifier
 
 def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Emmett]:
     """Emmett's stores in a database."""
-    schemas = catalog.schemas_with(connection, "emt_messages", "emt_streams")
-    return [
-        Emmett(read_variant(connection, schema, settings))
-        for schema in schemas
-        if settings.db_schema is None or schema == settings.db_schema
-    ]
+    found, refused = list[Emmett](), list[UsageError]()
+    for schema in catalog.schemas_with(connection, "emt_messages", "emt_streams"):
+        if settings.db_schema is None or schema == settings.db_schema:
+            try:
+                _check_partition(connection, schema, settings.tenant)
+                found.append(Emmett(read_variant(connection, schema, settings)))
+            except UsageError as error:
+                refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    return found
+
+
+def _check_partition(connection: psycopg.Connection, schema: str, name: str | None) -> None:
+    """Raises UsageError for a partition into which nothing can be written."""
+    if name is None:
+        return
+    messages = _C(schema, "emt_messages").as_string(None)
+    rows = connection.execute(
+        "SELECT pg_get_expr(c.relpartbound, c.oid), format('FOR VALUES IN (%%L)', %(name)s::text) "
+        "FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = to_regclass(%(messages)s) ORDER BY 1",
+        {"name": name, "messages": messages},
+    ).fetchall()
+    # A bound of another form, such as of several names, is somebody's own.
+    bounds = [_ONE.fullmatch(bound) for bound, _ in rows]
+    if all(bounds) and not any(bound == wanted for bound, wanted in rows):
+        there = [each[1].replace("''", "'") for each in bounds if each]
+        raise UsageError(
+            f"tenant: emt_messages in schema {schema!r} has no partition {name!r}",
+            hint="There is: " + (", ".join(there) or "none"),
+        )
 
 
 @dataclass(frozen=True)

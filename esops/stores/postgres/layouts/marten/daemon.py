@@ -6,7 +6,8 @@ Facts: Marten's schema sources and its daemon's gap detection; see docs/referenc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from datetime import timedelta
 from itertools import chain
 from typing import LiteralString
@@ -22,7 +23,7 @@ from esops.stores.checkpoints import moved
 from esops.stores.parts import Concern
 from esops.stores.postgres.drawn import refuse_beyond
 from esops.stores.postgres.layouts.marten import liveness
-from esops.stores.postgres.layouts.marten.variant import sequences_of_tenants
+from esops.stores.postgres.layouts.marten.variant import DEFAULT_TENANT, sequences_of_tenants
 
 _ORPHANED = timedelta(days=1)
 """How long a shard may be idle behind a moving high-water mark before it is reported."""
@@ -41,13 +42,17 @@ _C = sql.Identifier
 
 
 def checkpoints(
-    connection: psycopg.Connection, schema: str, tenant: str | None = None
+    connection: psycopg.Connection,
+    schema: str,
+    tenant: str | None = None,
+    floors_of: Collection[str] | None = None,
 ) -> list[Checkpoint]:
     """The daemon's shards with their dead letters, and its bookkeeping: the high-water mark with
     the gaps that it passed, and what it keeps beside that.
 
     `tenant`: the one whose numbers the store reads, where each tenant has numbers of its own; the
-    rows of others are of other stores.
+    rows of others are of other stores. `floors_of`: the tenants, and what stands for all, whose
+    floors are about the store's events; None: all.
     """
     if not catalog.has_table(connection, schema, _PROGRESSION):
         return []
@@ -58,7 +63,7 @@ def checkpoints(
         "mt_doc_deadletterevent",
         "data->>'ProjectionName' || ':' || (data->>'ShardName')",
     )
-    floors = _floors(connection, schema, tenant)
+    floors = _floors(connection, schema, tenant, floors_of)
     rows = connection.execute(
         sql.SQL(_SQL["progress"]).format(progression=_C(schema, _PROGRESSION))
     ).fetchall()
@@ -90,14 +95,14 @@ def checkpoints(
             else:
                 evidence = paused or ""
         detail = {what: str(count)} if count else {}
-        floor = None if kind else floors.get(name.partition(":")[0])
+        of_floors = {} if kind else floors.get(name.partition(":")[0], {})
         found.append(
             Checkpoint(
                 name,
                 position,
                 kind or (agent or "unknown").lower(),
                 updated,
-                detail if floor is None else {**detail, "floor": str(floor)},
+                {**detail, **of_floors},
                 kind="bookkeeping" if kind else "processor",
                 alive="yes" if lock is not None or beats else "unknown",
                 evidence=evidence,
@@ -106,20 +111,29 @@ def checkpoints(
     return found
 
 
-def _floors(connection: psycopg.Connection, schema: str, tenant: str | None) -> dict[str, int]:
-    """Up to where projections have no history, by their names: their rebuilds start there. Of
-    several tenants' in one store, the lowest.
+def _floors(
+    connection: psycopg.Connection,
+    schema: str,
+    tenant: str | None,
+    floors_of: Collection[str] | None,
+) -> dict[str, dict[str, str]]:
+    """Up to where projections have no history, by their names: their rebuilds start there. As
+    `Checkpoint.detail` has it, with the tenant where a floor is of one alone.
     """
     table = "mt_event_projection_floors"
     if not catalog.has_table(connection, schema, table):
         return {}
-    of_tenant = sql.SQL("TRUE" if tenant is None else "tenant_id = {}").format(sql.Literal(tenant))
     rows = connection.execute(
-        sql.SQL("SELECT name, min(floor) FROM {} WHERE floor > 0 AND {} GROUP BY 1").format(
-            _C(schema, table), of_tenant
+        sql.SQL("SELECT name, tenant_id, floor FROM {} WHERE floor > 0 ORDER BY 1, 2").format(
+            _C(schema, table)
         )
     ).fetchall()
-    return dict(rows)
+    found = defaultdict[str, dict[str, str]](dict)
+    for name, of, floor in rows:
+        if floors_of is None or of in floors_of:
+            alone = tenant is None and of != DEFAULT_TENANT
+            found[name][f"floor of {of}" if alone else "floor"] = str(floor)
+    return found
 
 
 def _tenant_of(name: str, tenants: Iterable[str]) -> str | None:

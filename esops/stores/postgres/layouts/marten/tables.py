@@ -39,6 +39,8 @@ from esops.stores.postgres.layouts.marten.times import Times
 from esops.stores.postgres.layouts.marten.variant import (
     DEFAULT_TENANT,
     MartenVariant,
+    absent_tenant,
+    check_tenant,
     read_variant,
     sequences_of_tenants,
 )
@@ -68,22 +70,35 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[M
     Where each tenant's events are numbered on their own they have no common order, so that each
     tenant is a store.
     """
-    found: list[Marten] = []
+    found, refused = list[Marten](), list[UsageError]()
     for schema in catalog.schemas_with(connection, "mt_events", "mt_streams"):
         if settings.db_schema is None or schema == settings.db_schema:
-            own_numbers = sequences_of_tenants(connection, schema)
-            if own_numbers and settings.tenant is not None and settings.tenant not in own_numbers:
-                raise UsageError(
-                    f"schema {schema!r} has no numbers for a tenant {settings.tenant!r}",
-                    hint="There is: " + ", ".join(own_numbers),
-                )
-            tenants = (
-                list(own_numbers) if own_numbers and settings.tenant is None else [settings.tenant]
-            )
-            for tenant in tenants:
-                own_sequence = own_numbers.get(tenant or "")
-                variant = read_variant(connection, schema, tenant, own_sequence)
-                found.append(Marten(connection, variant, settings))
+            try:
+                found += _in_schema(connection, schema, settings)
+            except UsageError as error:
+                refused.append(error)
+    if refused and not found:
+        raise refused[0]
+    return found
+
+
+def _in_schema(
+    connection: psycopg.Connection, schema: str, settings: PostgresSettings
+) -> list[Marten]:
+    """Raises UsageError where the schema cannot have the tenant of the settings."""
+    own_numbers = sequences_of_tenants(connection, schema)
+    if own_numbers and settings.tenant is not None and settings.tenant not in own_numbers:
+        raise UsageError(
+            f"schema {schema!r} has no numbers for a tenant {settings.tenant!r}",
+            hint="There is: " + ", ".join(own_numbers),
+        )
+    found = []
+    for tenant in (
+        list(own_numbers) if own_numbers and settings.tenant is None else [settings.tenant]
+    ):
+        variant = read_variant(connection, schema, tenant, own_numbers.get(tenant or ""))
+        check_tenant(connection, variant)
+        found.append(Marten(connection, variant, settings))
     return found
 
 
@@ -217,7 +232,16 @@ class Marten(Layout):
 
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
         """The daemon's shards and its high-water mark."""
-        return daemon.checkpoints(connection, self.schema, self._numbered_tenant)
+        numbered, variant = self._numbered_tenant, self._variant
+        floors_of = {numbered} if numbered is not None else {DEFAULT_TENANT}
+        if variant.conjoined and variant.tenant is not None and numbered is None:
+            floors_of.add(variant.tenant)
+        every = variant.conjoined and variant.tenant is None
+        return daemon.checkpoints(connection, self.schema, numbered, None if every else floors_of)
+
+    def absent_tenant(self, connection: psycopg.Connection) -> str | None:
+        """Of tables that several tenants share."""
+        return absent_tenant(connection, self._variant)
 
     def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
         """The whole row: a shard that works touches it."""

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from esops.errors import Unavailable
+from esops.errors import Unavailable, UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 
 DEFAULT_TENANT = "*DEFAULT*"
+_TENANTS = """
+WITH RECURSIVE known (tenant) AS (
+    SELECT min(tenant_id)::text FROM {streams}
+    UNION ALL SELECT (SELECT min(tenant_id)::text FROM {streams} WHERE tenant_id > tenant)
+    FROM known WHERE tenant IS NOT NULL)
+SELECT tenant FROM known WHERE tenant IS NOT NULL LIMIT {most}
+"""
+"""One look into the key for each."""
+_MOST_NAMED = 20
 _METADATA = (
     ("correlationId", "correlation_id"),
     ("causationId", "causation_id"),
@@ -100,6 +109,47 @@ def read_variant(
         tenant=tenant,
         own_numbers=own_sequence is not None,
     )
+
+
+def check_tenant(connection: psycopg.Connection, variant: MartenVariant) -> None:
+    """Raises UsageError for a tenant that tables of a single one cannot have."""
+    if variant.tenant is None or variant.own_numbers or variant.conjoined:
+        return
+    # Tables that were conjoined once may have the rows of several yet.
+    if not variant.events.has("tenant_id") or (
+        variant.tenant != DEFAULT_TENANT and not _has_tenant(connection, variant, "mt_events")
+    ):
+        raise UsageError(
+            f"tenant: Marten's tables in schema {variant.schema!r} are those of a single tenant, "
+            f"and no event has tenant {variant.tenant!r}",
+            hint="Remove `tenant`, or name the schema or database with this tenant's events.",
+        )
+
+
+def absent_tenant(connection: psycopg.Connection, variant: MartenVariant) -> str | None:
+    """What to say of a tenant that no stream has, where there are others."""
+    if variant.tenant is None or variant.own_numbers or not variant.conjoined:
+        return None
+    if _has_tenant(connection, variant, "mt_streams"):
+        return None
+    statement = sql.SQL(_TENANTS).format(
+        streams=variant.table("mt_streams"), most=sql.Literal(_MOST_NAMED + 1)
+    )
+    known = [name for (name,) in connection.execute(statement).fetchall()]
+    more = ", …" if len(known) > _MOST_NAMED else ""
+    return (
+        f"no stream has tenant {variant.tenant!r}; there is: {', '.join(known[:_MOST_NAMED])}{more}"
+        if known
+        else None
+    )
+
+
+def _has_tenant(connection: psycopg.Connection, variant: MartenVariant, table: str) -> bool:
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE tenant_id = {})").format(
+        variant.table(table), sql.Literal(variant.tenant)
+    )
+    row = connection.execute(statement).fetchone()
+    return row is not None and bool(row[0])
 
 
 def sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[str, str]:
