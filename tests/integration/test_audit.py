@@ -170,7 +170,7 @@ def test_causes_and_effects_across_streams(chain, project):
     assert whole["missing_causes"] == [CHAIN.format(99)]
     assert len(whole["roots"]) == 2
     shown = project.ok("trace", "correlation", "request-1")
-    assert 'CREATE INDEX CONCURRENTLY ON "public"."mt_events" (("correlation_id"))' in shown.err
+    assert 'CREATE INDEX CONCURRENTLY ON public.mt_events (("correlation_id"));' in shown.err
     assert f"its cause {CHAIN.format(99)} is missing" in shown.out
     assert (
         "Other events within 1h"
@@ -187,12 +187,9 @@ def test_an_index_answers_once_there_is_one(chain, project):
         assert found.scans is None
         assert len(list(found.events)) == 5
         assert store.search.find(causation_id="x").scans == 1_005
-    assert (
-        "INDEX"
-        not in project.ok("trace", "correlation", "request-1", "--format", "tree").err.split(
-            "causation_id"
-        )[0]
-    )
+    # Those of causes and effects are missing still.
+    shown = project.ok("trace", "correlation", "request-1", "--format", "tree")
+    assert '"correlation_id"' not in shown.err
 
 
 def test_a_scan_of_a_large_store_is_refused_until_told(chain, project):
