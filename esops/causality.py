@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 _HEX = re.compile(r"[0-9a-f]{32}\Z")
 _DASHED = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_VERSION = re.compile(r"[0-9]{1,18}\Z", re.ASCII)
 _SPAN_ID = re.compile(r"[0-9a-f]{16}\Z")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?\Z")
 
@@ -37,7 +38,7 @@ class Span(NamedTuple):
 
 def one_writing(text: str) -> str:
     """An id in the writing that all writings of it share: a UUID as 32 hex digits."""
-    lower = text.strip("{}").lower()
+    lower = text.strip().lower().removeprefix("urn:uuid:").strip("{}")
     plain = lower.replace("-", "") if _DASHED.match(lower) else lower
     return plain if _HEX.match(plain) else text
 
@@ -78,6 +79,18 @@ def trace_id(text: str) -> str | None:
     return plain if _HEX.match(plain) and plain.strip("0") else None
 
 
+def may_be_trace(text: str) -> str | None:
+    """The trace id that an id may be, though nothing says that it is one; None if it is no trace's.
+
+    The UUIDs of RFC 9562 have marks that few random trace ids have. With dashes, such a one is
+    taken for no trace id.
+    """
+    found = trace_id(text)
+    if found is None or "-" not in text:
+        return found
+    return None if found[12] in "12345678" and found[16] in "89ab" else found
+
+
 def span_id(text: str) -> str | None:
     """A span id as 16 lower-case hex digits; None if the text is none."""
     lower = text.lower()
@@ -85,19 +98,51 @@ def span_id(text: str) -> str | None:
 
 
 def first_of(meta: Mapping[str, Any], keys: Iterable[str]) -> str | None:
-    """The first value under one of the keys, as text; None where there is none."""
-    return next((str(meta[key]) for key in keys if meta.get(key) is not None), None)
+    """The first value under one of the keys that can be an id, as text; None where there is none.
+
+    A blank text, a list, an object, true and false say nothing.
+    """
+    return next((text for key in keys if (text := _id_text(meta.get(key))) is not None), None)
 
 
-def named_cause(meta: Mapping[str, Any], keys: Sequence[str] = ()) -> str | None:
-    """What an event names as its cause: an id, or `stream/version` in message-db.
+def _id_text(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    text = str(value)
+    return text if text.strip() else None
+
+
+class Cause(NamedTuple):
+    """What an event names as its cause, as it says so itself."""
+
+    text: str
+    """An id, or `stream/version`."""
+    reference: tuple[str, int] | None = None
+    """The stream, and the version in it; None where the text is an id."""
+
+
+def cause_in(meta: Mapping[str, Any], keys: Sequence[str] = ()) -> Cause | None:
+    """What an event names as its cause: an id, or a stream and a version in message-db.
 
     `keys`: where to look; empty for those of the field's conventions.
     """
-    cause = first_of(meta, keys or CAUSATION_KEYS)
-    if cause is None and None not in (meta.get(CAUSATION_STREAM), meta.get(CAUSATION_VERSION)):
-        return f"{meta[CAUSATION_STREAM]}/{meta[CAUSATION_VERSION]}"
-    return cause
+    for key in keys or (*CAUSATION_KEYS, CAUSATION_STREAM):
+        text = first_of(meta, (key,))
+        if text is None:
+            continue
+        if key != CAUSATION_STREAM:
+            return Cause(text)
+        version = first_of(meta, (CAUSATION_VERSION,))
+        if version is not None:
+            named = f"{text}/{version}"
+            return Cause(named, (text, int(version)) if _VERSION.match(version) else None)
+    return None
+
+
+def named_cause(meta: Mapping[str, Any], keys: Sequence[str] = ()) -> str | None:
+    """The text of what an event names as its cause (see `cause_in`)."""
+    cause = cause_in(meta, keys)
+    return None if cause is None else cause.text
 
 
 def recorded_in(meta: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -122,11 +122,21 @@ def remarks(output: Output, found: Trace) -> None:
     """What is unusual about a trace, a line each, on stderr."""
     forest = found.forest
     if found.limited:
-        size = count(len(forest.nodes), "event")
+        size = count(found.limit, "event")
         output.say(f"the trace is not complete: it stopped at {size} (--limit)")
+    if found.neighbours_limited:
+        size = count(found.limit, "event")
+        output.say(
+            f"more events were recorded at that time: their list stopped at {size} (--limit)"
+        )
+    for each in found.not_searched:
+        output.say(f"not searched: {each}")
     if forest.missing:
         more = ", …" if len(forest.missing) > _IDS_SHOWN else ""
         output.say(f"missing causes: {', '.join(forest.missing[:_IDS_SHOWN])}{more}")
+    if forest.not_loaded:
+        more = ", …" if len(forest.not_loaded) > _IDS_SHOWN else ""
+        output.say(f"causes not loaded: {', '.join(forest.not_loaded[:_IDS_SHOWN])}{more}")
     for circle in forest.circles[:_IDS_SHOWN]:
         ids = ", ".join(forest.nodes[at].id for at in circle)
         output.say(f"these events cause each other: {ids}")

@@ -10,7 +10,7 @@ keeps, or the correlation itself, which a root names in some libraries.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ import orjson
 from esops.causality import (
     CORRELATION_KEYS,
     Span,
+    cause_in,
     first_of,
-    named_cause,
     one_writing,
     parse_traceparent,
     recorded_in,
@@ -28,10 +28,22 @@ from esops.causality import (
 from esops.events import RecordedEvent, category_of
 from esops.moments import INFINITY, Moment, microseconds_of
 
-CauseKind = Literal["event", "span", "message", "correlation", "missing", "circle"]
+CauseKind = Literal[
+    "event", "span", "message", "correlation", "missing", "unknown", "not_loaded", "circle"
+]
 """What an event's cause is: an event of the trace; a span; a message that is not stored as an
-event; the event's own correlation id, which makes it a root; missing; or cut from a circle.
+event; the event's own correlation id, which makes it a root; an event that is gone; not found, so
+that it may be such an event or a message; not looked up, or left out for the limit; or cut from a
+circle.
 """
+Name = str | tuple[str, int]
+"""What an event is called by: its id in the writing that all writings of it share, or its stream
+and version.
+"""
+Key = tuple[str, tuple[Any, ...], str, int, str]
+"""What an event is known by within a trace: its store, position, stream, version and id."""
+Judged = Mapping[tuple[str, Name], CauseKind]
+"""What the causes are that were not found, by the store whose events name them."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,15 @@ class Node:
     """The W3C trace that it was written in, as 32 hex digits."""
     span: str | None = None
     """The span that it was written in, as 16 hex digits."""
+    refers: tuple[str, int] | None = None
+    """The stream and version of its cause, where it names its cause by these."""
+    tenant: str = ""
+    """Its tenant; empty where the store has none."""
+
+    @property
+    def identity(self) -> Key:
+        """What it is known by within a trace."""
+        return self.store, self.order, self.stream, self.version, self.id
 
     @property
     def key(self) -> str:
@@ -62,14 +83,14 @@ class Node:
         return one_writing(self.id)
 
     @property
-    def cause_key(self) -> str | None:
+    def cause_key(self) -> Name | None:
         """What it names as its cause, in the writing that all writings of that share."""
-        return None if self.cause is None else one_writing(self.cause)
+        return self.refers or (None if self.cause is None else one_writing(self.cause))
 
     @property
     def cause_span(self) -> Span | None:
         """Its cause, where that is a span."""
-        return None if self.cause is None else parse_traceparent(self.cause)
+        return None if self.cause is None or self.refers else parse_traceparent(self.cause)
 
     @property
     def names_correlation(self) -> bool:
@@ -81,9 +102,9 @@ class Node:
         )
 
     @property
-    def reference(self) -> str:
-        """The event as message-db refers to it: `stream/version`."""
-        return f"{self.stream}/{self.version}"
+    def names(self) -> tuple[Name, Name]:
+        """What other events can call it: by its id, or by its stream and version."""
+        return self.key, (self.stream, self.version)
 
     @property
     def category(self) -> str:
@@ -107,8 +128,8 @@ def node(store: str, event: RecordedEvent, keys: Keys) -> Node:
         meta = {}
     trace, span = recorded_in(meta)
     correlation = first_of(meta, keys.correlation or CORRELATION_KEYS) or trace
-    cause = named_cause(meta, keys.causation)
-    parent = parse_traceparent(cause or "")
+    cause = cause_in(meta, keys.causation)
+    parent = None if cause is None or cause.reference else parse_traceparent(cause.text)
     return Node(
         store,
         event.id,
@@ -118,19 +139,23 @@ def node(store: str, event: RecordedEvent, keys: Keys) -> Node:
         event.type,
         event.moment,
         correlation,
-        cause,
+        None if cause is None else cause.text,
         event.data,
         tuple(event.position),
         trace or (parent and parent.trace),
         span,
+        None if cause is None else cause.reference,
+        event.tenant,
     )
 
 
 @dataclass(frozen=True)
 class Outside:
-    """A cause that is no event: a span, or a message. Its events are those that name it."""
+    """A cause that is no event of the trace: a span, a message, or what was not found and may be
+    either a message or an event. Its events are those that name it.
+    """
 
-    kind: Literal["span", "message"]
+    kind: Literal["span", "message", "unknown"]
     name: str
     """The span's W3C traceparent or the message's id, as the first of the events names it."""
     events: list[int]
@@ -138,9 +163,11 @@ class Outside:
     @property
     def in_words(self) -> str:
         """What it is."""
-        span = parse_traceparent(self.name)
+        span = parse_traceparent(self.name) if self.kind == "span" else None
         if span is not None:
             return f"span {span.id} of trace {span.trace}"
+        if self.kind == "unknown":
+            return f"{self.name} was not found: an event that is gone, or a message"
         return f"message {self.name}, not stored as an event"
 
 
@@ -166,7 +193,11 @@ class Forest:
     """Events that name no cause or one that is no event of the forest, or were cut from a circle.
     """
     missing: list[str] = field(default_factory=list)
-    """Events that are named as causes and were not found, in the order of their effects."""
+    """Causes that were looked for and not found, but for messages, in the order of their effects:
+    events that are gone, or what may be one.
+    """
+    not_loaded: list[str] = field(default_factory=list)
+    """Causes that were not looked up, or left out for the limit, in the order of their effects."""
     circles: list[list[int]] = field(default_factory=list)
     """Groups of events that cause each other. The earliest event of each is a root."""
     duplicates: list[str] = field(default_factory=list)
@@ -181,29 +212,25 @@ class Forest:
             waiting += reversed(self.children[at])
 
 
-def build(found: Iterable[Node], messages: Container[str] = ()) -> Forest:
+def build(found: Iterable[Node], judged: Judged = {}) -> Forest:  # noqa: B006 - not written to
     """Build the forest of some events. An event that is given twice counts once.
 
-    `messages`: the causes that are known to be messages and no events, in the writing that all
-    writings of an id share.
+    `judged`: what is known of causes that are not among the events. Where nothing is, a stream and
+    version are those of an event that is gone, and an id may be a message's as well.
     """
     # An event can be found by several searches, and an id can be shared by several events.
-    unique = {(each.store, each.stream, each.version, each.id): each for each in found}
-    forest = Forest(nodes=_in_order(unique.values()))
+    forest = Forest(nodes=_in_order({each.identity: each for each in found}.values()))
     nodes = forest.nodes
-    # A cause is named by an id or by stream and version: one table serves both.
-    by_name: dict[str, int] = {}
-    for at, each in enumerate(nodes):
-        if each.key in by_name and each.id not in forest.duplicates:
-            forest.duplicates.append(each.id)
-        by_name.setdefault(each.key, at)
-        by_name.setdefault(each.reference, at)
-    forest.parent = [_cause_of(at, each, by_name) for at, each in enumerate(nodes)]
+    names = _Names(forest)
+    forest.parent = [
+        None if _is_left_out(each, judged) else names.cause_of(at, each)
+        for at, each in enumerate(nodes)
+    ]
     _cut_circles(forest)
     in_circles = {at for circle in forest.circles for at in circle}
     for at, each in enumerate(nodes):
         cut = forest.parent[at] is None and at in in_circles
-        forest.kinds.append("circle" if cut else _kind(each, forest.parent[at], messages))
+        forest.kinds.append("circle" if cut else _kind(each, forest.parent[at], judged))
     _list_outside(forest)
     forest.children = [[] for _ in nodes]
     for at, parent in enumerate(forest.parent):
@@ -240,40 +267,78 @@ def _in_order(nodes: Iterable[Node]) -> list[Node]:
     return [each for *_, each in sorted(keyed, key=lambda it: it[:3])]
 
 
-def _cause_of(at: int, each: Node, by_name: dict[str, int]) -> int | None:
-    if each.cause_key is None:
-        return None
-    parent = by_name.get(each.cause_key)
-    # By an old convention the first message of all has one id as its own, its correlation and its
-    # cause.
-    return None if parent == at and each.names_correlation else parent
+class _Names:
+    """The events by what others call them: stores, and their tenants, may have the same ids and
+    streams.
+    """
+
+    def __init__(self, forest: Forest) -> None:
+        # By store and tenant, by store, and by neither.
+        self._at: dict[tuple[str | None, str | None, Name], int] = {}
+        known: set[str] = set()
+        for at, each in enumerate(forest.nodes):
+            if each.key in known and each.id not in forest.duplicates:
+                forest.duplicates.append(each.id)
+            known.add(each.key)
+            for name in each.names:
+                for store, tenant in _places(each):
+                    self._at.setdefault((store, tenant, name), at)
+
+    def cause_of(self, at: int, each: Node) -> int | None:
+        """The event that is named as the cause: the own tenant's or the own store's, if it has
+        one.
+        """
+        name = each.cause_key
+        if name is None:
+            return None
+        found = (self._at.get((*place, name)) for place in _places(each))
+        parent = next((it for it in found if it is not None), None)
+        # By an old convention the first message of all has one id as its own, its correlation and
+        # its cause.
+        return None if parent == at and each.names_correlation else parent
 
 
-def _kind(each: Node, parent: int | None, messages: Container[str]) -> CauseKind | None:
+def _places(each: Node) -> Sequence[tuple[str | None, str | None]]:
+    return (each.store, each.tenant), (each.store, None), (None, None)
+
+
+def _is_left_out(each: Node, judged: Judged) -> bool:
+    """Whether its own store has its cause, which the limit left out: another store's event of the
+    same name is not it.
+    """
+    return each.cause_key is not None and judged.get((each.store, each.cause_key)) == "not_loaded"
+
+
+def _kind(each: Node, parent: int | None, judged: Judged) -> CauseKind | None:
     if parent is not None:
         return "event"
-    if each.cause is None:
+    if each.cause_key is None:
         return None
     if each.cause_span is not None:
         return "span"
-    if each.names_correlation:
+    kind = judged.get((each.store, each.cause_key))
+    if kind != "not_loaded" and each.names_correlation:
         return "correlation"
-    return "message" if each.cause_key in messages else "missing"
+    return kind or ("missing" if each.refers else "unknown")
 
 
 def _list_outside(forest: Forest) -> None:
     """List the causes that are not in the forest: what is missing, and what is no event."""
     by_key: dict[Any, Outside] = {}
-    missing: dict[str | None, str] = {}
+    missing: dict[Name | None, str] = {}
+    not_loaded: dict[Name | None, str] = {}
     for at, (each, kind) in enumerate(zip(forest.nodes, forest.kinds, strict=True)):
-        if kind == "missing":
+        if kind in ("missing", "unknown"):
             missing.setdefault(each.cause_key, each.cause or "")
-        elif kind in ("span", "message"):
-            key = each.cause_span or each.cause_key
+        elif kind == "not_loaded":
+            not_loaded.setdefault(each.cause_key, each.cause or "")
+        if kind in ("span", "message", "unknown"):
+            key = kind, each.cause_span or each.cause_key
             new = Outside(kind, each.cause or "", [])
             forest.outside_of[at] = by_key.setdefault(key, new)
             forest.outside_of[at].events.append(at)
-    forest.missing, forest.outside = list(missing.values()), list(by_key.values())
+    forest.missing, forest.not_loaded = list(missing.values()), list(not_loaded.values())
+    forest.outside = list(by_key.values())
 
 
 def _cut_circles(forest: Forest) -> None:
@@ -292,49 +357,3 @@ def _cut_circles(forest: Forest) -> None:
             forest.parent[min(circle)] = None
         for each in path:
             state[each] = 2
-
-
-def top_of(forest: Forest, at: int) -> int:
-    """The root that an event comes from."""
-    while (parent := forest.parent[at]) is not None:
-        at = parent
-    return at
-
-
-def connected(forest: Forest, around: Container[str]) -> Iterator[Node]:
-    """The events with these ids, their causes up to the roots, all their effects, and the events
-    that share with such a root a cause that is no event, or a W3C trace.
-    """
-    keep: set[int] = set()
-    for at, each in enumerate(forest.nodes):
-        if each.id not in around:
-            continue
-        up: int | None = at
-        while up is not None:
-            keep.add(up)
-            up = forest.parent[up]
-        below = [at]
-        while below:
-            down = below.pop()
-            keep.add(down)
-            below += forest.children[down]
-    tops = {top_of(forest, at) for at in keep}
-    for top in tops & forest.outside_of.keys():
-        keep.update(forest.outside_of[top].events)
-    keep |= _of_traces(forest, tops)
-    return (forest.nodes[at] for at in sorted(keep))
-
-
-def _of_traces(forest: Forest, tops: set[int]) -> set[int]:
-    """The roots that are in a trace with one of these. The first event of a trace may have the
-    trace's id only as its correlation.
-    """
-    known = {each.trace for each in forest.nodes} - {None}
-    traces = {
-        at: each.trace or one_writing(each.correlation_id or "")
-        for at, each in enumerate(forest.nodes)
-        # Where causes connect events, a trace need not.
-        if forest.parent[at] is None and forest.kinds[at] in (None, "span", "correlation")
-    }
-    wanted = {traces[top] for top in tops & traces.keys()} & known
-    return {at for at, trace in traces.items() if trace in wanted}

@@ -1,71 +1,81 @@
-"""Whether a cause that is no stored event is a message, or an event that is missing.
+"""What a cause is that was not found: a message, or an event that is gone.
 
-An id does not say which. But libraries name either events (EventStoreDB's convention, Emmett's
-processors) or messages that no store keeps (Wolverine), so the events around show which it is.
+An id does not say which. What the store's other events name shows it only where that was found: an
+event among the causes shows that events are named. Causes that were not found either show nothing.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from esops.causality import looks_like_uuid, one_writing
 from esops.events import EventFilter, Position
 from esops.stores.base import EventStore
-from esops.trace.graph import Keys, Node, node
+from esops.trace.graph import CauseKind, Forest, Keys, Name, Node, node
+from esops.trace.lookup import Lookup
 
 _AROUND = 500
 """Events after a trace's event, and of the store's first ones, that are asked what they name."""
 _LOOKED_UP = 100
 """Causes that are looked for among all events."""
-_REFERENCE = re.compile(r"(.+)/(\d+)\Z", re.DOTALL)
-
 _ALIKE = 20
 """Ids of events: this many of one kind of UUID show that all are."""
 
-Exists = Callable[[Sequence[str]], bool]
-"""Whether any event of all stores has one of these ids."""
 
+def judge(lookup: Lookup, forest: Forest) -> dict[tuple[str, Name], CauseKind]:
+    """What the causes are that are no event of the forest, for each store whose events name them.
 
-def parse_reference(name: str) -> tuple[str, int] | None:
-    """Read `stream/version`; None if it is an id."""
-    found = _REFERENCE.match(name)
-    return (found[1], int(found[2])) if found else None
-
-
-def messages(
-    stores: Iterable[EventStore],
-    nodes: Sequence[Node],
-    unresolved: Sequence[Node],
-    keys: Keys,
-    exists: Exists,
-) -> set[str]:
-    """Of the causes that `unresolved` events name, those that are messages, each in the writing
-    that all writings of an id share.
-
-    `nodes`: all events that were found. A cause by stream and version is always an event. An id is
-    a message's where no event has an id of its form (a text in a store of UUIDs, or a UUID of
-    another kind), or where the events around name several such ids and none of them is an event's.
-    Where nothing tells, it is not.
+    A cause by stream and version is always an event. An id is a message's where a store has it as
+    one, or where it is of a form that no event's id has (a text in a store of UUIDs, or a UUID
+    that is none of RFC 9562's). It is an event's that is gone where the store's events are known
+    to name events. Where nothing tells, it can be either.
     """
-    found: set[str] = set()
-    for store in stores:
+    found: dict[tuple[str, Name], CauseKind] = {}
+    unresolved = [
+        each
+        for each, kind in zip(forest.nodes, forest.kinds, strict=True)
+        if kind in ("missing", "unknown", "correlation")
+    ]
+    for store in lookup.stores:
         theirs = [each for each in unresolved if each.store == store.name]
         names = {
             each.cause_key
             for each in theirs
-            if each.cause_key is not None and parse_reference(each.cause_key) is None
+            if isinstance(each.cause_key, str) and not each.names_correlation
         }
-        if not names:
-            continue
-        around = _around(store, theirs, keys)
-        around += [each for each in nodes if each.store == store.name]
-        found |= _of_another_form({each.key for each in around}, names)
-        likely = {name for name in names - found if _shows_messages(around, name)}
-        if likely and not _names_events(around, {each.key for each in nodes}, names, exists):
-            found |= likely
+        kinds: dict[Name, CauseKind] = {}
+        if names:
+            kinds |= _kinds(lookup, store, [it for it in theirs if it.cause_key in names], names)
+        for each in theirs:
+            name = each.cause_key
+            if name is None:
+                continue
+            place = (store.name, name)
+            unasked = place not in lookup.asked and not each.names_correlation
+            if place in lookup.left_out or (unasked and kinds.get(name) != "message"):
+                found[place] = "not_loaded"
+            elif name in kinds:
+                found[place] = kinds[name]
     return found
+
+
+def _kinds(
+    lookup: Lookup, store: EventStore, theirs: Sequence[Node], names: set[str]
+) -> dict[Name, CauseKind]:
+    """What the ids are that a store's events name, as far as anything tells."""
+    kept = lookup.messages(sorted(each.cause for each in theirs if each.cause is not None))
+    messages = names & kept
+    rest = names - messages
+    if rest:
+        around = _around(store, theirs, lookup.keys)
+        around += [each for each in lookup.nodes.values() if each.store == store.name]
+        messages |= _of_another_form({each.key for each in around}, rest)
+        rest -= messages
+    kinds: dict[Name, CauseKind] = dict.fromkeys(messages, "message")
+    if rest and _names_events(lookup, around, names):
+        kinds |= dict.fromkeys(rest, "missing")
+    return kinds
 
 
 def _around(store: EventStore, theirs: Sequence[Node], keys: Keys) -> list[Node]:
@@ -80,49 +90,37 @@ def _around(store: EventStore, theirs: Sequence[Node], keys: Keys) -> list[Node]
     return found
 
 
-def _ids(around: Iterable[Node]) -> dict[str, Node]:
-    """The ids that events name as causes: no spans, no streams, and not their correlation."""
-    return {
-        each.cause_key: each
-        for each in around
-        if each.cause_key is not None
-        and each.cause_span is None
-        and not each.names_correlation
-        and parse_reference(each.cause_key) is None
-    }
-
-
 def _of_another_form(ids: set[str], names: set[str]) -> set[str]:
     """Of these causes, those that do not look like any event's id: libraries make the ids of
     messages otherwise. Wolverine's are no UUIDs of RFC 9562, and Marten's events have those.
+
+    Its versions show nothing: a library that made other ones before may have written the event.
     """
     if not all(map(looks_like_uuid, ids)):
         return set()
     texts = {name for name in names if not looks_like_uuid(name)}
-    forms = set(map(_form, ids))
-    # Random digits look like each form now and then, and a few ids show nothing.
-    if len(ids) < _ALIKE or len(forms) > 1 or forms == {""}:
+    # Random digits look like an RFC's now and then, and a few ids show nothing.
+    if len(ids) < _ALIKE or not all(map(_is_of_rfc, ids)):
         return texts
-    return texts | {name for name in names - texts if _form(name) not in forms}
+    return texts | {name for name in names - texts if not _is_of_rfc(name)}
 
 
-def _form(identifier: str) -> str:
-    """The version of a UUID of RFC 9562; empty for another one."""
+def _is_of_rfc(identifier: str) -> bool:
+    """Whether a UUID is one of RFC 9562."""
     plain = one_writing(identifier)
-    return plain[12] if plain[16] in "89ab" and plain[12] in "12345678" else ""
+    return plain[16] in "89ab" and plain[12] in "12345678"
 
 
-def _shows_messages(around: Sequence[Node], name: str) -> bool:
-    """Whether there is more to judge by than one event."""
-    events = {(each.stream, each.version) for each in around if each.cause_key == name}
-    return len(events) > 1 or bool(_ids(around).keys() - {name})
-
-
-def _names_events(
-    around: Sequence[Node], known: set[str], unresolved: set[str], exists: Exists
-) -> bool:
-    """Whether any cause that these events name is an event."""
-    named = _ids(around).keys() - unresolved
-    if not named.isdisjoint(known | {each.key for each in around}):
+def _names_events(lookup: Lookup, around: Sequence[Node], unresolved: set[str]) -> bool:
+    """Whether any id that these events name as their cause is an event's."""
+    named = {
+        each.cause_key
+        for each in around
+        if isinstance(each.cause_key, str)
+        and each.cause_span is None
+        and not each.names_correlation
+    } - unresolved
+    known = {each.key for each in around} | {each.key for each in lookup.nodes.values()}
+    if not named.isdisjoint(known):
         return True
-    return bool(named) and exists(sorted(named)[:_LOOKED_UP])
+    return bool(named) and lookup.exists(sorted(named)[:_LOOKED_UP])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from esops.causality import Span
+from esops.causality import Span, one_writing, trace_id
 from esops.moments import Moment, microseconds_of
 from esops.trace.graph import Forest, Node
 from esops.trace.render import clock
@@ -62,25 +62,30 @@ def otlp(trace: Trace) -> dict[str, Any]:
 
 
 def _trace_ids(trace: Trace) -> dict[int, str]:
-    """The trace of each event: the one that it was written in, or else its cause's, or else its
-    correlation where that is a trace id, or else one that is derived from the first correlation.
+    """The trace of each event: the one that it was written in, or else its correlation where that
+    is a trace id, or else one that is derived from its correlation; without these its cause's, or
+    else one that is derived from what it names as its cause, or from itself.
+
+    Nothing depends on which other events the export has, but for an event without a correlation.
     """
     forest = trace.forest
-    correlation = next(
-        (each.correlation_id for each in forest.nodes if each.correlation_id), trace.about
-    )
-    derived = (
-        correlation
-        if _is_hex(correlation, 32)
-        else hashlib.sha256(correlation.encode()).hexdigest()[:32]
-    )
     found: dict[int, str] = {}
     for at in forest.walk():
         each, parent = forest.nodes[at], forest.parent[at]
-        own = each.correlation_id or ""
-        root = own if _is_hex(own, 32) else derived
-        found[at] = each.trace or (root if parent is None else found[parent])
+        if each.trace is not None:
+            found[at] = each.trace
+        elif each.correlation_id:
+            found[at] = _derived(each.correlation_id)
+        elif parent is not None:
+            found[at] = found[parent]
+        else:
+            found[at] = _derived(each.cause or "\0".join(map(str, each.identity)))
     return found
+
+
+def _derived(name: str) -> str:
+    plain = one_writing(name)
+    return trace_id(plain) or hashlib.sha256(plain.encode()).hexdigest()[:32]
 
 
 def _causes(forest: Forest, traces: dict[int, str], at: int) -> list[Span]:
@@ -122,7 +127,3 @@ def _nanoseconds(at: Moment | None) -> int | None:
     """Nanoseconds since 1970; None for a time that OTLP's unsigned 64 bits cannot hold."""
     nanoseconds = -1 if at is None else microseconds_of(at) * 1_000
     return nanoseconds if 0 <= nanoseconds < 1 << 64 else None
-
-
-def _is_hex(text: str, length: int) -> bool:
-    return len(text) == length and all(character in "0123456789abcdef" for character in text)

@@ -40,6 +40,8 @@ def trace_page(trace: Trace) -> str:
         timed=bool(times),
         limited=trace.limited,
         missing=forest.missing,
+        not_loaded=forest.not_loaded,
+        not_searched=trace.not_searched,
         circles=[[forest.nodes[at].id for at in circle] for circle in forest.circles],
         duplicates=forest.duplicates,
         rows=[

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from esops.causality import one_writing, parse_traceparent
+from esops.causality import parse_traceparent
 from esops.escaping import visible
 from esops.moments import Moment, between
-from esops.trace.graph import Forest, Node, Outside
+from esops.trace.graph import Forest, Name, Node, Outside
 from esops.trace.search import Trace
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
@@ -44,11 +44,13 @@ def as_dict(trace: Trace) -> dict[str, Any]:
         ],
         "roots": [forest.nodes[at].id for at in forest.roots],
         "missing_causes": forest.missing,
+        "not_loaded": forest.not_loaded,
         "outside_causes": [_outside(forest, each) for each in forest.outside],
         "circles": [[forest.nodes[at].id for at in circle] for circle in forest.circles],
         "duplicates": forest.duplicates,
         "limited": trace.limited,
         "searched": trace.how,
+        "not_searched": trace.not_searched,
     }
 
 
@@ -59,7 +61,7 @@ def _cause(forest: Forest, at: int) -> str | None:
 
 
 def _outside(forest: Forest, cause: Outside) -> dict[str, Any]:
-    span = parse_traceparent(cause.name)
+    span = parse_traceparent(cause.name) if cause.kind == "span" else None
     return {
         "kind": cause.kind,
         "id": cause.name,
@@ -142,6 +144,8 @@ def remark(forest: Forest, at: int) -> str:
     match forest.kinds[at]:
         case "missing":
             return f"its cause {visible(forest.nodes[at].cause or '')} is missing"
+        case "not_loaded":
+            return f"its cause {visible(forest.nodes[at].cause or '')} is not loaded"
         case "circle":
             return "cut from a circle"
         case _:
@@ -187,8 +191,8 @@ def mermaid(forest: Forest) -> Iterator[str]:
     for at, each in enumerate(forest.nodes):
         label = f"{_entities(each.type)}<br/>{_entities(each.stream)} @{each.version}"
         yield f'    e{at}["{label}"]:::c{list(names).index(each.category)}'
-    for number, cause in enumerate(forest.missing):
-        yield f'    m{number}["missing: {_entities(cause)}"]:::missing'
+    for name, what in _absent(forest).values():
+        yield f'    {name}["{_entities(what)}"]:::missing'
     for number, outside in enumerate(forest.outside):
         yield f'    o{number}["{_entities(outside.in_words)}"]:::outside'
     for source, target in _edges(forest):
@@ -207,10 +211,8 @@ def dot(forest: Forest) -> Iterator[str]:
     for at, each in enumerate(forest.nodes):
         label = f"{_quoted(each.type)}\\n{_quoted(each.stream)} @{each.version}"
         yield f'    e{at} [label = "{label}", color = "{names[each.category]}"];'
-    for number, cause in enumerate(forest.missing):
-        yield (
-            f'    m{number} [label = "missing: {_quoted(cause)}", style = "dashed", color = "red"];'
-        )
+    for name, what in _absent(forest).values():
+        yield f'    {name} [label = "{_quoted(what)}", style = "dashed", color = "red"];'
     for number, outside in enumerate(forest.outside):
         yield f'    o{number} [label = "{_quoted(outside.in_words)}", style = "dashed"];'
     for source, target in _edges(forest):
@@ -227,13 +229,23 @@ def _entities(text: str) -> str:
     return "".join(_ENTITIES.get(character, character) for character in visible(text))
 
 
+def _absent(forest: Forest) -> dict[tuple[str | None, Name | None], tuple[str, str]]:
+    """For each cause that is missing or not loaded: its name in a graph, and its label."""
+    found: dict[tuple[str | None, Name | None], tuple[str, str]] = {}
+    for each, kind in zip(forest.nodes, forest.kinds, strict=True):
+        if kind in ("missing", "not_loaded"):
+            label = f"{kind.replace('_', ' ')}: {each.cause}"
+            found.setdefault((kind, each.cause_key), (f"m{len(found)}", label))
+    return found
+
+
 def _edges(forest: Forest) -> Iterator[tuple[str, str]]:
-    missing = {one_writing(cause): f"m{number}" for number, cause in enumerate(forest.missing)}
+    absent = _absent(forest)
     outside = {at: f"o{number}" for number, each in enumerate(forest.outside) for at in each.events}
-    for at, parent in enumerate(forest.parent):
+    for at, (parent, kind) in enumerate(zip(forest.parent, forest.kinds, strict=True)):
         if parent is not None:
             yield f"e{parent}", f"e{at}"
-        elif forest.kinds[at] == "missing":
-            yield missing[forest.nodes[at].cause_key or ""], f"e{at}"
+        elif kind in ("missing", "not_loaded"):
+            yield absent[kind, forest.nodes[at].cause_key][0], f"e{at}"
         elif at in outside:
             yield outside[at], f"e{at}"

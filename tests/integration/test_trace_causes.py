@@ -320,7 +320,9 @@ def test_a_table_of_ones_own_has_spans_and_messages_in_its_columns(project, dsn,
         SPANS[1],
     ]
     # Where no other event says what this application names, an id may well be an event's.
-    assert kinds(traced(project, "event", "e5")) == {"e5": "missing"}
+    found = traced(project, "event", "e5")
+    assert kinds(found) == {"e5": "unknown"}
+    assert len(found["missing_causes"]) == 1
 
 
 def test_an_archive_finds_the_events_of_a_trace(project, connection, restored):

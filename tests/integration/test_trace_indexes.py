@@ -22,9 +22,10 @@ def traced(project, *arguments: str) -> list[str]:
 
 
 def create_as_hinted(connection, refused) -> None:
-    assert refused.code == 6, (refused.out, refused.err)
     (hint,) = re.findall(r"create an index:\s(.*)", refused.err, re.DOTALL)
-    for statement in hint.strip().splitlines():
+    statements = [line for line in hint.strip().splitlines() if line.startswith("CREATE")]
+    assert statements, (refused.out, refused.err)
+    for statement in statements:
         connection.execute(statement)
 
 
@@ -74,7 +75,7 @@ def test_the_index_of_a_partitioned_table_can_be_created_as_hinted(project, dsn,
     ((wanted,),) = connection.execute(trace).fetchall()
     for _ in range(5):  # by correlation, by trace, by id and by cause
         found = project.run("trace", "correlation", wanted)
-        if found.code == 0:
+        if "create an index" not in found.err:
             break
         create_as_hinted(connection, found)
     assert found.code == 0, found.err

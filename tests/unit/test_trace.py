@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +20,7 @@ from esops.events import Position, RecordedEvent
 from esops.trace import render
 from esops.trace.graph import Keys, Node, build, node
 from esops.trace.otlp import otlp
+from esops.trace.related import connected
 from esops.trace.search import Trace
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,7 +98,8 @@ def test_a_forest_is_what_a_builder_that_tries_everything_builds(nodes):
 @given(graphs())
 def test_every_form_shows_every_event_once(nodes):
     trace = Trace("correlation c", build(nodes))
-    assert len(list(render.tree(trace.forest))) == len(nodes)
+    shown = [line.at for line in render.tree(trace.forest) if line.at is not None]
+    assert sorted(shown) == list(range(len(nodes)))
     assert sum(each is not None for _, each, _ in render.timeline(trace.forest)) == len(nodes)
     document = render.as_dict(trace)
     assert [each["id"] for each in document["events"]] == [each.id for each in nodes]
@@ -113,14 +116,14 @@ def test_every_form_shows_every_event_once(nodes):
     edges = sum(each is not None for each in trace.forest.parent)
     assert (
         sum(
-            " --> e" in line and not line.strip().startswith("m")
+            " --> e" in line and not line.strip().startswith("o")
             for line in render.mermaid(trace.forest)
         )
         == edges
     )
     assert (
         sum(
-            "-> e" in line and not line.strip().startswith("m") for line in render.dot(trace.forest)
+            "-> e" in line and not line.strip().startswith("o") for line in render.dot(trace.forest)
         )
         == edges
     )
@@ -249,7 +252,7 @@ def test_what_a_cause_is():
             named(6, "e", "f", None),
             named(7, "f", "e", None),
         ],
-        {"a command"},
+        {("s", "a command"): "message", ("s", ids[6]): "missing"},
     )
     assert forest.kinds == [
         "correlation", "event", "span", "correlation", "message", "missing", "circle", "event",
@@ -274,3 +277,105 @@ def test_a_span_of_another_trace_is_linked_and_no_parent():
     assert spans[0]["links"] == [{"traceId": PARENT[3:35], "spanId": PARENT[36:52]}]
     assert "parentSpanId" not in spans[1]
     assert spans[1]["links"] == [{"traceId": other, "spanId": spans[0]["spanId"]}]
+
+
+@st.composite
+def stores(draw):
+    """Stores with the same ids and streams, whose events name causes by either."""
+    count = draw(st.integers(1, 12))
+    found = []
+    for store in ("one", "two", "three"):
+        for number in range(count):
+            if not draw(st.booleans()):
+                continue
+            cause = draw(st.none() | st.integers(0, count))
+            by_id = draw(st.booleans())
+            found.append(
+                replace(
+                    made(number, f"e{number}", None if cause is None else f"e{cause}"),
+                    store=store,
+                    stream=f"s-{number}",
+                    refers=None if by_id or cause is None else (f"s-{cause}", cause),
+                )
+            )
+    return found
+
+
+@given(stores())
+def test_an_events_parent_is_its_cause_in_its_own_store_if_that_has_it(nodes):
+    forest = build(nodes)
+    own = {(each.store, each.version) for each in nodes}
+    circles = {at for circle in forest.circles for at in circle}
+    for at, (each, parent) in enumerate(zip(forest.nodes, forest.parent, strict=True)):
+        if each.cause is None:
+            assert parent is None
+            continue
+        number = int(each.cause[1:])
+        if parent is None:
+            assert at in circles or all(it.version != number for it in nodes)
+        else:
+            assert forest.nodes[parent].version == number
+            assert forest.nodes[parent].store == each.store or (each.store, number) not in own
+
+
+def test_a_cause_that_the_limit_left_out_is_no_other_stores_event():
+    cause = replace(made(0, "e", None), store="two")
+    effect = made(1, "f", "e")
+    forest = build([cause, effect], {("s", "e"): "not_loaded"})
+    assert (forest.missing, forest.not_loaded) == ([], ["e"])
+    assert forest.kinds[[each.id for each in forest.nodes].index("f")] == "not_loaded"
+    assert all(each is None for each in forest.parent)
+    for lines in (render.mermaid(forest), render.dot(forest)):
+        assert "not loaded: e" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("value", ["", "  ", False, {"id": "x"}, ["x"], None])
+def test_what_is_no_id_names_no_cause_and_hides_none(value):
+    assert node("s", event({"causationId": value}), Keys()).cause is None
+    assert node("s", event({"causationId": value, "$causationId": "x"}), Keys()).cause == "x"
+    assert node("s", event({"correlationId": value}), Keys()).correlation_id is None
+
+
+def test_only_what_is_written_as_a_stream_and_version_refers_to_one():
+    for text in ("PUT /carts/12", "x/" + "9" * 5_000):
+        assert node("s", event({"causationId": text}), Keys()).refers is None
+    about = {"causationMessageStreamName": "job", "causationMessagePosition": 7}
+    assert node("s", event(about), Keys()).refers == ("job", 7)
+    for position in ("9" * 5_000, "x", None, True):
+        assert (
+            node("s", event(about | {"causationMessagePosition": position}), Keys()).refers is None
+        )
+
+
+def trace_ids(*nodes: Node) -> dict[str, str]:
+    spans = otlp(Trace("t", build(nodes)))["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    return {each["name"]: each["traceId"] for each in spans}
+
+
+def test_an_event_is_in_the_same_trace_in_every_export():
+    first = replace(named(0, "f", None, "k1"), type="F")
+    second = replace(named(1, "g", None, "k2"), type="G")
+    together = trace_ids(first, second)
+    assert together["F"] != together["G"]
+    assert together == trace_ids(first) | trace_ids(second)
+
+
+def test_a_correlation_of_zeros_is_no_trace_id_and_a_uuid_is_one_in_all_writings():
+    zeros = trace_ids(named(0, "f", None, "0" * 32))
+    assert set(zeros["Happened"]) != {"0"}
+    dashed = "4BF92F35-77B3-4DA6-A3CE-929D0E0E4736"
+    assert set(trace_ids(named(0, "f", None, dashed)).values()) == {
+        "4bf92f3577b34da6a3ce929d0e0e4736"
+    }
+
+
+def test_a_long_chain_is_followed_once():
+    """Each event was a start of its own, whose causes and effects were walked again."""
+    nodes = [
+        replace(made(number, f"e{number}", f"e{number - 1}" if number else None), stream="s")
+        for number in range(20_000)
+    ]
+    forest = build(nodes)
+    began = time.process_time()
+    assert len(list(connected(forest, {each.identity for each in nodes}))) == len(nodes)
+    assert time.process_time() - began < 2
