@@ -240,8 +240,8 @@ class Lookup:
         name = each.cause_key
         if name is None:
             return False
-        elsewhere = name in self._names[each.store] or (each.store, name) in self.left_out
-        return (each.store, name) in own or not elsewhere
+        its_own = name in self._names[each.store] or (each.store, name) in self.left_out
+        return (each.store, name) in own or not its_own
 
     def _effects_in(
         self,
