@@ -121,12 +121,13 @@ def test_streams_that_are_cut_off_and_not_scavenged_are_whole_in_all(
     nodes, project, dsn, connection
 ):
     billing.configure(project, nodes.uri, dsn)
-    fill(nodes, 5)
+    fill(nodes, 6)
     client = nodes.client()
     client.set_stream_metadata("cart-1", metadata={"$tb": 3}, current_version=ANY)
     client.set_stream_metadata("cart-2", metadata={"$maxCount": 2}, current_version=ANY)
     for stream in ("cart-3", "cart-4"):
         client.delete_stream(stream, current_version=ANY)
+    client.tombstone_stream("cart-5", current_version=ANY)
     client.append_to_stream(
         "cart-3", current_version=ANY, events=[Raw("item_added", b'{"amount": 7}')]
     )

@@ -153,10 +153,12 @@ class Scavenged:
         """Whether it has looked."""
         return self._up_to is not None
 
-    def floors(self) -> Mapping[str, int]:
-        """The version from which on each such stream's events count."""
+    def floors(self, *, fresh: bool) -> Mapping[str, int]:
+        """The version from which on each such stream's events count. A read from the beginning asks
+        for it `fresh`; the pages of a job, which come one after the other, do not.
+        """
         with self._lock:
-            if time.monotonic() - self._looked >= _EVERY:
+            if fresh or time.monotonic() - self._looked >= _EVERY:
                 self._look()
             return {name: each.floor for name, each in self._found.items()}
 
@@ -214,7 +216,9 @@ class Scavenged:
         server = bulk.of_streams(seen if len(seen) <= _NAMED else None)
         for batch in self._raw(None, head, WITH_ARCHIVED, server):
             for event in batch.events:
-                if (known := seen.get(event.stream)) is not None:
+                known = seen.get(event.stream)
+                # A tombstone has the highest version there is.
+                if known is not None and event.type != _TOMBSTONE:
                     known.add(event)
         now = datetime.now(UTC)
         return {

@@ -266,8 +266,9 @@ class EventStoreDBStore(EventStore):
         if until is None or (after is not None and after >= until):
             return
         found = self._between(after, until, filter)
-        if self._may_meet_remains(after, until, filter) and (floors := self._scavenged.floors()):
-            found = scavenged.without(found, floors)
+        if self._may_meet_remains(after, until, filter):
+            floors = self._scavenged.floors(fresh=after is None)
+            found = scavenged.without(found, floors) if floors else found
         yield from at_most(limit, found)
 
     def _may_meet_remains(
@@ -326,7 +327,7 @@ class EventStoreDBStore(EventStore):
         # Who follows from a position on is beyond what a scavenge can have left by then.
         end = self.head().position if after is None else None
         meets = end is not None and self._may_meet_remains(None, end, filter)
-        if meets and (floors := self._scavenged.floors()):
+        if meets and (floors := self._scavenged.floors(fresh=True)):
             found = scavenged.without(found, floors)
         yield from found
 
