@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 from esops.config import Config
@@ -31,18 +31,24 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         )
         return
     try:
-        with open_store(name, settings) as store:
+        # A store that is joined with its archive has no SQL; its tables are looked at alone.
+        with (
+            open_store(name, settings) as store,
+            open_store(name, settings.without_archive)
+            if settings.archive
+            else nullcontext(store) as own,
+        ):
             info = store.ping()
             yield from _clock(subject, info)
-            yield from _warnings(subject, store, info)
+            yield from _warnings(subject, own, info)
             if absent := store.absent_tenant():
                 yield Finding(
                     "ESOPS-D051", subject, absent, "Correct `tenant`, if none is to come."
                 )
             if store.admin is not None:
                 yield from eventstoredb.examine(subject, info, store.admin)
-            if store.sql is not None:
-                yield from postgres.examine(subject, info, store.sql)
+            if own.sql is not None:
+                yield from postgres.examine(subject, info, own.sql)
             if info.warnings:
                 return  # nothing can be read
             yield from _beyond(subject, store)

@@ -58,6 +58,10 @@ def test_plan_and_doctor_say_that_a_name_begins_again(project, dsn, connection, 
     (found,) = [each for each in findings if each["code"] == "ESOPS-D025"]
     assert "1 id of archived streams used again, such as cart-1" in found["message"]
     assert 'reuse = "refuse"' in found["fix"]
+    # Also where the store reads its archive.
+    write(project, of(dsn, more='archive = "cold"'), POLICY.format(removal))
+    joined = project.run("doctor", "--output", "json").json["findings"]
+    assert {each["code"] for each in joined} == {each["code"] for each in findings}
 
 
 @pytest.mark.parametrize("removal", ["archive", "delete"])
