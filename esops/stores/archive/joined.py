@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain, dropwhile, islice
-from typing import Any, cast
+from typing import cast
 
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.snapshots import is_snapshot
@@ -51,6 +51,7 @@ from esops.stores.parts import (
     SettlingMemory,
     What,
 )
+from esops.stores.positions import each_once
 from esops.stores.searching import IdSearch, SoughtIds, search_for
 from esops.stores.shortened import Shortened
 
@@ -212,10 +213,10 @@ class JoinedStore(EventStore):
         )
         # Of each store only as much is taken as is needed: nothing is collected but one batch.
         waiting: list[RecordedEvent] = []
-        for event in _each_once(both):
-            waiting.append(event)
-            if len(waiting) == _AT_ONCE:
-                yield Batch(waiting, event.position)
+        for events in each_once(both):
+            waiting += events
+            if len(waiting) >= _AT_ONCE:
+                yield Batch(waiting, waiting[-1].position)
                 waiting = []
         if waiting:
             yield Batch(waiting, waiting[-1].position)
@@ -491,7 +492,9 @@ class _JoinedSearch(IdSearch):
             if hot.scans is None and cold.scans is None
             else (hot.scans or 0) + (cold.scans or 0)
         )
-        return SearchResult(_each_once(merged), f"{hot.how}; {cold.how}", scans, hot.remedy)
+        return SearchResult(
+            chain.from_iterable(each_once(merged)), f"{hot.how}; {cold.how}", scans, hot.remedy
+        )
 
 
 def _place(event: RecordedEvent) -> Position:
@@ -500,24 +503,6 @@ def _place(event: RecordedEvent) -> Position:
 
 def _version(event: RecordedEvent) -> int:
     return event.version
-
-
-def _each_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
-    """Where two follow each other at one place, the first: heapq.merge gives the hot store's before
-    the archive's. Of a snapshot and the original event that it replaced, the original.
-    """
-    held: RecordedEvent | None = None
-    place: tuple[Any, ...] | None = None
-    for event in events:
-        here = (event.position, event.stream, event.version)
-        if here != place:
-            if held is not None:
-                yield held
-            held, place = event, here
-        elif held is not None and is_snapshot(held.type):
-            held = event
-    if held is not None:
-        yield held
 
 
 def _each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:

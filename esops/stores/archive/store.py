@@ -40,6 +40,7 @@ from esops.stores.base import (
     at_most,
 )
 from esops.stores.parts import WITH_ARCHIVED, SearchResult, What
+from esops.stores.positions import whole_positions
 from esops.wording import count
 
 _NAMED = {"event type": "type", "stream": "stream"}
@@ -172,7 +173,9 @@ class ArchiveStore(EventStore):
                 where, values = f"{where} AND {condition}", [*values, *more]
         source = self._database.stored(filter.stream, after, until)
         found = read(self._database, source, self._parts, self._layout, where, values)
-        yield from at_most(limit, (Batch(events, events[-1].position) for events in found))
+        yield from at_most(
+            limit, (Batch(events, events[-1].position) for events in whole_positions(found))
+        )
 
     def _where(self, filter: EventFilter) -> tuple[str, list[Any]]:
         conditions, values = ["store = ?"], [self._of]

@@ -41,6 +41,7 @@ from esops.stores.base import (
     settled,
 )
 from esops.stores.parts import What
+from esops.stores.positions import whole_positions
 from esops.stores.postgres import bulk, used_again
 from esops.stores.postgres.beginnings import late_beginnings, shortened
 from esops.stores.postgres.counted import count_parts, has_events
@@ -270,7 +271,8 @@ class PostgresStore(EventStore):
             until, short = settled(self, after)
         given = 0
         if until is not None and (after is None or after < until):
-            for events in self._reader.between(after, until, filter, limit):
+            found = self._reader.between(after, until, filter, limit)
+            for events in whole_positions(found) if self.layout.shares_numbers else found:
                 given += len(events)
                 yield Batch(events, events[-1].position)
         if short is not None and given != limit:

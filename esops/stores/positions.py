@@ -1,0 +1,54 @@
+"""Events that share a position: a reader that stops goes on behind it, so all of them must be given
+out together, and each once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from esops.archive_format.snapshots import is_snapshot
+from esops.events import RecordedEvent
+
+
+def whole_positions(batches: Iterable[list[RecordedEvent]]) -> Iterator[list[RecordedEvent]]:
+    """The same events, in batches that end only where a position ends."""
+    held: list[RecordedEvent] = []
+    for batch in batches:
+        events = held + batch if held else batch
+        cut = len(events)
+        while cut and events[cut - 1].position == events[-1].position:
+            cut -= 1
+        held = events[cut:]
+        if cut:
+            yield events[:cut]
+    if held:
+        yield held
+
+
+def each_once(events: Iterable[RecordedEvent]) -> Iterator[list[RecordedEvent]]:
+    """The events of each position, without those that come twice: the first of each stream and
+    version, and of a snapshot and the original event that it replaced, the original. Those of one
+    stream come by version.
+    """
+    here: list[RecordedEvent] = []
+    for event in events:
+        if here and event.position != here[0].position:
+            yield _without_doubles(here)
+            here = []
+        here.append(event)
+    if here:
+        yield _without_doubles(here)
+
+
+def _without_doubles(events: list[RecordedEvent]) -> list[RecordedEvent]:
+    if len(events) == 1:
+        return events
+    kept: dict[tuple[str, int], RecordedEvent] = {}
+    for event in events:
+        key = (event.stream, event.version)
+        if key not in kept or is_snapshot(kept[key].type):
+            kept[key] = event
+    by_version: dict[str, list[RecordedEvent]] = {}
+    for event in sorted(kept.values(), key=lambda each: -each.version):
+        by_version.setdefault(event.stream, []).append(event)
+    return [by_version[event.stream].pop() for event in kept.values()]

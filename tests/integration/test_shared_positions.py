@@ -1,0 +1,104 @@
+"""Events that share a position, as a table of one's own allows: all of one transaction, say."""
+
+from __future__ import annotations
+
+import pytest
+
+from esops.archive.run import run
+from esops.config import load_config
+from esops.events import Position
+from esops.stores import open_store
+
+TABLE = """
+CREATE TABLE ev (pos bigint NOT NULL, k text NOT NULL, i text NOT NULL, v int NOT NULL,
+    typ text NOT NULL, d jsonb NOT NULL, at timestamptz NOT NULL DEFAULT now(), UNIQUE (k, i, v));
+CREATE INDEX ON ev (pos);
+CREATE SEQUENCE evs OWNED BY ev.pos
+"""
+DESCRIBED = {
+    "name": "ev",
+    "stream": ["k", "i"],
+    "version": "v",
+    "position": "pos",
+    "sequence": "evs",
+    "type": "typ",
+    "data": "d",
+    "time": "at",
+}
+STREAMS = ("1", "2", "3")
+CODE = """
+from esops import fold
+
+@fold(key="stream")
+def carts(row, event):
+    assert event.version == (row or {"n": 0})["n"] + 1
+    return {"stream": event.stream, "n": (row or {"n": 0})["n"] + 1}
+"""
+
+
+@pytest.fixture
+def shared(project, dsn, connection):
+    connection.execute(TABLE)
+    for first in (1, 3, 5):
+        (position,) = connection.execute("SELECT nextval('evs')").fetchone()
+        for stream in STREAMS:
+            for version in (first, first + 1):
+                connection.execute(
+                    "INSERT INTO ev VALUES (%s, 'c', %s, %s, 'added', '{\"n\": 1}')",
+                    (position, stream, version),
+                )
+    project.configure(
+        stores={"s": {"dsn": dsn, "append": "quick", "archive": "cold", "table": DESCRIBED}},
+        projections={"carts": {"python": "carts:carts", "tables": ["carts"], "ddl": "carts.sql"}},
+        archives={
+            "cold": {
+                "repository": "cold",
+                "policies": {"two": {"store": "s", "stream": "c-2", "never_younger_than": "0s"}},
+            }
+        },
+    )
+    project.write("carts.py", CODE)
+    project.write("carts.sql", "CREATE TABLE {table} (stream text PRIMARY KEY, n int);")
+    project.begin_archive("cold")
+    return project
+
+
+@pytest.mark.parametrize("gone", ["nothing", "v < 4", "v IN (1, 4, 5)", "TRUE"])
+def test_what_an_archive_has_too_is_read_once(shared, connection, gone):
+    config = load_config(shared.folder / "esops.toml")
+    run(config, "two")
+    if gone != "nothing":
+        connection.execute(f"DELETE FROM ev WHERE i = '2' AND {gone}")
+    with open_store("s", config.stores["s"]) as store:
+        found = [event for batch in store.read_all() for event in batch.events]
+    assert len(found) == 18
+    for stream in STREAMS:
+        own = [(e.position[0], e.version) for e in found if e.stream == f"c-{stream}"]
+        assert own == [(1, 1), (1, 2), (2, 3), (2, 4), (3, 5), (3, 6)]
+    assert [e.position for e in found] == sorted(e.position for e in found)
+    shared.ok("rebuild", "carts", "--blue-green")
+    rows = connection.execute("SELECT stream, n FROM carts ORDER BY 1").fetchall()
+    assert rows == [("c-1", 6), ("c-2", 6), ("c-3", 6)]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_batch_ends_where_a_position_ends(shared, connection, joined):
+    """Else a reader that stops behind it would go on behind what it has not read."""
+    connection.execute(
+        "INSERT INTO ev SELECT nextval('evs'), 'c', 'big', 1, 'added', '{}'; "
+        "INSERT INTO ev SELECT currval('evs'), 'c', 'big', g, 'added', "
+        "jsonb_build_object('t', (SELECT string_agg(md5(h::text || g), '') "
+        "FROM generate_series(1, 2000) h)) FROM generate_series(2, 500) g; "
+        "INSERT INTO ev SELECT nextval('evs'), 'c', 'big', 501, 'added', '{}'"
+    )
+    config = load_config(shared.folder / "esops.toml")
+    settings = config.stores["s"] if joined else config.stores["s"].without_archive
+    if joined:
+        run(config, "two")
+    with open_store("s", settings) as store:
+        batches = list(store.read_all())
+    ends = [batch.events[-1].position for batch in batches]
+    begins = [batch.events[0].position for batch in batches]
+    assert sum(len(batch.events) for batch in batches) == 18 + 501
+    assert all(end < begin for end, begin in zip(ends, begins[1:], strict=False))
+    assert ends[-1] == Position((5,))
