@@ -1,4 +1,4 @@
-"""Events that share a position: a reader that stops goes on behind it, so all of them must be given
+"""Events that share a position: a reader that stopped resumes behind it, so all of them must be given
 out together, and each once.
 """
 
