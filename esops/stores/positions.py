@@ -1,5 +1,5 @@
-"""Events that share a position: a reader that stopped resumes behind it, so all of them must be given
-out together, and each once.
+"""Events that share a position: a reader that stopped resumes behind it, so all of them must be
+given out together, and each once.
 """
 
 from __future__ import annotations

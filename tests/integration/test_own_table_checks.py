@@ -257,3 +257,34 @@ def test_tables_that_inherit_are_to_be_moved(dsn, connection):
     assert 'move their rows into "public"."castore"' in fix
     connection.execute("DROP TABLE castore_more")
     assert concerns(dsn) == {}
+
+
+@pytest.mark.parametrize("column", ["aggregate_name", "aggregate_id", "version", "type"])
+def test_no_command_takes_an_event_that_lacks_a_part_for_one(project, dsn, connection, column):
+    """It would end as a defect of esops, or be applied as what it is not."""
+    castore(connection, PAIRS)
+    connection.execute(f"ALTER TABLE castore ALTER {column} DROP NOT NULL")
+    configured(project, dsn, CASTORE_TABLE)
+    project.ok("rebuild", "carts", "--blue-green")
+    connection.execute(
+        "INSERT INTO castore (aggregate_name, aggregate_id, version, type, payload) "
+        "VALUES ('cart', '9', 1, 'added', '{}')"
+    )
+    connection.execute(f"UPDATE castore SET {column} = NULL WHERE aggregate_id = '9'")
+    commands = [
+        ("events",),
+        ("audit", "events"),
+        ("run", "--until-caught-up"),
+        ("archive", "run", "all"),
+    ]
+    if column.startswith("aggregate"):
+        commands += [("audit", "streams"), ("archive", "plan", "all")]
+    if column == "version":
+        commands += [("audit", "stream", "cart-9"), ("archive", "plan", "all")]
+    for command in commands:
+        done = project.run(*command)
+        part = "stream" if column.startswith("aggregate") else column
+        assert (command, done.code) == (command, 6)
+        assert f"no {part}" in done.err
+        assert "esops doctor" in done.err
+    assert connection.execute("SELECT sum(n) FROM carts").fetchone() == (6,)

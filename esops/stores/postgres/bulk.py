@@ -18,6 +18,7 @@ import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcStatement
 from psycopg.conninfo import make_conninfo
 
+from esops.errors import Refused
 from esops.events import Position, RecordedEvent
 from esops.postgres.connection import application_name, keepalives, server_of, translated
 from esops.postgres.session import BULK, at_login, check, led_to_replica, set_up
@@ -162,6 +163,10 @@ def to_events(
     """
     identifier, stream, version, kind, metadata, recorded_at, tenant, *rest = batch.columns
     parts = [column.to_pylist() for column in rest[:position_parts]]
+    for what, column in (("stream", stream), ("version", version), ("type", kind)):
+        if column.null_count:
+            at = column.to_pylist().index(None)
+            raise _without(what, ".".join(str(part[at]) for part in parts))
     payloads, times = _one_of(rest[position_parts:]), recorded_at.view(pa.int64()).to_pylist()
     if decode is not None:
         payloads, times = zip(*map(decode, payloads), strict=True)
@@ -185,6 +190,13 @@ def to_events(
                 strict=False,
             ),
         )
+    )
+
+
+def _without(what: str, position: str) -> Refused:
+    return Refused(
+        f"the event at position {position} has no {what}, so esops cannot tell what it is",
+        hint="Give it a value: esops doctor names the column.",
     )
 
 

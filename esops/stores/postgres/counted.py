@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from esops.errors import Refused
 from esops.events import EventFilter, RecordedEvent, StreamInfo, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
 from esops.stores.archiving import StreamPart
@@ -106,12 +107,22 @@ def parts_of(layout: Layout, *, archived: bool) -> dict[str, sql.Composable]:
     }
 
 
+def without(what: str) -> Refused:
+    """To be raised where events lack a part that their streams are grouped by."""
+    return Refused(
+        f"some events have no {what}, so esops cannot tell which streams there are",
+        hint="Give them a value: esops doctor names the column.",
+    )
+
+
 def stream_info(row: tuple[Any, ...]) -> StreamInfo:
     """A stream from its columns, in the order that the queries select them; the last one is its
-    category, where its name does not tell.
+    category, where its name does not tell. Raises Refused where it has no name or no version.
     """
     name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent, *own = row
     ends = (first, last, first_at, last_at)
+    if name is None or first is None:
+        raise without("stream" if name is None else "version")
     return StreamInfo(
         name,
         own[0] if own else category_of(name),

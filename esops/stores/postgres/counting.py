@@ -26,7 +26,7 @@ from esops.stores.lengths import (
     SampledPage,
 )
 from esops.stores.parts import EVERYTHING
-from esops.stores.postgres.counted import are_few, column_values, parts_of, stream_info
+from esops.stores.postgres.counted import are_few, column_values, parts_of, stream_info, without
 from esops.stores.postgres.layouts.base import TRUE, Layout, category_in, storable
 
 if TYPE_CHECKING:
@@ -314,6 +314,8 @@ class Counting:
         }
         if not found:
             return []
+        if any(key.stream is None for key in found):
+            raise without("stream")
         where = sql.SQL("{} AND {}").format(
             self._layout.where(replace(filter, category=None)),
             self._layout.any_stream([key.stream for key in found]),
