@@ -74,7 +74,9 @@ def export_statement(
 
 
 def as_archived(layout: Layout, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """A batch as the server gave it, in the archive's schema."""
+    """A batch as the server gave it, in the archive's schema. Raises Refused where it lacks a
+    value.
+    """
     count, given = batch.num_rows, iter(batch.columns)
     stream, version = next(given), next(given)
     positions = [next(given).cast(pa.int64()) for _ in layout.order]
@@ -101,6 +103,12 @@ def as_archived(layout: Layout, batch: pa.RecordBatch, schema: pa.Schema) -> pa.
         hidden,
         *given,
     ]
+    for column, field in zip(columns, schema, strict=True):
+        if not field.nullable and column.null_count:
+            raise Refused(
+                f"some events have no {field.name}, and an archive has events with all their parts",
+                hint="Give them a value: esops doctor names the column.",
+            )
     return pa.RecordBatch.from_arrays(
         [
             column.cast(field.type) if column.type != field.type else column
