@@ -7,13 +7,13 @@ size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from esops.causality import recorded_in, traces_of
+from esops.causality import CORRELATION_KEYS, cause_in, first_of, recorded_in, traces_of
 from esops.events import EventFilter, RecordedEvent
 from esops.moments import INFINITY, Moment, moment
 from esops.stores.base import EventStore, Unsettled
@@ -91,6 +91,10 @@ class EventsAudit:
     """The share of ids that were compared; equal ids are always in it together."""
     short: Unsettled | None = None
     """Why some events could not be read; None if all were."""
+    correlation: Sequence[str] = ()
+    """The keys that hold correlation ids; empty for the field's."""
+    causation: Sequence[str] = ()
+    """The keys that hold what caused an event; empty for the field's."""
 
     def as_dict(self) -> dict[str, Any]:
         """Everything under the documented field names."""
@@ -132,12 +136,16 @@ def audit_events(
     category: str | None = None,
     limit: int | None = None,
     tick: Tick = lambda _: None,
+    correlation: Sequence[str] = (),
+    causation: Sequence[str] = (),
 ) -> EventsAudit:
     """Read all events of a store or category, or the first `limit`.
 
+    `correlation`, `causation`: the keys of the metadata that hold these ids; empty for those of the
+    field's conventions.
     If some events cannot be read yet, the result covers the others, and its `short` says why.
     """
-    found = EventsAudit(store.name)
+    found = EventsAudit(store.name, correlation=correlation, causation=causation)
     ids = _Ids()
     newest: dict[str, int] = {}
     categories = StreamCategories(store)
@@ -202,8 +210,10 @@ def _decode(found: EventsAudit, kind: EventType, event: RecordedEvent) -> None:
         # OpenTelemetry's ids do the same: a trace is one request, and the span that an event was
         # written in says what it comes from.
         trace, span = recorded_in(meta)
-        kind.uncorrelated += event.correlation_id is None and not (trace or traces_of(meta))
-        kind.uncaused += event.causation_id is None and span is None
+        correlated = first_of(meta, found.correlation or CORRELATION_KEYS) is not None
+        caused = cause_in(meta, found.causation) is not None
+        kind.uncorrelated += not (correlated or trace or traces_of(meta, found.causation))
+        kind.uncaused += not caused and span is None
         version = meta.get("schemaVersion") or meta.get("$schemaVersion") or meta.get("version")
         if version is not None:
             kind.versions[str(version)] += 1

@@ -9,7 +9,7 @@ from esops.audit.events import EventsAudit, audit_events
 from esops.audit.modelling import StoreAudit
 from esops.audit.streams import StreamsRequest, audit_streams
 from esops.events import EventFilter
-from esops.settings import AuditSettings
+from esops.settings import AuditSettings, TraceSettings
 from esops.stores.base import EventStore
 from esops.stores.filters import check_filter
 
@@ -22,15 +22,22 @@ def read_events(
     category: str | None = None,
     limit: int | None = None,
     progress: Progress = lambda *_: None,
+    keys: TraceSettings | None = None,
 ) -> EventsAudit:
     """Read all events of a store or category, or the first `limit`, and show progress.
 
+    `keys`: the keys of the metadata that hold ids; None for those of the field's conventions.
     Raises UsageError for a category that the store does not have.
     """
     # Without waiting for the newest events to settle: the total only serves the progress.
     total = limit or store.count_between(None, store.head(timedelta(0)).position)
     found = audit_events(
-        store, category=category, limit=limit, tick=lambda done: progress(done, total)
+        store,
+        category=category,
+        limit=limit,
+        tick=lambda done: progress(done, total),
+        correlation=keys.correlation if keys else (),
+        causation=keys.causation if keys else (),
     )
     if not found.events and found.short is None:
         check_filter(store, EventFilter(category=category, archived=True))
@@ -43,8 +50,9 @@ def audit_store(
     category: str | None = None,
     limit: int | None = None,
     progress: Progress = lambda *_: None,
+    keys: TraceSettings | None = None,
 ) -> StoreAudit:
     """What the modelling rules look at. Budgets are not checked."""
     without_budgets = settings.model_copy(update={"budgets": {}})
     streams = audit_streams(store, without_budgets, StreamsRequest(category=category))
-    return StoreAudit(read_events(store, category, limit, progress), streams)
+    return StoreAudit(read_events(store, category, limit, progress, keys), streams)

@@ -232,6 +232,7 @@ def modelling(
                 category,
                 limit,
                 lambda done, total: progress.update("events", done, total),
+                config.trace,
             )
     finally:
         progress.close()

@@ -244,3 +244,26 @@ def test_a_chain_without_an_index_does_not_cost_a_scan_for_each_link(project, ac
     connection.execute("SELECT pg_sleep(1)")
     ((made,),) = connection.execute(scans).fetchall()
     assert made < 100  # each of three partitions counts
+
+
+def test_audit_looks_for_ids_where_traces_do(project, bank):
+    for number in range(10):
+        bank.write("cart-1", {"req": f"r{number}", "why": f"w{number}"}, number)
+
+    def rules() -> set[str]:
+        found = project.run("audit", "modelling", "--output", "json").json["observations"]
+        return {each["rule"] for each in found}
+
+    missing = {"missing-correlation", "missing-causation"}
+    assert rules() >= missing
+    text = (project.folder / "esops.toml").read_text()
+    keys = '[trace]\ncorrelation = ["req"]\ncausation = ["why"]\n'
+    (project.folder / "esops.toml").write_text(text + keys)
+    assert rules().isdisjoint(missing)
+
+
+def test_audit_takes_blank_ids_for_none(project, bank):
+    for number in range(10):
+        bank.write("cart-1", {"correlationId": "", "causationId": " "}, number)
+    found = project.run("audit", "modelling", "--output", "json").json["observations"]
+    assert {each["rule"] for each in found} >= {"missing-correlation", "missing-causation"}
