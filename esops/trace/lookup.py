@@ -52,12 +52,23 @@ class Lookup:
         """Causes that a store was asked for."""
         self.how: list[str] = []
         self.remedies: list[str] = []
-        self._names: dict[str, set[Name]] = {store.name: set() for store in stores}
+        names = {store.name for store in stores}
+        self._homes = {
+            store.name: of if (of := getattr(store, "of", "")) in names else store.name
+            for store in stores
+        }
+        self._names: dict[str, set[Name]] = {name: set() for name in names}
         """What the events that were found are called by, for each store."""
         self._by_cause: dict[Name, list[Node]] = {}
         self._searches: dict[str, Search] = {}
         self._logs: dict[str, ScannedSearch] = {}
         self._scans: dict[str, int] = {}
+
+    def home(self, store: EventStore) -> str:
+        """The store that has the events: an archive's are those of the store that it is of, where
+        that is searched, too. Either may have a copy of the other's events.
+        """
+        return self._homes[store.name]
 
     def search(self, store: EventStore) -> Search:
         """One search of each store for the whole trace: what reads all events does that once."""
@@ -119,14 +130,14 @@ class Lookup:
         """
         new = []
         for event in events:
-            each = node(store.name, event, self.keys)  # type: ignore[arg-type] # of the store's own kind
+            each = node(self.home(store), event, self.keys)  # type: ignore[arg-type] # of the store's own kind
             if each.identity in self.nodes or not wanted(each):
                 continue
             if len(self.nodes) >= self._limit:
                 self.limited = True
                 if not causes:
                     break
-                self.left_out.update((store.name, name) for name in each.names)
+                self.left_out.update((each.store, name) for name in each.names)
                 continue
             self._add(each)
             new.append(each)
@@ -168,11 +179,11 @@ class Lookup:
             generations = None if generations is None else generations - 1
             found: list[Node] = []
             for store in self.stores:
-                found += self._named(store, self._unresolved(newest, store.name))
+                found += self._named(store, self._unresolved(newest, self.home(store)))
             for other in self.stores:
                 for store in self.stores:
-                    if other is not store:
-                        names = self._unresolved(newest, store.name)
+                    if self.home(other) != self.home(store):
+                        names = self._unresolved(newest, self.home(store))
                         found += self._named(other, names - self._anywhere(names))
             newest = found
 
@@ -197,7 +208,7 @@ class Lookup:
         unknown = {
             name
             for name in names
-            if name not in self._names[store.name] and (store.name, name) not in self.asked
+            if name not in self._names[self.home(store)] and (store.name, name) not in self.asked
         }
         self.asked.update((store.name, name) for name in unknown)
         for stream, version in sorted(name for name in unknown if not isinstance(name, str)):
@@ -265,7 +276,7 @@ class Lookup:
                 name = each.cause_key
                 if name is None or name not in wanted:
                     return False
-                if (store.name, name) in own or name in sharing:
+                if (self.home(store), name) in own or name in sharing:
                     return True
                 others.add(name)
                 return False

@@ -121,11 +121,12 @@ class Tracer:
         if not times:
             return
         low, high = within(min(times), -around), within(max(times), around)
-        inside = {(each.store, each.id) for each in trace.forest.nodes}
+        inside = {each.identity for each in trace.forest.nodes}
         given = 0
         for store in self._stores:
-            for each in _recorded_between(store, low, high, self._keys):
-                if (each.store, each.id) not in inside:
+            for each in _recorded_between(store, self._lookup.home(store), low, high, self._keys):
+                if each.identity not in inside:
+                    inside.add(each.identity)
                     given += 1
                     if given > self._limit:
                         trace.neighbours_limited = True
@@ -232,7 +233,7 @@ def open_tracer(
 
 
 def _recorded_between(
-    store: EventStore, low: datetime, high: datetime, keys: Keys
+    store: EventStore, home: str, low: datetime, high: datetime, keys: Keys
 ) -> Iterator[Node]:
     """The events that a store recorded between two times."""
     # No store has an index of times across streams: the streams that have grown since are read
@@ -243,4 +244,4 @@ def _recorded_between(
             if at is None or at < low:
                 break
             if at <= high:
-                yield node(store.name, event, keys)
+                yield node(home, event, keys)

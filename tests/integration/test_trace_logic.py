@@ -267,3 +267,42 @@ def test_audit_takes_blank_ids_for_none(project, bank):
         bank.write("cart-1", {"correlationId": "", "causationId": " "}, number)
     found = project.run("audit", "modelling", "--output", "json").json["observations"]
     assert {each["rule"] for each in found} >= {"missing-correlation", "missing-causation"}
+
+
+def test_a_store_and_its_archive_have_the_same_events(project, bank, dsn, connection):
+    """The archive keeps a copy of each stream's last event, which the store keeps, too."""
+    written = [
+        bank.write("cart-1", {"correlationId": "k"}, 0),
+        bank.write("cart-1", {"correlationId": "k"}, 1),
+    ]
+    connection.execute("UPDATE message_store.messages SET time = time - interval '400 days'")
+    written.append(bank.write("order-1", {"correlationId": "k", "causationId": written[0]}))
+    project.write(
+        "esops.toml",
+        f"""
+        [stores.cold]
+        backend = "archive"
+        archive = "cold"
+        of = "bank"
+        [stores.bank]
+        dsn = {json.dumps(dsn)}
+        [archives.cold]
+        repository = "cold"
+        [archives.cold.policies.old]
+        store = "bank"
+        category = "cart"
+        idle_for = "30d"
+        remove = "delete"
+        """,
+    )
+    project.ok("archive", "run", "old", "--store", "bank", "--despite-checkpoints")
+    alone = traced(project, "event", written[2], "--store", "bank")
+    assert alone["missing_causes"] == [written[0]]
+    for how in (("event", written[2]), ("correlation", "k")):
+        found = traced(project, *how, "--store", "all")
+        assert found["duplicates"] == []
+        assert found["missing_causes"] == []
+        assert {each["store"] for each in found["events"]} == {"bank"}
+        assert len({each["id"] for each in found["events"]}) == len(found["events"])
+    assert [each["id"] for each in found["events"]] == written
+    assert found["events"][2]["cause_kind"] == "event"

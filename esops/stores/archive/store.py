@@ -119,6 +119,11 @@ class ArchiveStore(EventStore):
         finally:
             cursor.close()
 
+    @property
+    def of(self) -> str:
+        """The name of the store that the events were archived from."""
+        return self._of
+
     def ping(self) -> StoreInfo:
         """The repository, its runs and events, from the manifests alone."""
         detail = {
