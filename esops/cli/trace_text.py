@@ -93,13 +93,14 @@ def _timeline(found: Trace) -> Iterator[Text]:
 
 
 def _several_stores(found: Trace) -> bool:
-    return len({each.store for each in found.forest.nodes}) > 1
+    return len({(each.store, each.tenant) for each in found.forest.nodes}) > 1
 
 
 def _where(each: Node, *, several: bool) -> str:
     from esops.escaping import visible
 
-    return f"{each.store}/" * several + f"{visible(each.stream)} @{each.version}"
+    tenant = f"{visible(each.tenant)}/" if each.tenant else ""
+    return f"{each.store}/{tenant}" * several + f"{visible(each.stream)} @{each.version}"
 
 
 def neighbours(events: Iterable[Node], around: str) -> list[object]:

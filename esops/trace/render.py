@@ -39,6 +39,7 @@ def as_dict(trace: Trace) -> dict[str, Any]:
                 "trace_id": each.trace,
                 "span_id": each.span,
                 "depth": forest.depth[at],
+                **({"tenant": each.tenant} if each.tenant else {}),
             }
             for at, each in enumerate(forest.nodes)
         ],

@@ -306,3 +306,12 @@ def test_a_store_and_its_archive_have_the_same_events(project, bank, dsn, connec
         assert len({each["id"] for each in found["events"]}) == len(found["events"])
     assert [each["id"] for each in found["events"]] == written
     assert found["events"][2]["cause_kind"] == "event"
+
+
+def test_streams_of_several_tenants_are_told_apart(project, acme):
+    acme(0, None, None)
+    found = traced(project, "stream", "cart-000")
+    tenants = {each["tenant"] for each in found["events"]}
+    assert len(tenants) > 1
+    shown = project.ok("trace", "stream", "cart-000").out
+    assert all(f"shop/{tenant}/cart-000 @1" in shown for tenant in tenants)
