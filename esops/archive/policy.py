@@ -135,11 +135,19 @@ def _streams(
 ) -> Iterator[StreamInfo]:
     """The streams that a policy applies to, however old they are."""
     never = re.compile(strategy.never) if strategy.never else None
+    can = store.capabilities
+    if policy.tenant is not None and not (can.tenants or can.named_tenants):
+        raise UsageError(
+            f"store {store.name} does not tell streams apart by tenant, so the policy's `tenant` "
+            "would select none",
+            hint="Remove `tenant` from the policy. Where the tenant is a part of the streams' "
+            "names, use `stream`.",
+        )
+    servers = can.server_streams
     unread: list[str] = []
 
     def named(stream: str) -> bool:
-        # Streams that begin with `$` are the server's own.
-        if stream.startswith("$") or (never is not None and never.search(stream)):
+        if (servers and stream.startswith("$")) or (never is not None and never.search(stream)):
             return False
         return policy.stream is None or fnmatchcase(stream, policy.stream)
 

@@ -179,8 +179,9 @@ def audit_streams(
             )
     counts = lengths.counts(request.filter, counted=request.counted)
     found = StreamsAudit(store.name, counts.how, request.window, counts.commands)
+    servers = store.capabilities.server_streams
     for each in counts.counts:
-        if (each.category or "").startswith("$"):  # the server's own streams
+        if servers and (each.category or "").startswith("$"):
             continue
         found.whole.add(each.length, each.streams)
         found.categories.setdefault((each.category, each.tenant), Distribution()).add(

@@ -52,6 +52,10 @@ class TableSettings(Settings):
     def _consistent(self) -> TableSettings:
         if len(set(self.streams)) < len(self.streams):
             raise ValueError("`stream` names a column twice")
+        if other := {self.version, self.position, self.type, self.data} & set(self.streams):
+            raise ValueError(
+                f"`stream` names column {min(other)!r}, which differs between events of one stream"
+            )
         if self.position_by == "max_plus_one" and self.sequence is not None:
             raise ValueError('`sequence` is not for position_by = "max_plus_one"')
         return self

@@ -54,6 +54,8 @@ class Capabilities:
     """
     names_begin_again: bool = False
     """The name of an archived stream can be used for another one, whose versions begin again."""
+    server_streams: bool = False
+    """Streams whose names begin with `$` are the server's own, and nobody's events."""
     first_version: int = 1
     """The version of a stream's first event."""
     position_parts: int = 1

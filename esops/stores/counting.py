@@ -97,7 +97,7 @@ class CountedLengths:
             for event in batch.events:
                 # A datetime for each event would take as long as all the rest.
                 micros = event.recorded_microseconds
-                if micros is not None and not event.stream.startswith("$"):
+                if micros is not None and not self._of_server(event.stream):
                     days[known.of(event), micros // _DAY] += 1
         months: Counter[tuple[str | None, str]] = Counter()
         for (category, day), events in days.items():
@@ -115,8 +115,11 @@ class CountedLengths:
         return (
             info
             for info in self._store.allowed_streams(filter, denied, **more)
-            if info.length and not info.name.startswith("$")
+            if info.length and not self._of_server(info.name)
         )
+
+    def _of_server(self, stream: str) -> bool:
+        return self._store.capabilities.server_streams and stream.startswith("$")
 
     def _since(self, info: StreamInfo, since: datetime) -> int:
         recent = 0

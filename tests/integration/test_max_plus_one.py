@@ -239,7 +239,17 @@ def test_an_empty_table_and_one_that_begins_with_zero(dsn, connection):
     connection.execute("INSERT INTO es.event VALUES (0, 'x', '1', 0, 'added', now(), '{}', NULL)")
     with (
         open_store("s", described(dsn)) as store,
-        pytest.raises(ContradictedSequence, match="begin with number 0"),
+        pytest.raises(ContradictedSequence, match="begin with number 0") as error,
+    ):
+        store.head()
+    assert "sequence" not in error.value.hint
+    connection.execute("UPDATE es.event SET position = position + 1")
+    with open_store("s", described(dsn)) as store:
+        assert store.head().position == Position((1,))
+    connection.execute("UPDATE es.event SET position = 9223372036854775807")
+    with (
+        open_store("s", described(dsn)) as store,
+        pytest.raises(ContradictedSequence, match="there is none after that"),
     ):
         store.head()
 

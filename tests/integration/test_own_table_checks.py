@@ -288,3 +288,52 @@ def test_no_command_takes_an_event_that_lacks_a_part_for_one(project, dsn, conne
         assert f"no {part}" in done.err
         assert "esops doctor" in done.err
     assert connection.execute("SELECT sum(n) FROM carts").fetchone() == (6,)
+
+
+def test_an_index_on_what_differs_between_events_names_no_stream(dsn, connection):
+    castore(connection, PAIRS)
+    connection.execute(
+        f"{NO_KEY}; ALTER TABLE castore ADD written date NOT NULL DEFAULT 'today'; "
+        "CREATE UNIQUE INDEX ON castore (aggregate_id, version, at); "
+        "CREATE UNIQUE INDEX ON castore (aggregate_id, version, type, aggregate_name); "
+        "CREATE UNIQUE INDEX ON castore (aggregate_id, version, aggregate_name, written)"
+    )
+    fix = concerns(dsn, stream="aggregate_id")["doubled"][1]
+    assert fix.startswith("If several columns name a stream together")
+
+
+@pytest.mark.parametrize("column", ["version", "at", "type", "payload"])
+def test_a_stream_is_not_named_by_what_differs_between_its_events(column):
+    with pytest.raises(ValueError, match=f"`stream` names column '{column}'"):
+        TableSettings(**{**CASTORE_TABLE, "stream": ["aggregate_name", column]})
+
+
+def test_a_category_that_begins_with_a_dollar_is_like_any_other(project, dsn, connection):
+    """Only EventStoreDB has streams of the server's own."""
+    castore(connection, [("$x", "1"), ("cart", "1")])
+    configured(project, dsn, CASTORE_TABLE)
+    audited = project.ok("audit", "streams", "--output", "json").json
+    assert audited["summary"]["streams"] == 2
+    assert {each["category"] for each in audited["categories"]} == {"$x", "cart"}
+    assert "2 streams" in project.ok("archive", "plan", "all").out
+    run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+    project.configure(
+        stores={
+            "s": {"dsn": dsn, "append": "quick", "table": CASTORE_TABLE},
+            "c": {"backend": "archive", "archive": "cold", "of": "s"},
+        },
+        archives={"cold": {"repository": "cold"}},
+    )
+    archived = project.ok("audit", "streams", "--store", "c", "--output", "json").json
+    assert archived["summary"]["streams"] == 2
+
+
+def test_a_policy_by_tenant_is_refused_where_there_are_none(project, dsn, connection):
+    castore(connection, PAIRS)
+    configured(project, dsn, CASTORE_TABLE)
+    path = project.folder / "esops.toml"
+    path.write_text(path.read_text().replace('stream = "*"', 'stream = "*"\ntenant = "cart"'))
+    for command in ("plan", "run"):
+        done = project.run("archive", command, "all")
+        assert done.code == 2
+        assert "does not tell streams apart by tenant" in done.err

@@ -91,6 +91,7 @@ class ArchiveStore(EventStore):
         if newest is not None:
             self.capabilities = Capabilities(
                 count_between=True,
+                server_streams=newest.layout == "eventstoredb",
                 first_version=newest.first_version,
                 position_parts=newest.position_parts,
             )

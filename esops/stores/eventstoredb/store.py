@@ -68,7 +68,12 @@ class EventStoreDBStore(EventStore):
 
     Settings = EventStoreDBSettings
     capabilities = Capabilities(
-        append=True, checkpoints=True, uuid_events=True, first_version=0, position_parts=2
+        append=True,
+        checkpoints=True,
+        uuid_events=True,
+        server_streams=True,
+        first_version=0,
+        position_parts=2,
     )
 
     def __init__(self, name: str, settings: EventStoreDBSettings) -> None:

@@ -24,6 +24,11 @@ _LOOK = (
 class LastNumber(NumberSequence):
     """Reads as a sequence that is at the newest committed event."""
 
+    renumber = (
+        "Add the same number to all positions, so that the lowest is 1; the writers continue with "
+        "the highest one and one. Then rebuild the read models."
+    )
+
     def __init__(
         self, events: sql.Identifier, number: sql.Identifier, extent: sql.Composed
     ) -> None:

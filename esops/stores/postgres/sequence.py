@@ -17,6 +17,8 @@ from esops.errors import ContradictedSequence
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "sequence")
+_LAST = 2**63 - 1
+"""The highest bigint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,9 @@ def drawn(connection: psycopg.Connection, name: sql.Identifier) -> int | None:
 
 class NumberSequence:
     """The sequence that gives the events of a table their numbers."""
+
+    renumber = "Give these events numbers of the sequence, or move them to another table."
+    """What to do about events that esops never reads."""
 
     def __init__(self, name: sql.Identifier, extent: sql.Composed) -> None:
         """`name` is qualified; `extent` is a statement that finds the lowest and the highest number
@@ -98,7 +103,12 @@ class NumberSequence:
         if lowest is not None and lowest < 1:
             raise ContradictedSequence(
                 f"the events begin with number {lowest}, and esops reads those from 1 on",
-                hint="Give these events numbers of the sequence, or move them to another table.",
+                hint=self.renumber,
+            )
+        if highest is not None and highest >= _LAST:
+            raise ContradictedSequence(
+                f"the newest event has number {highest}, and there is none after that",
+                hint="Number the events from 1 on.",
             )
         return None if highest is None else int(highest)
 

@@ -90,7 +90,12 @@ class Checks:
     def _remedy(self, connection: psycopg.Connection) -> str:
         """Name the columns of a unique index that has more of them, or make an index."""
         for each in unique_indexes(connection, self._table):
-            if each.weakness is None and set(self._key) < set(each.columns):
+            more = set(each.columns) - set(self._key)
+            if (
+                each.weakness is None
+                and set(self._key) < set(each.columns)
+                and self._may_name(more)
+            ):
                 columns = ", ".join(f'"{name}"' for name in each.columns if name != self._key[-1])
                 return (
                     f"The unique index {each.name} has more columns. If they name a stream "
@@ -100,6 +105,14 @@ class Checks:
             "If several columns name a stream together, set `stream` to a list of them under "
             "[stores.NAME.table]. Else give these events versions of their own."
         )
+
+    def _may_name(self, columns: set[str]) -> bool:
+        """Whether a stream may be named by columns: not by what differs between its events."""
+        asked = self._asked
+        own = {asked.position, asked.type, asked.data, asked.metadata, asked.time, asked.id}
+        of_events = {asked.correlation, asked.causation}
+        kinds = {self._table.column(each).kind for each in columns}
+        return not columns & (own | of_events) and not kinds & {"timestamptz", "timestamp", "date"}
 
     def _doubled(self, connection: psycopg.Connection) -> list[Concern]:
         if self._proven(connection):
