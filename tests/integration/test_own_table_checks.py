@@ -337,3 +337,31 @@ def test_a_policy_by_tenant_is_refused_where_there_are_none(project, dsn, connec
         done = project.run("archive", command, "all")
         assert done.code == 2
         assert "does not tell streams apart by tenant" in done.err
+
+
+def test_a_stream_without_a_category_has_none_in_the_archive(project, dsn, connection):
+    """Not a part of its name, which may be its tenant."""
+    castore(connection, PAIRS)
+    connection.execute(
+        "ALTER TABLE castore ADD cat text; UPDATE castore SET cat = 'carts' "
+        "WHERE aggregate_name = 'cart'"
+    )
+    table = {**CASTORE_TABLE, "category": "cat"}
+    configured(project, dsn, table)
+    run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+    project.configure(
+        stores={
+            "s": {"dsn": dsn, "append": "quick", "archive": "cold", "table": table},
+            "c": {"backend": "archive", "archive": "cold", "of": "s"},
+        },
+        archives={"cold": {"repository": "cold"}},
+    )
+    for change in ("SELECT 1", "DELETE FROM castore"):
+        connection.execute(change)
+        for store in ("s", "c"):
+            found = project.ok("audit", "streams", "--store", store, "--output", "json").json
+            shown = {each["stream"]: each["category"] for each in found["streams"]}
+            assert shown == {"cart-1": "carts", "order-1": None}
+            assert {each["category"] for each in found["categories"]} == {"carts", None}
+            types = project.ok("audit", "events", "--store", store, "--output", "json").json
+            assert {each for one in types["types"] for each in one["categories"]} == {"carts", None}

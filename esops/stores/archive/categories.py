@@ -120,11 +120,14 @@ class Categories:
         return bool(self._by_topic or self._listed)
 
     def of_streams(self) -> str:
-        """A statement for the first category of each stream: tenant, stream, first_category."""
+        """A statement for the first category of each stream: tenant, stream, first_category, and
+        whether the store itself said so, where it may have said that there is none.
+        """
         runs = [*self._by_topic, *self._listed]
         return (
-            f"SELECT tenant, stream, max(coalesce({_LISTED}[1], {_TYPE}, {_SHOWN_NAME})) AS "
-            f"first_category FROM ({self._listed_in(runs)}) GROUP BY ALL"
+            f"SELECT tenant, stream, max(CASE WHEN {_LISTED} IS NOT NULL THEN {_LISTED}[1] "
+            f"ELSE coalesce({_TYPE}, {_SHOWN_NAME}) END) AS first_category, "
+            f"bool_or({_LISTED} IS NOT NULL) AS said FROM ({self._listed_in(runs)}) GROUP BY ALL"
         )
 
     def names(self, stored: str) -> str:

@@ -269,7 +269,7 @@ class ArchiveStore(EventStore):
         bound = f" LIMIT {limit}" if limit is not None else ""
         categories = self._database.categories.of_streams()
         statement = (
-            "SELECT s.*, first_category FROM ("
+            "SELECT s.*, first_category, coalesce(said, FALSE) FROM ("
             "SELECT stream, tenant, count(*), min(version), max(version), "
             f"min({at}), max({at}), "
             f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, "
@@ -293,12 +293,13 @@ class ArchiveStore(EventStore):
                     closes,
                     taken,
                     own,
+                    said,
                 ) in rows:
                     low, high = (None if at is None else moment(at) for at in (first_at, last_at))
                     ends = (length, first, last, low, high)
                     yield StreamInfo(
                         name,
-                        own or category_of(name),
+                        own if said else own or category_of(name),
                         *ends,
                         tenant=tenant,
                         closed=closes,
@@ -392,12 +393,17 @@ class ArchiveStore(EventStore):
             return named
         marks = ", ".join(["?"] * len(streams))
         rows = self._ask(
-            "SELECT stream, tenant, first_category FROM "
+            "SELECT stream, tenant, first_category, said FROM "
             f"({self._database.categories.of_streams()}) WHERE stream IN ({marks})",
             [each.stream for each in streams],
         )
-        own = {StreamKey(stream, tenant): category for stream, tenant, category in rows}
-        return {each: own.get(each) or category for each, category in named.items()}
+        own = {StreamKey(stream, tenant): found for stream, tenant, *found in rows}
+        unknown = (None, False)
+        return {
+            each: category if said else category or named[each]
+            for each in named
+            for category, said in [own.get(each, unknown)]
+        }
 
     def names(self, what: What) -> list[str]:
         """From the files, where they are on this machine."""
