@@ -134,13 +134,21 @@ class Scavenged:
     """
 
     def __init__(
-        self, raw: _Raw, head: Callable[[], Position | None], target: Callable[[], str]
+        self,
+        raw: _Raw,
+        head: Callable[[], Position | None],
+        target: Callable[[], str],
+        never: Callable[[], bool],
     ) -> None:
-        """`raw` reads $all as it is; `target` names the node, since each is scavenged by itself."""
-        self._raw, self._head, self._target = raw, head, target
+        """`raw` reads $all as it is; `target` names the node, since each is scavenged by itself;
+        `never` says whether the log was never scavenged, as far as its user may know.
+        """
+        self._raw, self._head, self._target, self._never = raw, head, target, never
         self._lock = threading.Lock()
         self._limits: dict[str, _Limits] = {}
         self._tombstoned: set[str] = set()
+        self._whole = False
+        """Whether a look found that nothing was scavenged by then."""
         self._up_to: Position | None = None
         self._node = ""
         self._looked = -_EVERY
@@ -177,15 +185,20 @@ class Scavenged:
 
     def _look(self) -> None:
         """Look again, where a scavenge may have removed something since."""
+        # The server would look through all of $all for the metadata of streams.
+        if self._up_to is None and self._never():
+            self._whole, self._looked = True, time.monotonic()
+            return
         head, node = self._head(), self._target()
         first, scavenged = self._up_to is None, node != self._node
+        knew = self._whole or not first
         if head is not None and head != self._up_to:
             for batch in self._raw(self._up_to, head, _NEWS):
                 for event in batch.events:
                     scavenged |= self._note(event)
             if first or scavenged:
                 found = self._remains(head)
-                if not first:
+                if knew:
                     self._emptied |= {
                         name: each
                         for name, each in found.items()

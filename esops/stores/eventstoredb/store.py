@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from esops.errors import ConnectionLost, Unavailable
+from esops.errors import ConnectionLost, Denied, Unavailable
 from esops.events import (
     Checkpoint,
     EventFilter,
@@ -88,7 +88,10 @@ class EventStoreDBStore(EventStore):
         self.listing = StreamNames(self, self._talking)
         """The names of all streams."""
         self._scavenged = scavenged.Scavenged(
-            self._between, lambda: self.head().position, lambda: self._connector.link.target
+            self._between,
+            lambda: self.head().position,
+            lambda: self._connector.link.target,
+            self._never_scavenged,
         )
         try:
             with self._talking("list the cluster's members") as link:
@@ -285,6 +288,17 @@ class EventStoreDBStore(EventStore):
         if filter.archived or (filter.types and all(each[:1] == "$" for each in filter.types)):
             return False
         return self._scavenged.known or after is None or until[0] - after[0] > _LONG
+
+    def _never_scavenged(self) -> bool:
+        """Whether the server's history of scavenges is not there, of which the last event is kept
+        for ever. False where this user may not read it.
+        """
+        request = bulk.read_stream_request("$scavenges", backwards=True, limit=1)
+        try:
+            what = "read the history of scavenges"
+            return self._twice(lambda link: bulk.first(link, request, what), what) is None
+        except (Denied, StreamGone):
+            return False
 
     def _between(
         self,
