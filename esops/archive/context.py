@@ -53,6 +53,10 @@ class ArchiveOutcome:
     """Streams that cannot be removed until somebody changes the database: of this run, and those
     that an earlier one has archived as they are, which are not archived again.
     """
+    hidden: list[list[str]] = field(default_factory=list)
+    """Those of this run whose reason only a trial shows: stream, tenant and reason. For the run's
+    own notes.
+    """
     skipped: list[dict[str, str]] = field(default_factory=list)
     """At most a thousand of them, each with its reason."""
     problems: list[str] = field(default_factory=list)
@@ -70,7 +74,8 @@ class ArchiveOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """The outcome under the documented field names."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
+        shown = {name: value for name, value in asdict(self).items() if name != "hidden"}
+        return {**shown, "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True)

@@ -279,7 +279,7 @@ def _planned(
             left_out=found.left_out,
             denied=found.deny,
         )
-        attempt = Attempt(store, settings, strategy, strict=False)
+        attempt = Attempt(store, settings, strategy, tries=False)
         with StuckStreams(attempt, () if removal == "keep" else earlier, found.leave) as stuck:
             parts, heads = stuck.without(parts), found.part == "head"
             yield (

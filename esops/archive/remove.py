@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ from esops.archive_format.manifest import Manifest
 from esops.errors import EsopsError
 from esops.events import StreamKey
 from esops.settings import PolicySettings
-from esops.stores.archiving import RemovalStrategy, StreamPart, VersionRange
+from esops.stores.archiving import RemovalStrategy, Removed, StreamPart, VersionRange
 from esops.stores.base import EventStore, require
 from esops.term import duration
 
@@ -57,6 +57,8 @@ class RemovalResult:
     """The first thousand of these, each with its reason."""
     stuck: int = 0
     """How many of these stay until somebody changes the database."""
+    hidden: dict[StreamKey, str] = field(default_factory=dict)
+    """Those of them whose reason is seen only by who tries: a long stream is not tried again."""
 
     def skip(self, stream: str, reason: str, *, lasting: bool = False) -> None:
         """Count a stream that was not removed."""
@@ -96,7 +98,8 @@ def remove_archived(
     before = context.run.read("removal.json")
     # What had gone when the run began to remove, others removed; what went since, it did itself.
     others = gone if before is None else before.get("gone", 0)
-    note = {"at": utc_now(), "remove": context.removal, "gone": others}
+    limit = context.policy.statement_timeout.total_seconds()
+    note = {"at": utc_now(), "remove": context.removal, "gone": others, "statement_timeout": limit}
     context.run.note("removal.json", note)
 
     def before_each() -> None:
@@ -130,6 +133,7 @@ def remove_archived(
     outcome.left_alone = result.left_alone
     outcome.skipped = [*outcome.skipped, *result.skipped][:_REASONS_KEPT]
     outcome.stuck += result.stuck
+    outcome.hidden = [[*key, reason] for key, reason in result.hidden.items()]
     files.check_all()
     log.info(
         "removed",
@@ -197,8 +201,14 @@ class Remover:
         """Remove streams and count them in `result`."""
         pace = _RatePacer(self.policy.max_rate)
         left: set[StreamKey] = set()
-        # Of a long stream that is left alone, no later part goes.
-        parts = (part for stream in streams for part in self._parts(stream) if part.key not in left)
+        parts = (
+            part
+            for stream in streams
+            if not self._obstructed(stream.digest, result)
+            # Of a long stream that is left alone, no later part goes.
+            for part in self._parts(stream)
+            if part.key not in left
+        )
         for batch in _batches(parts, self.policy.batch):
             self.before_each()
             left &= {batch[0].key}
@@ -207,22 +217,38 @@ class Remover:
                 self._remove_batch(going, left, result)
             pace.after(sum(each.high - each.low + 1 for each in batch))
 
-    def refused(self, streams: Iterable[ArchivedStream]) -> dict[StreamKey, str]:
-        """Why streams could not be removed, where the reason would last; nothing is removed."""
+    def _obstructed(self, digest: Digest, result: RemovalResult) -> bool:
+        """Whether a stream that goes in several transactions could not go in the last of them:
+        then it stays whole.
+        """
+        if digest.events <= self.policy.batch:
+            return False
+        found = self.obstacles([digest])
+        if digest.key in found:
+            result.skip(digest.stream, found[digest.key], lasting=True)
+        return bool(found)
+
+    def obstacles(self, streams: Sequence[Digest]) -> Mapping[StreamKey, str]:
+        """Why streams could not be removed, where that is seen by looking."""
         archiving = require(self.store, self.store.archiving, "archiving")
-        found: dict[StreamKey, str] = {}
+        return archiving.obstacles(self.strategy.name, [*map(self._whole, streams)])
+
+    def refused(self, streams: Iterable[ArchivedStream], at_most: timedelta) -> list[Removed]:
+        """What would be left if streams were removed now, each with its reason. Nothing is removed,
+        and no statement takes longer than `at_most`.
+        """
+        archiving = require(self.store, self.store.archiving, "archiving")
+        limits = (self.policy.lock_timeout, self.policy.statement_timeout)
+        found: list[Removed] = []
         parts = (part for stream in streams for part in self._parts(stream))
         for batch in _batches(parts, self.policy.batch):
             self.before_each()
-            for each in archiving.try_removal(
-                self.strategy.name, batch, self.policy.lock_timeout, self.policy.statement_timeout
-            ):
-                if each.lasting and each.reason is not None:
-                    found.setdefault(each.part.key, each.reason)
-        return found
+            found += archiving.try_removal(
+                self.strategy.name, batch, *(min(each, at_most) for each in limits)
+            )
+        return [each for each in found if each.reason is not None]
 
-    def _parts(self, stream: ArchivedStream) -> Iterator[VersionRange]:
-        digest = stream.digest
+    def _whole(self, digest: Digest) -> VersionRange:
         last = digest.last_version
         # Of a run that an older esops has sealed, the last events are in the archive, too.
         stays = (
@@ -230,9 +256,12 @@ class Remover:
             if self.head or self.strategy.whole
             else max(self.policy.keep_last, self.strategy.keeps)
         )
-        whole = VersionRange(
+        return VersionRange(
             digest.key, digest.first_version, last - stays, last, ends=True, head=self.head
         )
+
+    def _parts(self, stream: ArchivedStream) -> Iterator[VersionRange]:
+        digest, whole = stream.digest, self._whole(stream.digest)
         if whole.high < whole.low:
             return
         events = _up_to(whole.high, stream.events)
@@ -254,6 +283,10 @@ class Remover:
             if removed.reason is not None:
                 if key not in left:
                     result.skip(key.stream, removed.reason, lasting=removed.lasting)
+                    if removed.lasting and not archiving.obstacles(
+                        self.strategy.name, [removed.part]
+                    ):
+                        result.hidden[key] = removed.reason
                 left.add(key)
             else:
                 result.events += removed.events

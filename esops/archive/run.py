@@ -245,6 +245,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
             "left_alone": outcome.left_alone,
             "skipped": outcome.skipped,
             "stuck": outcome.stuck,
+            "hidden": outcome.hidden,
             "tried": outcome.tried,
             "scavenge": outcome.scavenge,
         },

@@ -1,9 +1,10 @@
 """Streams that an earlier run has archived and could not remove, and that are still the same.
 
 Rows elsewhere refer to their events, for example. Each run would export them again, and could not
-remove them again. So they are left out: where the store has them as a sealed run does, and a trial
-of the removal, which is rolled back, is refused for a reason that lasts. Where nothing refuses it
-any more, they are selected like all others.
+remove them again. So they are left out where the store has them as a sealed run does, and what
+refused that is still there. Most of it is seen by looking. Where it is not, a run tries to remove a
+short stream, and rolls that back; a plan does not, and a long stream would keep writers waiting.
+Where nothing refuses it any more, they are selected like all others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -23,7 +25,6 @@ from esops.archive.remove import ArchivedStream, Remover
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest, digests
 from esops.archive_format.runs import Run
-from esops.errors import EsopsError
 from esops.events import StreamKey
 from esops.settings import PolicySettings
 from esops.stores.archiving import RemovalStrategy
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
     from esops.stores.archive.own_runs import SealedRun
 
 _STREAMS_AT_ONCE = 500
+_TRIED_AT_MOST = 1_000
+"""Events of a stream: those of longer ones would be locked for too long."""
+_TRIAL = timedelta(seconds=1)
+"""How long a statement of a trial may wait or take."""
+_LONG = "it is too long to be tried again: raise statement_timeout when that is mended"
+
+
+class _Why(NamedTuple):
+    reason: str
+    lasting: bool
 
 
 class StuckStream(NamedTuple):
@@ -59,19 +70,37 @@ class Attempt:
     strategy: RemovalStrategy
     before_each: Callable[[], None] = lambda: None
     """Is called before each transaction, and may raise to stop."""
-    strict: bool = True
-    """Whether a trial that the database does not allow at all is an error."""
+    tries: bool = True
+    """Whether it may try a removal, which locks rows for a moment; a plan only looks."""
 
-    def refused(self, run: SealedRun, streams: Sequence[Digest]) -> dict[StreamKey, str]:
-        """Why archived streams could not leave the store, where a trial of it says so."""
+    def refused(self, run: SealedRun, streams: Sequence[Digest]) -> dict[StreamKey, _Why]:
+        """Why archived streams cannot leave the store, of those that still cannot."""
         head = run[1].part == "head"
         remover = Remover(self.store, self.strategy, self.policy, head, self.before_each)
-        try:
-            return remover.refused(self._rows(run, streams))
-        except EsopsError:
-            if self.strict:
-                raise
-            return {}  # a plan needs no right to remove
+        seen = remover.obstacles(streams)
+        found = {key: _Why(reason, lasting=True) for key, reason in seen.items()}
+        hidden = self._hidden(run[0])
+        rest = [each for each in streams if each.key in hidden and each.key not in found]
+        if not self.tries:
+            return found | {each.key: _Why(hidden[each.key], lasting=True) for each in rest}
+        short = [each for each in rest if each.events <= _TRIED_AT_MOST]
+        for each in rest:
+            if each.events > _TRIED_AT_MOST:
+                found[each.key] = _Why(f"{hidden[each.key]} ({_LONG})", lasting=True)
+        for tried in remover.refused(self._rows(run, short), _TRIAL) if short else ():
+            if tried.reason is not None:
+                found.setdefault(tried.part.key, _Why(tried.reason, tried.lasting))
+        return found
+
+    def _hidden(self, run: Run) -> dict[StreamKey, str]:
+        """What kept streams in the store when the run was done and is not seen by looking: nothing
+        where the policy gives a statement more time since.
+        """
+        removal, done = run.read("removal.json") or {}, run.read("done.json") or {}
+        before = timedelta(seconds=removal.get("statement_timeout", 0))
+        if before < self.policy.statement_timeout:
+            return {}
+        return {StreamKey(*key): reason for *key, reason in done.get("hidden", ())}
 
     def _rows(self, run: SealedRun, streams: Sequence[Digest]) -> Iterator[ArchivedStream]:
         events = RowReader(exported(self.store, streams, run[1]))
@@ -134,10 +163,11 @@ class StuckStreams:
             now = {each.key: each for each in digests(there)}
             same = [each for each in archived if now.get(each.key) == each]
             kept = {each.key: needed[each.key] for each in same if each.key in needed}
-            refused = self._attempt.refused(sealed, [each for each in same if each.key not in kept])
-            for reasons, lasting in ((kept, False), (refused, True)):
-                for key, why in reasons.items():
-                    found[key] = StuckStream(key, sealed[0].name, why, lasting)
+            free = [each for each in same if each.key not in kept]
+            whys = {key: _Why(reason, lasting=False) for key, reason in kept.items()}
+            whys |= self._attempt.refused(sealed, free) if free else {}
+            for key, why in whys.items():
+                found[key] = StuckStream(key, sealed[0].name, why.reason, why.lasting)
         return found
 
     def __enter__(self) -> Self:

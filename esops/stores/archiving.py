@@ -242,6 +242,12 @@ class Archiving(Protocol):
         """
         ...
 
+    def obstacles(self, removal: str, parts: Sequence[VersionRange]) -> Mapping[StreamKey, str]:
+        """Why streams could not leave, as far as it is seen by looking: nothing is locked, tried
+        or written. Only the ranges count, not `VersionRange.events`.
+        """
+        ...
+
     def try_removal(
         self,
         removal: str,

@@ -121,6 +121,10 @@ class MemoryArchiving:
             log.archived.add(stream)
         return Removed(part, part.high - part.low + 1, None)
 
+    def obstacles(self, removal: str, parts: Sequence[VersionRange]) -> Mapping[StreamKey, str]:  # noqa: ARG002
+        """No rows elsewhere refer to a stream."""
+        return {}
+
     def try_removal(
         self,
         removal: str,  # noqa: ARG002

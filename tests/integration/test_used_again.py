@@ -188,3 +188,94 @@ def test_two_streams_of_one_name_are_kept_apart(project, dsn, connection, remova
     project.ok("run", "carts", "--until-caught-up")
     rows = connection.execute("SELECT cart, version, last FROM carts ORDER BY 1").fetchall()
     assert rows[0] == ("cart-1", 3, ids[-1])
+
+
+LONG = """
+INSERT INTO emt_messages (stream_position, transaction_id, stream_id, message_schema_version,
+    message_id, message_type, message_data, message_metadata)
+SELECT g, pg_current_xact_id(), 'cart-1', '1', gen_random_uuid()::text, 'added', '{}', '{}'
+FROM generate_series(2, 3000) AS g
+"""
+REFERRING = """
+CREATE TABLE ref (p text, s text, m bigint, a boolean,
+    FOREIGN KEY (s, m, p, a) REFERENCES emt_messages);
+INSERT INTO ref VALUES ('emt:default', 'cart-1', 3000, false)
+"""
+
+
+def long_stream(connection) -> None:
+    emmett.create(connection)
+    emmett.append(connection, "cart-1", "opened")
+    connection.execute(LONG)
+    connection.execute("UPDATE emt_streams SET stream_position = 3000")
+    emmett.append(connection, "cart-2", "opened")
+
+
+@pytest.mark.parametrize("removal", ["archive", "delete"])
+def test_with_reuse_refused_a_name_that_has_two_lives_stays(project, dsn, connection, removal):
+    emmett.create(connection)
+    emmett.append(connection, "cart-1", "opened", "added", "closed")
+    write(project, of(dsn, more=""), POLICY.format(removal))
+    project.ok(*RUN)
+    emmett.append(connection, "cart-1", "opened", "added")
+    write(project, of(dsn, more=""), POLICY.format(removal) + '\nreuse = "refuse"')
+    second = project.run(*RUN)
+    assert (second.code, second.json["removed"], second.json["stuck"]) == (1, 0, 1)
+    assert "the name was used again" in second.json["skipped"][0]["reason"]
+    hot = "SELECT count(*) FROM emt_messages WHERE NOT is_archived"
+    assert connection.execute(hot).fetchone() == (2,)
+    # What is sealed with its events is its own row, and not that of the archived stream.
+    query = f"SELECT row FROM streams WHERE run = '{second.json['run']}'"
+    (row,) = project.ok("archive", "query", query, "--output", "json").json
+    row = json.loads(row["row"])
+    assert (row["stream_position"], row["is_archived"]) == (2, False)
+
+
+@pytest.mark.parametrize("removal", ["archive", "delete"])
+def test_a_long_stream_with_an_obstacle_at_its_end_stays_whole(project, dsn, connection, removal):
+    long_stream(connection)
+    connection.execute(REFERRING)
+    write(project, of(dsn, more=""), POLICY.format(removal) + "\nbatch = 500")
+    first = project.run(*RUN)
+    assert (first.code, first.json["removed_events"], first.json["stuck"]) == (1, 1, 1)
+    hot = "SELECT count(*) FROM emt_messages WHERE NOT is_archived"
+    assert connection.execute(hot).fetchone() == (3000,)
+    # Whether it is still so is seen without a lock, by a run as by a plan.
+    before = connection.execute("SELECT pg_relation_size('emt_messages_emt_default_archived')")
+    size = before.fetchone()
+    with connection.transaction():
+        connection.execute("SELECT FROM emt_streams WHERE stream_id = 'cart-1' FOR UPDATE")
+        again = project.run(*RUN)
+        plan = project.ok("archive", "plan", "old", "--output", "json").json
+    assert (again.code, again.json["run"], again.json["stuck"]) == (1, None, 1)
+    (stuck,) = plan["stuck"]
+    assert "rows of public.ref refer to it" in stuck["reason"]
+    after = connection.execute("SELECT pg_relation_size('emt_messages_emt_default_archived')")
+    assert after.fetchone() == size
+    connection.execute("DELETE FROM ref")
+    last = project.ok(*RUN).json
+    assert (last["removed_events"], last["stuck"]) == (3000, 0)
+
+
+def test_a_stream_that_takes_longer_than_statement_timeout_is_archived_once(
+    project, dsn, connection
+):
+    long_stream(connection)
+    # Each message that moves takes a while.
+    connection.execute(
+        "CREATE FUNCTION slow(boolean) RETURNS boolean LANGUAGE sql IMMUTABLE AS "
+        "$$ SELECT pg_sleep(CASE WHEN $1 THEN 0.001 ELSE 0 END) IS NOT NULL $$"
+    )
+    connection.execute("CREATE INDEX ON emt_messages_emt_default_archived (slow(is_archived))")
+    policy = POLICY.format("archive") + '\nbatch = 10000\nstatement_timeout = "{}"'
+    write(project, of(dsn, more=""), policy.format("1s"))
+    first = project.run(*RUN)
+    assert (first.code, first.json["stuck"]) == (1, 1), first.json
+    assert "longer than the policy's statement_timeout" in first.json["skipped"][0]["reason"]
+    for _ in range(2):
+        again = project.run(*RUN)
+        assert (again.code, again.json["run"], again.json["stuck"]) == (1, None, 1), again.json
+    assert "statement_timeout" in project.ok("archive", "plan", "old").out
+    write(project, of(dsn, more=""), policy.format("60s"))
+    last = project.ok(*RUN).json
+    assert (last["removed_events"], last["stuck"]) == (3000, 0)

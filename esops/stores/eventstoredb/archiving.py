@@ -188,6 +188,11 @@ class NodeArchiving:
             return Removed(part, 0, "another writer tombstoned it at the same time")
         return Removed(part, events, None)
 
+    def obstacles(self, removal: str, parts: Sequence[VersionRange]) -> Mapping[StreamKey, str]:
+        """Streams that this user has no right to remove."""
+        tried = (self._try(removal, part) for part in parts)
+        return {each.part.key: each.reason for each in tried if each.reason is not None}
+
     def try_removal(
         self,
         removal: str,

@@ -40,6 +40,7 @@ from esops.stores.postgres.insert_triggers import refuse_rules
 from esops.stores.postgres.layouts.archiving import LayoutArchiving, SqlRemoval
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.light import sized
+from esops.stores.postgres.obstacles import Obstacles
 from esops.stores.postgres.restorer import StreamRestorer
 from esops.stores.postgres.restoring import table_of
 from esops.stores.postgres.side_effects import refuse_side_effects
@@ -231,6 +232,13 @@ class StreamArchiver:
         that is to blame.
         """
         return self._remove(removal, parts, lock_timeout, statement_timeout, tried=False)
+
+    def obstacles(self, removal: str, parts: Sequence[VersionRange]) -> Mapping[StreamKey, str]:
+        """See Archiving: rows that refer to streams, and archived ones of their names."""
+        assert self._rules is not None
+        with translated(), connect(self._dsn, "archive") as connection:
+            looking = Obstacles(connection, self._rules, self._how(removal), self._layout.events)
+            return looking.of(parts)
 
     def try_removal(
         self,

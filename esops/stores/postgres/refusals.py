@@ -8,7 +8,7 @@ from __future__ import annotations
 import psycopg
 from psycopg import errors
 
-_USED_AGAIN = (
+USED_AGAIN = (
     "the name was used again: an archived stream of that name exists already, and the tables have "
     "room for one of each name"
 )
@@ -23,7 +23,9 @@ def in_words(error: psycopg.Error) -> str:
         by = f"foreign key {said.constraint_name or '?'}{detail}"
         return f"rows of {_table(said)} refer to it ({by})"
     if isinstance(error, errors.UniqueViolation):
-        return f"{_USED_AGAIN} ({said.constraint_name or 'a unique key'})"
+        return f"{USED_AGAIN} ({said.constraint_name or 'a unique key'})"
+    if isinstance(error, errors.QueryCanceled):
+        return "its removal takes longer than the policy's statement_timeout"
     first = str(error).splitlines()[0]
     if isinstance(error, errors.RaiseException):
         where = (said.context or "").splitlines()

@@ -28,6 +28,7 @@ from esops.stores.archiving import Removed, VersionRange
 from esops.stores.postgres import refusals
 from esops.stores.postgres.comparing import Comparison, array_of
 from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
+from esops.stores.postgres.obstacles import used_twice
 from esops.stores.postgres.settle import Waiting
 from esops.stores.postgres.side_effects import refuse_side_effects
 
@@ -174,6 +175,8 @@ class StreamRemover:
                 self.rules.guard, keys
             ).fetchall()
         }
+        if twice := used_twice(self.connection, self.rules, parts):
+            raise _LeftAlone(dict.fromkeys(twice, refusals.USED_AGAIN), lasting=True)
         if self.waits:
             self._wait_for_writers()
         last = self._by_stream("highest", keys) if self.rules.streams else {}
@@ -287,7 +290,7 @@ def _refused(part: VersionRange, error: Exception) -> Removed:
     """What became of a range that an error kept from being removed."""
     if isinstance(error, errors.LockNotAvailable | _WriterWaits):
         return Removed(part, 0, _HELD)
-    lasting = isinstance(error, errors.IntegrityError | errors.RaiseException | errors.DataError)
+    lasting = not isinstance(error, errors.DeadlockDetected)
     assert isinstance(error, psycopg.Error)
     return Removed(part, 0, refusals.in_words(error), lasting)
 

@@ -85,6 +85,10 @@ class LayoutArchiving:
     """The same with those that are archived, where streams can be archived in place."""
     of_row: sql.Composed | None = None
     """The condition for the own rows `s` of a stream `k`, archived or not."""
+    twice: sql.Composed | None = None
+    """Gives stream and tenant of those streams whose names have an archived row and another, where
+    the tables take both.
+    """
     streams_first: bool = True
     """Whether the library's writers lock a stream's row before they insert its events. Where not,
     only a foreign key makes an insert lock that row.

@@ -61,6 +61,7 @@ def archiving_rules(
         of_row=sql.SQL("s.stream_id = k.stream AND s.partition = {}").format(
             _partition("s", tenants, tenant)
         ),
+        twice=made["twice"],
         removals={
             "archive": SqlRemoval(
                 end=(made["archive_events"], made["archive_streams"]),

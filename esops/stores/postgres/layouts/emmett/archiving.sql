@@ -41,11 +41,18 @@ UPDATE {messages} m SET is_archived = FALSE FROM {k} WHERE {of_messages} AND m.i
 -- Streams take events again.
 UPDATE {streams} s SET is_archived = FALSE FROM {k} WHERE {of_streams} AND s.is_archived = TRUE
 
+-- twice --
+-- The streams whose names were used again after others of these names had been archived.
+SELECT k.stream, k.tenant FROM {streams} s JOIN {k} ON {of_streams}
+GROUP BY 1, 2 HAVING bool_or(s.is_archived) AND bool_or(NOT s.is_archived)
+
 -- row --
--- Each stream's own row as JSON; its name tells its category. No join: the planner would read the
--- table from its beginning for each group of streams.
+-- Each stream's own row as JSON, of a name that was used again that of the stream that bears it now;
+-- its name tells its category. No join: the planner would read the table from its beginning for each
+-- group of streams.
 SELECT s.stream_id, {own_tenant}, row_to_json(s)::text, NULL FROM {streams} s
 WHERE s.stream_id = ANY(%(stream)s::text[]) AND s.partition = {any_partition}
+ORDER BY s.is_archived DESC
 
 -- advance --
 -- A stream's row that is behind its newest message, as where the database was restored to an earlier

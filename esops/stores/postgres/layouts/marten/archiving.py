@@ -84,6 +84,7 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
         # A quick append to a stream that is there inserts events first, and then updates the row
         # (QuickAppendEventFunction); a rich one, and each first append, have the row first.
         streams_first=False,
+        twice=made["twice"] if "is_archived" in variant.streams.key else None,
         removals=removals,
         not_here={"archive": (_NO_FUNCTION.format(variant.schema), _MAKE_FUNCTION)},
         streams=(variant.table("mt_streams"),),

@@ -36,14 +36,20 @@ FROM {streams} s JOIN {k} ON {of_streams} WHERE s.is_archived
 -- The archived rows, after the events have moved to the copies.
 DELETE FROM {streams} s USING {k} WHERE {of_streams} AND s.is_archived
 
+-- twice --
+-- The streams whose ids were used again after others of these ids had been archived.
+SELECT k.stream, k.tenant FROM {streams} s JOIN {k} ON {of_streams}
+GROUP BY 1, 2 HAVING bool_or(s.is_archived) AND bool_or(s.is_archived IS NOT TRUE)
+
 -- row --
--- Each stream's own row as JSON, and its categories: the aggregate type, and with text ids what
--- stands before the first `-`. No join: the planner would read the table from its beginning for each
+-- Each stream's own row as JSON, of an id that was used again that of the stream that bears it now,
+-- and its categories: the aggregate type, and with text ids what stands before the first `-`. No join: the planner would read the table from its beginning for each
 -- group of streams.
 SELECT s.id::text, {own_tenant}, row_to_json(s)::text,
     to_json(array_remove(ARRAY[{by_name}nullif(s.type, {prefix})]::text[], NULL))::text
 FROM {streams} s
 WHERE s.id = ANY(%(stream)s::{kind}[]){and_any_tenant}
+ORDER BY s.is_archived IS TRUE DESC
 
 -- advance --
 -- A stream's row that is behind its newest event, as where the database was restored to an earlier
