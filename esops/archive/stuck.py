@@ -38,7 +38,7 @@ _TRIED_AT_MOST = 1_000
 """Events of a stream: those of longer ones would be locked for too long."""
 _TRIAL = timedelta(seconds=1)
 """How long a statement of a trial may wait or take."""
-_LONG = "it is too long to be tried again: raise statement_timeout when that is mended"
+_LONG = "it is too long to be tried again: raise statement_timeout when that is fixed"
 
 
 class _Why(NamedTuple):

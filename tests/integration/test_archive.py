@@ -679,6 +679,9 @@ def test_of_a_stream_whose_part_has_stayed_nothing_behind_it_is_removed():
 
         archiving = property(lambda self: self)
 
+        def obstacles(self, removal, parts):
+            return {}
+
         def remove(self, removal, parts, lock_timeout, statement_timeout):
             asked.extend(part.low for part in parts)
             return [
