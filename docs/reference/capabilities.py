@@ -32,7 +32,7 @@ STORES = {
         for name in LAYOUTS
     },
     "EventStoreDB": EventStoreDBStore.capabilities,
-    "archive": replace(ArchiveStore.capabilities, first_version=0),
+    "archive": replace(ArchiveStore.capabilities, first_version=0, names_begin_again=True),
 }
 BY_VARIANT = {
     ("Marten", "tenants"): "where conjoined",

@@ -164,6 +164,12 @@ def test_two_streams_of_one_name_are_kept_apart(project, dsn, connection, remova
     joined = of(dsn, "s", "archive = 'cold'")
     more = "[projections.carts]\nstore = 's'\npython = 'counted:carts'\ntables = ['carts']\n"
     write(project, joined, POLICY.format(removal), f"{more}ddl = 'c.sql'\n")
+    text = (project.folder / "esops.toml").read_text()
+    cold = more.replace("'s'", "'cold'").replace("carts]", "cold_carts]").replace("'carts'", "'cc'")
+    project.write(
+        "esops.toml",
+        f"{text}\n{cold}ddl = 'c.sql'\nreadmodel = 'r'\n[readmodels.r]\ndsn = {json.dumps(dsn)}\n",
+    )
     project.ok(*RUN)
     ids = emmett.append(connection, "cart-1", "opened", "added")
 
@@ -187,6 +193,11 @@ def test_two_streams_of_one_name_are_kept_apart(project, dsn, connection, remova
     ids += emmett.append(connection, "cart-1", "added")
     project.ok("run", "carts", "--until-caught-up")
     rows = connection.execute("SELECT cart, version, last FROM carts ORDER BY 1").fetchall()
+    assert rows[0] == ("cart-1", 3, ids[-1])
+    # An archive of both, read alone, makes the same row.
+    project.run(*RUN, "--despite-checkpoints")
+    project.ok("rebuild", "cold_carts", "--blue-green", "--yes")
+    rows = connection.execute("SELECT cart, version, last FROM cc ORDER BY 1").fetchall()
     assert rows[0] == ("cart-1", 3, ids[-1])
 
 

@@ -91,6 +91,8 @@ class ArchiveStore(EventStore):
         if newest is not None:
             self.capabilities = Capabilities(
                 count_between=True,
+                # Whether the store uses names again or not: both streams would be in its archive.
+                names_begin_again=True,
                 server_streams=newest.layout == "eventstoredb",
                 first_version=newest.first_version,
                 position_parts=newest.position_parts,
