@@ -6,7 +6,8 @@ a removal, or twice, as it was kept at first. So a run alone may be outdated, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +23,7 @@ from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import Damaged
+from esops.archive_format.snapshots import is_snapshot
 from esops.errors import Refused
 from esops.events import StreamKey
 from esops.stores.archiving import StreamPart
@@ -38,6 +40,7 @@ class _Piece(NamedTuple):
     first: int
     last: int
     sha256: str
+    first_at: int | None
 
 
 class _There(NamedTuple):
@@ -91,8 +94,9 @@ class OtherRuns:
                 if known is not None:
                     self._holding.add(number)
                     versions = digest.first_version, digest.last_version
-                    piece = _Piece(number, *versions, digest.sha256.hex())
+                    piece = _Piece(number, *versions, digest.sha256.hex(), digest.first_at)
                     self._pieces.put(*digest.key, orjson.dumps([*orjson.loads(known), [*piece]]))
+        self._leave_out_other_streams(requested)
         for own in self._log.doubtful:
             for other, manifest in own.doubtful:
                 streams = (digest for digest, _ in other.streams(manifest))
@@ -100,6 +104,41 @@ class OtherRuns:
                     self._pieces.get(*digest.key) is not None for digest in streams
                 ):
                     self._log.refuse_doubtful(own, (other, manifest))
+
+    def _leave_out_other_streams(self, requested: frozenset[str]) -> None:
+        """Of a name that was used again after its stream had left, the other stream is none of
+        this one's pieces. Each has a first event of its own, at its own time.
+        """
+        first = self._manifest.first_version
+        begun: dict[StreamKey, Digest] = {}
+        for digest, _ in self._run.streams(self._manifest):
+            if requested and digest.stream not in requested:
+                continue
+            times = {each.first_at for each in self._of(digest) if each.first == first}
+            times |= {digest.first_at} if digest.first_version == first else set()
+            if len(times) > 1 and None not in times and digest.first_at is not None:
+                begun[digest.key] = digest
+        if not begun:
+            return
+        starts = _starts(
+            [
+                self._runs[each]
+                for each in sorted({*self._holding, self._own})
+                if each < len(self._runs)
+            ],
+            begun,
+            first,
+        )
+        for key, digest in begun.items():
+            at = starts.get(key, [])
+            if len(at) > 1:
+                of_own = bisect_right(at, digest.first_at or 0)
+                same = [
+                    [*each]
+                    for each in self._of(digest)
+                    if each.first_at is None or bisect_right(at, each.first_at) == of_own
+                ]
+                self._pieces.put(*key, orjson.dumps(same))
 
     def _of(self, digest: Digest) -> list[_Piece]:
         found = self._pieces.get(*digest.key)
@@ -318,6 +357,24 @@ class OtherRuns:
 
     def __exit__(self, *_: object) -> None:
         self._pieces.close()
+
+
+def _starts(
+    runs: Sequence[tuple[Run, Manifest]], keys: Collection[StreamKey], first: int
+) -> dict[StreamKey, list[int]]:
+    """By stream, when each of the streams of its name began, by the ids of their first events;
+    without those of which a library has put a snapshot in the place of the first event.
+    """
+    found: dict[StreamKey, dict[str, int]] = {}
+    names = frozenset(key.stream for key in keys)
+    for run, manifest in runs:
+        batches = events_of_streams(run, manifest, names)
+        for key, own in by_stream(only(batch, [*keys]) for batch in batches):
+            version, values = next(chain.from_iterable(map(by_version, own)))
+            if version == first:
+                at = 0 if is_snapshot(values["type"]) else values["recorded_at"]
+                found.setdefault(key, {})[str(values["id"])] = at
+    return {key: sorted(ids.values()) for key, ids in found.items() if 0 not in ids.values()}
 
 
 def _counted(digests: Sequence[Digest], store: EventStore, *, archived: bool) -> list[_There]:

@@ -99,8 +99,8 @@ def test_what_is_not_there_is_made_up_or_unknown(dsn, entries):
             "Did you mean 'book'?",
         ),
         (
-            {"position": "book"},
-            "stores.s.table.position: column 'book' is of type text",
+            {"position": "request"},
+            "stores.s.table.position: column 'request' is of type text",
             "int2, int4, int8",
         ),
         ({"time": "line"}, "stores.s.table.time: column 'line' is of type int4", "timestamp"),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from esops.config import load_config
@@ -14,6 +15,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.integration.test_archive import of, write
 from tests.support import emmett, marten
+from tests.support.databases import database
 from tests.support.waiting import DEADLINE
 
 RUN = ("archive", "run", "old", "--output", "json")
@@ -290,3 +292,36 @@ def test_a_stream_that_takes_longer_than_statement_timeout_is_archived_once(
     write(project, of(dsn, more=""), policy.format("60s"))
     last = project.ok(*RUN).json
     assert (last["removed_events"], last["stuck"]) == (3000, 0)
+
+
+def test_each_of_two_archived_streams_comes_back_where_nothing_is_in_its_way(
+    project, server, dsn, connection
+):
+    """Their versions overlap, and the newer one is none of the older one's."""
+    emmett.create(connection)
+    emmett.append(connection, "cart-1", "opened", "added", "closed")
+    emmett.append(connection, "cart-2", "opened")
+    write(project, of(dsn, more=""), POLICY.format("delete"))
+    first = project.ok(*RUN).json["run"]
+    ids = emmett.append(connection, "cart-1", "opened", "added")
+    project.run(*RUN)
+    with database(server) as other:
+        with psycopg.connect(other, autocommit=True) as elsewhere:
+            emmett.create(elsewhere)
+        stores = of(dsn, more="") + of(other, "t", more="")
+        write(project, stores, POLICY.format("delete"))
+        back = project.ok("archive", "restore", first, "--into", "t", "--yes", "--output", "json")
+        assert (back.json["streams"], back.json["events"]) == (2, 4)
+    write(project, of(dsn, more=""), POLICY.format("delete"))
+    # As somebody would who no longer needs the first one's mark.
+    connection.execute("DELETE FROM emt_streams WHERE is_archived")
+    last = project.ok(*RUN).json
+    assert last["removed"] == 1
+    project.ok("archive", "restore", last["run"], "--yes")
+    rows = connection.execute(
+        "SELECT message_id FROM emt_messages WHERE stream_id = 'cart-1' ORDER BY stream_position"
+    ).fetchall()
+    assert [each for (each,) in rows] == ids
+    # Now its versions are taken.
+    refused = project.run("archive", "restore", first, "cart-1", "--yes")
+    assert refused.code == 6, (refused.out, refused.err)
