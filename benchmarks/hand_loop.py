@@ -4,7 +4,7 @@ fold, nothing written.
 `fold` calls the fold with an event for each row, as a projection is written. `bare` takes the four
 columns that this one fold
 needs as plain arguments: the least that any loop in Python can do, and of use to this one fold
-alone.
+alone. `write` does what `fold` does and writes the rows into a table, for others to compare with.
 """
 
 from __future__ import annotations
@@ -117,7 +117,23 @@ def main(how: str, dsn: str, schema: str) -> int:
         for event in map(Event._make, rows):
             state[event.stream] = fold(state.get(event.stream), event)
         count += len(rows)
+    if how == "write":
+        write(dsn, schema, state)
     return count
+
+
+def write(dsn: str, schema: str, state: dict[str, Row]) -> None:
+    """The rows as a table beside the events."""
+    table = f"{schema}.by_hand"
+    with psycopg.connect(dsn) as connection:
+        connection.execute(f"DROP TABLE IF EXISTS {table}".encode())
+        connection.execute(
+            f"CREATE TABLE {table} (cart_id text, client text, items integer, "
+            "total numeric(12, 2), status text, position bigint)".encode()
+        )
+        with connection.cursor().copy(f"COPY {table} FROM STDIN".encode()) as copy:
+            for row in state.values():
+                copy.write_row(tuple(row.values()))
 
 
 if __name__ == "__main__":
