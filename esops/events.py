@@ -1,143 +1,36 @@
-"""Events, positions and streams, which every layer speaks of.
-
-A `RecordedEvent` is a NamedTuple, since a hundred thousand of them a second pass through: one C
-call (`RecordedEvent._make`) turns a row into an event. Payloads stay the bytes that the store had,
-and are decoded where they are needed.
-"""
+"""Events, positions and streams, which every layer speaks of."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-import orjson
-
-from esops.causality import CORRELATION_KEYS, first_of, named_cause
-from esops.moments import (
-    EPOCH,
-    FarTime,
-    Moment,
-    TimeOutOfRange,
-    from_driver,
-    microseconds_of,
-    moment,
+from esops.moments import Moment
+from esops.recorded_event import (
+    EventColumns,
+    Position,
+    RecordedEvent,
+    category_of,
+    is_uuid,
 )
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
-
-_loads = orjson.loads
-
-
-class Position(tuple[int, ...]):
-    """A place in one store's log: opaque, totally ordered, printable.
-
-    Inside is a tuple of integers whose meaning only the store's layout knows, so nobody else does
-    arithmetic on it. `str()` and `parse()` are inverses.
-    """
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return ":".join(map(str, self))
-
-    def __repr__(self) -> str:
-        return f"Position({self})"
-
-    @classmethod
-    def parse(cls, text: str) -> Position:
-        """Read a position that `str()` wrote. Raises ValueError on anything else."""
-        return cls(int(part) for part in text.split(":"))
-
-
-class _Fields(NamedTuple):
-    id: str
-    stream: str
-    version: int
-    position: Position
-    type: str
-    data: bytes
-    metadata: bytes
-    recorded_at: datetime | FarTime | int | None
-    tenant: str = ""
-
-
-class RecordedEvent(_Fields):
-    """One event as its store has it: a named tuple.
-
-    `version` is the event's number in its stream, counted as the store counts; `position` is its
-    place in the log of all streams. `data` and `metadata` are the stored bytes (UTF-8 JSON, or
-    whatever the application wrote); `metadata` is empty where the store keeps none. `tenant` is
-    empty where the store has no tenants.
-    """
-
-    __slots__ = ()
-
-    @property
-    def recorded_at(self) -> datetime | None:
-        """When the store recorded the event, in UTC; None where it does not say.
-
-        Raises TimeOutOfRange for a time that no datetime can hold, such as Postgres' infinity:
-        `moment` has all of them.
-        """
-        # A bulk read leaves microseconds in the tuple: making a datetime of each would be slow.
-        value: Any = self[7]
-        if value is None or isinstance(value, datetime):
-            return value
-        try:
-            return EPOCH + timedelta(0, 0, value)
-        except (OverflowError, TypeError):  # beyond a datetime, or a FarTime
-            raise TimeOutOfRange(
-                f"it was recorded at {self.moment}, which no datetime can hold; event.moment can"
-            ) from None
-
-    @property
-    def moment(self) -> Moment | None:
-        """When the store recorded the event: a datetime, or a FarTime where no datetime can hold
-        it; None where the store does not say.
-        """
-        value = self[7]
-        return moment(from_driver(value)) if isinstance(value, int) else value
-
-    @property
-    def recorded_microseconds(self) -> int | None:
-        """Microseconds since 1970; ±esops.moments.INFINITY for an unbounded time."""
-        value = self[7]
-        if isinstance(value, int):
-            return from_driver(value)
-        return None if value is None else microseconds_of(value)
-
-    def json(self) -> Any:
-        """Decode the payload. Raises orjson.JSONDecodeError where it is not JSON."""
-        return _loads(self.data)
-
-    def meta(self) -> dict[str, Any]:
-        """Decode the metadata; an empty dict where there is none."""
-        value = orjson.loads(self.metadata) if self.metadata else None
-        return value if isinstance(value, dict) else {}
-
-    @property
-    def correlation_id(self) -> str | None:
-        """The id that everything caused by one request shares: the first of CORRELATION_KEYS in the
-        metadata.
-        """
-        return first_of(self.meta(), CORRELATION_KEYS)
-
-    @property
-    def causation_id(self) -> str | None:
-        """What caused this event: the first of CAUSATION_KEYS, or message-db's `stream/version`.
-
-        An id can be that of an event, of a message, or a span's W3C traceparent.
-        """
-        return named_cause(self.meta())
-
-    @property
-    def category(self) -> str | None:
-        """The part of the stream's name before the first `-`; None where the name is a UUID."""
-        return category_of(self.stream)
+__all__ = [
+    "Checkpoint",
+    "EventColumns",
+    "EventFilter",
+    "NewEvent",
+    "Position",
+    "RecordedEvent",
+    "StreamInfo",
+    "StreamKey",
+    "StreamRef",
+    "asked_for",
+    "category_of",
+    "is_uuid",
+    "own_names",
+]
 
 
 class NewEvent(NamedTuple):
@@ -298,16 +191,6 @@ def own_names(found: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
     """Of each of some checkpoints, the names that no other one has: the shortest first."""
     known = Counter(name for each in found for name in each.names)
     return [tuple(name for name in each.names if known[name] == 1) for each in found]
-
-
-def is_uuid(text: str) -> bool:
-    """Whether a text is a UUID as it is usually written."""
-    return _UUID.match(text) is not None
-
-
-def category_of(stream: str) -> str | None:
-    """The part of a stream's name before the first `-`; None where the whole name is a UUID."""
-    return None if _UUID.match(stream) else stream.partition("-")[0]
 
 
 def asked_for(**ids: str | Sequence[str] | None) -> tuple[str, tuple[str, ...]]:

@@ -32,10 +32,12 @@ class VersionTables:
     """Whether tenants share the store, so that a stream's id alone is not unique."""
     empty: bool
     """Whether nothing has been written yet."""
-    cache_rows: int
-    """How many rows a fold may keep in memory."""
+    cache: int
+    """How many bytes of memory the rows that a fold keeps may take."""
     ensure_keys: Callable[[], None]
     """Builds the keys if they are missing: to be called before a statement that needs them."""
+    loading: bool = False
+    """Whether nobody reads the tables yet, so that rows may be written as late as memory allows."""
     begins: int | None = None
     """The version of a stream's first event, where a name can begin another stream; else None."""
 

@@ -9,10 +9,19 @@ changes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import chain
+from sys import getsizeof
 from typing import Any, cast
 from uuid import UUID
 
@@ -25,7 +34,6 @@ from esops.readmodel.asked import Asked
 from esops.readmodel.form import Unfit, cannot_hold
 from esops.readmodel.forms import (
     form_of,
-    has_fixed_size,
     is_plain_text,
     keeps_type,
     key_form,
@@ -39,6 +47,7 @@ _CONSTANT = re.compile(
     re.IGNORECASE,
 )
 _MEMORY = 50_000
+_NONE: Mapping[Key, object] = {}
 _ALIKE = frozenset({str, int, bool, bytes, UUID, date})
 """The types of whose values two are equal only where nothing tells them apart: the texts of
 Decimal("1.0") and Decimal("1.00"), and of 0.0 and -0.0, are two keys.
@@ -111,10 +120,22 @@ class Shape:
             row = connection.execute(text.encode()).fetchone()
             self._defaults[name] = None if row is None else row[0]
 
-    def keys(self, values: Sequence[Key]) -> list[Key]:
-        """Keys as the table has them. Raises Unfit for one that is none of the table's."""
+    def keys(
+        self, values: list[Key], known: Mapping[Key, object] = _NONE
+    ) -> tuple[list[Key], set[Key]]:
+        """Keys as the table has them, one by one and each once; `known` are some that it has.
+
+        Raises Unfit for one that is none of the table's, and TypeError for one that no dict takes.
+        """
+        # By their types first: objects of other classes may be equal to a text that is known.
         if self._plain_keys and self._are_texts(values):
-            return list(values)
+            distinct = set(values)
+            if self._can_be_stored(distinct.difference(known)):
+                return values, distinct
+        made = self._made(values)
+        return made, set(made)
+
+    def _made(self, values: Sequence[Key]) -> list[Key]:
         known, made = self._known_keys, []
         if len(known) > _MEMORY:
             known.clear()
@@ -130,20 +151,20 @@ class Shape:
             made.append(found)
         return made
 
-    def _are_texts(self, values: Sequence[Key]) -> bool:
-        """Whether all keys are texts, or tuples of as many as there are columns, that can be
-        stored.
-        """
-        distinct: Iterable[Any] = set(values)
+    def _are_texts(self, values: Iterable[Any]) -> bool:
+        """Whether all keys are texts, or tuples of as many as there are columns."""
         if len(self._key_columns) > 1:
-            if set(map(type, distinct)) != {tuple} or set(map(len, distinct)) != {
+            if set(map(type, values)) != {tuple} or set(map(len, values)) != {
                 len(self._key_columns)
             }:
                 return False
-            distinct = list(chain.from_iterable(distinct))
-        if set(map(type, distinct)) != {str}:
-            return False
-        text = "".join(distinct)
+            values = chain.from_iterable(values)
+        return set(map(type, values)) == {str}
+
+    def _can_be_stored(self, texts: Collection[Any]) -> bool:
+        """Whether Postgres takes keys that are texts."""
+        parts = texts if len(self._key_columns) == 1 else chain.from_iterable(texts)
+        text = "".join(parts)
         return "\0" not in text and (text.isascii() or _encodes(text))
 
     def key(self, value: Key) -> Key:
@@ -177,16 +198,15 @@ class Shape:
         return [(place, each) for place, each in enumerate(forms) if each is not None]
 
     def size(self, row: Row) -> int:
-        """About how many bytes of memory the texts and documents of a row take."""
-        made = 0
-        for name in self._wide:
-            value = row[name]
+        """About how many bytes of memory a row takes."""
+        made = getsizeof(row)
+        for value in row.values():
             kind = type(value)
-            if kind is str or kind is bytes:
-                made += len(value)
-            elif kind is dict or kind is list:
+            if kind is dict or kind is list:
                 # The objects of a document take several times its text.
                 made += 5 * _length(value)
+            else:
+                made += getsizeof(value)
         return made
 
     def rekeyed(self, key: Key, row: Row) -> Row:
@@ -210,11 +230,6 @@ class Shape:
             name: form_of(self._columns[name], self.written[name], self._asked)
             for name in self._names
         }
-        self._wide = [
-            name
-            for name in self._names
-            if name not in self._key_columns and not has_fixed_size(self._columns[name])
-        ]
         self.fold = self._quick()
 
     def _slow(self, key: Key, row: Row) -> Row:

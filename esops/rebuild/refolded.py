@@ -31,7 +31,8 @@ FOLDED = sql.Identifier("esops_folded")
 Key = tuple[str, ...]
 """The values of a row's key, as text."""
 _PIECE = 2_000
-_CACHED = 500
+_CACHED = 8 << 20
+"""Bytes of rows: the streams of a few pieces."""
 
 
 class RefoldedRows:
@@ -81,7 +82,7 @@ class RefoldedRows:
             value_types=self._version.value_types,
             conjoined=self._conjoined,
             empty=True,
-            cache_rows=_CACHED,
+            cache=_CACHED,
             ensure_keys=lambda: None,
         )
         self._fold = Fold(self._definition, of_version)

@@ -22,6 +22,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import FoldDefinition, SqlDefinition
 from esops.projections.kinds import open_projector
+from esops.projections.kinds.fold import following_cache
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, range_statement
 from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
@@ -39,6 +40,8 @@ log = structlog.get_logger("esops.runner")
 
 COMMIT_EVERY = timedelta(seconds=15)
 """At most this much work is done again after a crash."""
+LOAD_COMMIT_EVERY = timedelta(minutes=1)
+"""The same for the first load of a fold. Each commit writes rows that later events change again."""
 _PATIENCE = timedelta(minutes=10)
 _WIDEST = 65_536
 """Pieces of this many events are as good as no pieces: the search for a poison event is over."""
@@ -136,6 +139,8 @@ class Applier:
         # Green gets its key after the load, unless a statement with ON CONFLICT needs it.
         self._keyed = all(table.key for table in tables.values())
         can = self._store.capabilities
+        loading, of = version.state == "building", self._work.shard
+        cache = self._work.cache // (of[1] if of else 1)
         return VersionTables(
             projection=version.projection,
             version=version.version,
@@ -145,8 +150,9 @@ class Applier:
             },
             value_types=version.value_types,
             conjoined=can.tenants,
-            empty=version.events == 0 and version.state == "building",
-            cache_rows=self._work.cache_rows,
+            empty=version.events == 0 and loading,
+            cache=cache if loading else following_cache(cache),
+            loading=loading,
             ensure_keys=self._ensure_keys,
             begins=can.first_version if can.names_begin_again else None,
         )
@@ -269,7 +275,7 @@ class Applier:
                 if (
                     enough
                     or self._projector.full
-                    or time.monotonic() - since >= COMMIT_EVERY.total_seconds()
+                    or time.monotonic() - since >= self._commit_every.total_seconds()
                 ):
                     self._commit(reached)
                     since = time.monotonic()
@@ -288,6 +294,10 @@ class Applier:
         else:
             self._commit(target)
         yield
+
+    @property
+    def _commit_every(self) -> timedelta:
+        return LOAD_COMMIT_EVERY if self._tables.loading and self.counts_rows else COMMIT_EVERY
 
     def _most(self, piece: int | None) -> int:
         """How many events to apply before looking again."""

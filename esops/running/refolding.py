@@ -51,7 +51,7 @@ class Refolder(Replayer):
         try:
             with translated():
                 for event in self._events():
-                    keys.update(fold.keys([event], self.connection))
+                    keys |= fold.keys([event], self.connection)[1]
                 with self.connection.transaction():
                     self._write_again(keys)
         except EsopsError:

@@ -142,7 +142,7 @@ class Replayer(Applier):
         for event in events:
             try:
                 with translated():
-                    keys[event.position] = fold.keys([event], self.connection)[0]
+                    keys[event.position] = fold.keys([event], self.connection)[0][0]
             except BadEvent as bad:
                 found.failed[event.position] = bad.reason
         bad_keys: dict[Key, str] = {}
@@ -205,7 +205,7 @@ class Replayer(Applier):
         change = -fold.rows.delete(connection, list(wanted))
         for event in self._events():
             try:
-                [key] = fold.keys([event], connection)
+                [key], _ = fold.keys([event], connection)
             except BadEvent:
                 continue  # the key of another dead letter cannot be made
             if key not in wanted or key in fails:

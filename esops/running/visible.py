@@ -20,7 +20,7 @@ from esops.errors import Refused
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres import catalog
 from esops.projections.definition import Definition, FoldDefinition
-from esops.projections.kinds.fold import Fold
+from esops.projections.kinds.fold import Fold, following_cache
 from esops.projections.projector import VersionTables
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
@@ -119,7 +119,7 @@ class VisibleEvents:
             value_types=version.value_types,
             conjoined=self._conjoined,
             empty=False,
-            cache_rows=self._work.cache_rows,
+            cache=following_cache(self._work.cache),
             ensure_keys=lambda: None,
         )
         return OpenVersion(

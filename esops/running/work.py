@@ -51,7 +51,8 @@ class Work:
     definition: Definition
     filter: EventFilter
     on_error: str
-    cache_rows: int
+    cache: int
+    """Bytes of memory for the rows of a first load: see ProjectionSettings."""
     commit_events: int | None = None
     """At most this many events a checkpoint; None leaves it to time and memory."""
     shard: tuple[int, int] | None = None
@@ -70,7 +71,7 @@ class Work:
         shard: tuple[int, int] | None = None,
     ) -> Work:
         """Work on a version, as its projection is configured."""
-        configured = (settings.filter, settings.on_error, settings.cache_rows)
+        configured = (settings.filter, settings.on_error, settings.cache)
         return cls(
             projection, version, definition, *configured, commit_events, shard, settings.begins_with
         )

@@ -1,4 +1,4 @@
-"""What all sections of esops.toml share, and how durations are written."""
+"""What all sections of esops.toml share, and how durations and sizes are written."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ def parse_duration(text: object) -> timedelta:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(kB|MB|GB|TB)\Z")
+_POWERS = {"kB": 10, "MB": 20, "GB": 30, "TB": 40}
+
+
+def parse_size(text: object) -> int:
+    """Read `64kB`, `256MB` or `1.5GB` as bytes, in Postgres' units, which are powers of 1024.
+
+    Raises ValueError that shows the forms.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    found = _SIZE.match(text.strip()) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("this is not a size: write it like 512kB, 256MB or 1.5GB")
+    return int(float(found[1]) * (1 << _POWERS[found[2]]))
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
 
 
 Publications = Literal["refused", "allowed"]

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from esops.events import EventFilter
-from esops.settings.base import Duration, Settings
+from esops.settings.base import Duration, Settings, Size
 from esops.settings.databases import DatabaseSettings
 
 
@@ -139,8 +139,10 @@ class ProjectionSettings(Settings):
     """
     readmodel: str | None = None
     on_error: Literal["stop", "dead-letter"] = "stop"
-    cache_rows: int = Field(default=24_576, ge=2)
-    """The most rows that a fold keeps in memory."""
+    cache: Size = Field(default=256 << 20, ge=1 << 20)
+    """The most memory, in bytes, for the rows that a fold keeps during the first load of a version,
+    all its processes together; a version that follows gets a sixteenth of it.
+    """
     fingerprint: tuple[str, ...] = ()
     """Files, or patterns of files, that count as the projection's code, seen from esops.toml."""
     verify: VerifySettings = VerifySettings()

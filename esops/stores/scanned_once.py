@@ -78,7 +78,7 @@ class KnownIds:
         places = {at: Position.parse(text) for at, text in db.execute(query, (number - 1, number))}
         before, place = places.get(number - 1), places[number]
         for batch in self._store.read_all(before, place, _ARCHIVED_TOO):
-            yield from (event for event in batch.events if event.position == place)
+            yield from (e.detached() for e in batch.events if e.position == place)
 
 
 def _hashes(event: RecordedEvent) -> set[int]:

@@ -65,7 +65,7 @@ def scan(store: EventStore, sought: SoughtIds) -> Iterator[RecordedEvent]:
     for batch in store.read_all(filter=_ARCHIVED_TOO):
         for event in batch.events:
             if wanted(event):
-                yield event
+                yield event.detached()  # whoever searches keeps what is found
 
 
 def has_one_of(sought: SoughtIds) -> Callable[[RecordedEvent], bool]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+import weakref
 from contextlib import closing
 
 import psycopg
 import pyarrow as pa
 import pytest
 
-from esops.stores.postgres.bulk import BulkReader
+from esops.events import Position, RecordedEvent
+from esops.stores.postgres.bulk import BulkReader, to_events
 from esops.stores.postgres.light import Few
 
 EACH_TYPE = """
@@ -91,3 +95,51 @@ def test_a_read_that_another_one_ended_says_so_and_ends_no_other(dsn):
         with pytest.raises(RuntimeError, match="ended by another"):
             list(last)
         assert sum(batch.num_rows for batch in reader.read(iter([numbers]))) == 100_000
+
+
+EVENTS = """
+    SELECT 'id-' || n, 'cart-' || n % 3, n::bigint, 'added', CASE WHEN n % 2 = 0 THEN '{"n": 1}' END,
+        '2026-11-28 10:00+00'::timestamptz, 'tenant', n::bigint, '{"n": ' || n || '}'
+    FROM generate_series(1, 500) AS n ORDER BY n
+"""
+DECODED = {"ids", "positions", "metadata", "times", "tenants"}
+
+
+def test_a_column_is_decoded_when_an_event_is_asked_for_it_and_once_for_its_batch(dsn):
+    with closing(BulkReader(dsn)) as reader:
+        (batch,) = reader.read(iter([EVENTS]))
+    events = to_events(batch, 1)
+    columns = events[0].columns
+    assert [(e.stream, e.version, e.type, e.json()) for e in events[:2]] == [
+        ("cart-1", 1, "added", {"n": 1}), ("cart-2", 2, "added", {"n": 2}),
+    ]  # fmt: skip
+    assert DECODED.isdisjoint(vars(columns))
+    assert events[6].position == Position((7,))
+    assert DECODED & vars(columns).keys() == {"positions"}
+    assert events[7].position is columns.positions[7]
+    alone = RecordedEvent(
+        "id-2", "cart-2", 2, Position((2,)), "added", b'{"n": 2}', b'{"n": 1}',
+        events[1].recorded_at, "tenant",
+    )  # fmt: skip
+    at = events[1].recorded_at
+    assert (events[1]._replace(recorded_at=at), events[1].recorded_microseconds) == (
+        alone, alone.recorded_microseconds,
+    )  # fmt: skip
+    assert events[0].metadata == b""
+    for again in (events[1].detached(), pickle.loads(pickle.dumps(events[1]))):
+        assert (again, hash(again), repr(again)) == (events[1], hash(events[1]), repr(events[1]))
+        assert tuple(again) == tuple(events[1])
+
+
+def test_a_detached_event_keeps_no_batch_in_memory(dsn):
+    with closing(BulkReader(dsn)) as reader:
+        (batch,) = reader.read(iter([EVENTS]))
+    events = to_events(batch, 1)
+    columns, kept = weakref.ref(events[0].columns), events[1]
+    del events, batch
+    gc.collect()
+    assert columns() is not None
+    kept = kept.detached()
+    gc.collect()
+    assert columns() is None
+    assert (kept.id, kept.tenant, kept.position) == ("id-2", "tenant", Position((2,)))

@@ -100,7 +100,7 @@ steps = st.lists(
 @given(
     steps,
     st.integers(1, 20),
-    st.integers(2, 12),
+    st.sampled_from([1, 2_000, 20_000, 64 << 20]),
     st.integers(1, 30),
     st.lists(st.integers(0, 60), max_size=4),
 )

@@ -50,7 +50,7 @@ class Table:
         tables = VersionTables(
             projection="rows", version=1, by_name={"rows": self.table},
             keys={"rows": self.table.key}, value_types=self.written, conjoined=False,
-            empty=not self.written, cache_rows=cache, ensure_keys=lambda: None,
+            empty=not self.written, cache=cache, ensure_keys=lambda: None,
         )  # fmt: skip
         return Fold(FoldDefinition(evolve, key), tables)
 
@@ -70,7 +70,7 @@ class Table:
             seen.append(repr(row))
             return evolve(row, steps[at.version])
 
-        fold = self.fold(evolved, lambda at: steps[at.version][0], 1_000_000)
+        fold = self.fold(evolved, lambda at: steps[at.version][0], 64 << 20)
         n = 0
         while n < len(steps):
             before = len(seen)
@@ -511,7 +511,6 @@ def test_a_key_is_the_one_that_its_value_has_by_itself(dsn, kind, keys, composit
 @pytest.mark.parametrize("column", ["text", "jsonb"])
 def test_rows_that_are_large_are_kept_in_a_bounded_number_of_bytes(dsn, monkeypatch, column):
     most, size = 2 << 20, 50_000
-    monkeypatch.setattr(fold_kind, "CACHE_BYTES", most)
     monkeypatch.setattr(fold_kind, "_FIRST", 16)
     table = Table(dsn, f"id text PRIMARY KEY, body {column}, n int")
 
@@ -519,7 +518,7 @@ def test_rows_that_are_large_are_kept_in_a_bounded_number_of_bytes(dsn, monkeypa
         row = row or {"body": "", "n": 0}
         return {"body": f"{at.version} " + "x" * size, "n": row["n"] + 1}
 
-    fold = table.fold(evolve, lambda at: f"k{at.version % 150}", 24_576)
+    fold = table.fold(evolve, lambda at: f"k{at.version % 150}", most)
     events = [event(version=n, position=Position((n,))) for n in range(300)]
     tracemalloc.start()
     while events:

@@ -22,7 +22,7 @@ def opened(connection, tables) -> Write:
         VersionTables(
             projection="t", version=1, by_name=tables,
             keys={name: table.key for name, table in tables.items()}, value_types={},
-            conjoined=False, empty=True, cache_rows=10, ensure_keys=lambda: None,
+            conjoined=False, empty=True, cache=1 << 20, ensure_keys=lambda: None,
         )
     )  # fmt: skip
     made.open(connection)

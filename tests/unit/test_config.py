@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from esops.config import Config, load_config, parse_config
 from esops.errors import UsageError
 from esops.settings import parse_duration
+from esops.settings.base import parse_size
 
 GOOD = {
     "stores": {"shop": {"dsn": "service=shop", "schema": "shop"}},
@@ -217,3 +218,17 @@ def test_whatever_stands_in_the_file_it_is_a_config_or_a_usage_error(document):
         parse(document)
     except UsageError as error:
         assert error.message.startswith("/x/esops.toml: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("64kB", 65_536), ("256MB", 256 << 20), ("1.5 GB", 3 << 29), ("1TB", 1 << 40)],
+)
+def test_sizes_are_in_the_units_of_postgres(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "256", "256mb", "-1MB", "1 MB or so", True, None, 1.5])
+def test_what_is_no_size_is_a_value_error(text):
+    with pytest.raises(ValueError, match="like 512kB"):
+        parse_size(text)

@@ -1,15 +1,17 @@
 """Folds: the state of each key is its row, cached, and written back in bulk.
 
-Reading a row for each event would make a fold as slow as the network. So rows are kept in two
-generations of bounded size, which approximates LRU at no cost for each event. The missing keys of a
-batch are fetched together. Changed rows are written together at a checkpoint, new ones straight
-into the table by COPY. During the first load of a version, a Bloom filter of fixed size (B. Bloom,
-CACM 13/7, 1970) knows which keys cannot have been written yet, so that most need no query.
+Reading a row for each event would make a fold as slow as the network. So rows are kept, within a
+bound in bytes. During the first load of a version, which nobody reads yet, all rows stay in memory
+until that bound is reached. After that, and in a version that follows, they are in two generations,
+which approximates LRU at no cost for each event. The missing keys of a batch are fetched together.
+Changed rows are written together at a checkpoint, new ones straight into the table by COPY. During
+the first load, a Bloom filter of fixed size (B. Bloom, CACM 13/7, 1970) knows which keys cannot
+have been written yet, so that most need no query.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 
@@ -24,13 +26,15 @@ from esops.readmodel.form import Unfit
 from esops.readmodel.rows import BadEvent, Rows, is_bad_row, one_line
 from esops.readmodel.types import Key, Row
 
-CACHE_ROWS = 24_576
-"""Rows that the cache holds by default, both generations together."""
 _LOOSE = frozenset({"citext", "jsonb", "timetz"})
-CACHE_BYTES = 64 << 20
-"""Bytes that they take at most, about: whichever of the two is reached first."""
-_SAMPLE, _SMALL = 200, 1_000
+_FOLLOWING = 16
+"""The part of the cache that a version gets which is not in its first load."""
+_SAMPLE, _SMALL = 64, 4_096
 """Rows that are weighed of each piece, and bytes of a row from which on all of them are."""
+_ENTRY = 300
+"""Bytes of a key, and of its entries in the cache and in the sets of changed and fresh keys."""
+_NEARLY = 0.95
+"""The part of the bound from which on the cache counts as full."""
 _FIRST = 2_048
 """Events of the first piece, when nobody knows yet how large the rows are."""
 _BLOOM_BYTES = 8 << 20
@@ -87,13 +91,14 @@ class Fold:
             self._evolve = _beginning(definition.evolve, tables.begins)
         self._key_of = definition.key or attrgetter(*of_stream(key))
         self._written = Bloom() if tables.empty else None
-        self._generation = max(tables.cache_rows // 2, 1)
         self._young: dict[Key, Row | None] = {}
         self._old: dict[Key, Row | None] = {}
         self._dirty: set[Key] = set()
         self._fresh: set[Key] = set()
-        self._most_bytes = CACHE_BYTES // 2
-        self._bytes = 0
+        self._cache = tables.cache
+        # A first load keeps all rows in one generation for as long as they fit.
+        self._most_bytes = tables.cache if tables.loading else tables.cache // 2
+        self._bytes, self._mean, self._skew = 0, 0.0, 1.0
         self.most_at_once = _FIRST
 
     @property
@@ -101,7 +106,7 @@ class Fold:
         """Whether the young generation has reached its size: what is dirty should be flushed, and
         the old generation dropped.
         """
-        return len(self._young) >= self._generation or self._bytes >= self._most_bytes
+        return self._bytes >= self._most_bytes * _NEARLY
 
     @property
     def value_types(self) -> Mapping[str, str]:
@@ -116,8 +121,7 @@ class Fold:
 
         Raises BadEvent where the function raises, or a key cannot be made or does not fit.
         """
-        keys = self.keys(events, connection)
-        touched = set(keys)
+        keys, touched = self.keys(events, connection)
         missing = self._missing(touched)
         try:
             self._fetch(missing, connection)
@@ -146,28 +150,35 @@ class Fold:
         """Keep the size of the young generation; `touched` were applied in this piece."""
         if not touched:
             return
-        rows, size = self._young, self._shape.size
+        rows = self._young
         # Of many rows, some tell how large they are; weighing each costs more than small rows are
         # worth.
-        some = list(islice(touched, _SAMPLE))
-        now = sum(size(row) for key in some if (row := rows[key]) is not None)
-        if now > len(some) * _SMALL:
-            now = sum(size(row) for key in touched if (row := rows[key]) is not None)
-        else:
-            now = now * len(touched) // len(some)
-        self._bytes += now
+        some: Collection[Key] = list(islice(touched, _SAMPLE))
+        mean = self._weight(map(rows.__getitem__, some)) / len(some)
+        if mean > _SMALL and len(some) < len(touched):
+            mean = self._weight(map(rows.__getitem__, touched)) / len(touched)
         # As many rows as half a generation has: the next piece may have as many others.
-        self.most_at_once = max(16, self._most_bytes // (2 * (now // len(touched) + 1)))
-        if self._bytes >= self._most_bytes:
-            # A row that several pieces have touched was counted each time.
-            self._bytes = sum(size(row) for row in rows.values() if row is not None)
+        self.most_at_once = max(16, self._most_bytes // int(2 * mean + 1))
+        self._mean += (mean - self._mean) * len(touched) / len(rows)
+        self._bytes = int(self._skew * self._mean * len(rows))
+        if self.full:
+            # The rows that are touched most may be larger than the others, or smaller.
+            weighed = self._weight(rows.values())
+            self._skew *= weighed / self._bytes
+            self._bytes = weighed
 
-    def keys(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> list[Key]:
-        """The key of each event, in the form of the table. Raises BadEvent."""
+    def _weight(self, rows: Iterable[Row | None]) -> int:
+        """About how many bytes of memory some rows take, with their keys."""
+        size = self._shape.size
+        return sum(_ENTRY if row is None else _ENTRY + size(row) for row in rows)
+
+    def keys(
+        self, events: Sequence[RecordedEvent], connection: psycopg.Connection
+    ) -> tuple[list[Key], set[Key]]:
+        """The key of each event, in the form of the table, and each key once. Raises BadEvent."""
         try:
             self._shape.open(connection)
-            found = self._shape.keys(list(map(self._key_of, events)))
-            hash(tuple(found))
+            found = self._shape.keys(list(map(self._key_of, events)), self._young)
         except psycopg.Error:
             raise
         except Unfit as error:
@@ -205,7 +216,10 @@ class Fold:
         if self.full:
             if self._written is not None:
                 self._written.update(young)
-            self._old, self._young, self._fresh, self._bytes = young, {}, set(), 0
+            # One generation took all the memory; from now on there are two.
+            alone, self._most_bytes = self._most_bytes == self._cache, self._cache // 2
+            self._old, self._young, self._fresh = {} if alone else young, {}, set()
+            self._bytes, self._mean, self._skew = 0, 0.0, 1.0
 
     def _reshape(self, again: Callable[[Row], Row]) -> None:
         """Give all rows that are kept another form."""
@@ -214,9 +228,9 @@ class Fold:
                 if row is not None:
                     rows[key] = again(row)
 
-    def _missing(self, keys: Iterable[Key]) -> set[Key]:
+    def _missing(self, keys: set[Key]) -> set[Key]:
         young, old = self._young, self._old
-        missing = {key for key in keys if key not in young}
+        missing = keys.difference(young)
         # A key of the old generation that is used again becomes young, and so outlives it.
         if old:
             for key in [key for key in missing if key in old]:
@@ -240,6 +254,13 @@ class Fold:
         for key, row in self.rows.read(connection, asked):
             young[key] = row
             self._fresh.discard(key)
+
+
+def following_cache(cache: int) -> int:
+    """Bytes for the rows of a version that follows, where those of a first load may take `cache`:
+    many versions follow in one machine, each for ever.
+    """
+    return cache // _FOLLOWING
 
 
 def _beginning(evolve: Evolve, first: int) -> Evolve:

@@ -92,7 +92,7 @@ def passes(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
 
     def wanted(event: RecordedEvent) -> bool:
         # By index, not by name: this runs once for each event of the log.
-        return (system or event[4][:1] != "$") and stream_wanted(event[1])
+        return (system or event.type[:1] != "$") and stream_wanted(event.stream)
 
     return wanted
 

@@ -49,7 +49,7 @@ class Page:
     def add(self, event: RecordedEvent) -> bool:
         """Add an event; returns whether the page is full."""
         self.events.append(event)
-        self.size += len(event[5]) + len(event[6])
+        self.size += len(event.data) + len(event.metadata)
         return self.size >= bulk.PAGE_BYTES or len(self.events) >= bulk.PAGE_EVENTS
 
     def take(self, position: Position) -> Batch:
@@ -76,7 +76,7 @@ def read(
             if message.WhichOneof("content") != "event":
                 continue
             event = bulk.to_event(message.event.event)
-            position = event[3]
+            position = event.position
             if position > until:
                 break
             # A read begins with the event at its position, which has been seen.

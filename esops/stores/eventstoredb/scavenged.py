@@ -251,5 +251,4 @@ def _late(name: str, remains: Remains) -> LateBeginning:
 def without(batches: Iterator[Batch], floors: Mapping[str, int]) -> Iterator[Batch]:
     """The batches, without what lies below the floors of streams."""
     for events, position in batches:
-        # By index, not by name: this runs once for each event of the log.
-        yield Batch([each for each in events if each[2] >= floors.get(each[1], 0)], position)
+        yield Batch([e for e in events if e.version >= floors.get(e.stream, 0)], position)

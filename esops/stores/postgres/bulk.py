@@ -9,7 +9,8 @@ whatever the number or size of events. Short answers take a shorter way (light.p
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -150,10 +151,67 @@ class BulkReader:
 _new: Any = tuple.__new__
 
 
+class BatchColumns:
+    """What the events of one batch have besides their streams, versions, types and data: decoded
+    for all of them at once, when the first one is asked for it.
+    """
+
+    def __init__(
+        self, batch: pa.RecordBatch, parts: int, times: Sequence[int | None] | None
+    ) -> None:
+        """`parts` is the number of the position's columns. `times` where they are known already."""
+        self.batch = batch
+        self._parts = parts
+        if times is not None:
+            self.times = times
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """Their ids."""
+        return self._list(0)
+
+    @cached_property
+    def positions(self) -> Sequence[Position]:
+        """Their places in the log."""
+        return list(map(_new, repeat(Position), zip(*self.places, strict=True)))
+
+    @property
+    def places(self) -> list[list[int]]:
+        """The columns of the positions."""
+        return [self._list(_ABOUT + n) for n in range(self._parts)]
+
+    @cached_property
+    def metadata(self) -> Sequence[bytes]:
+        """Their metadata; empty where there is none."""
+        stored: list[bytes] = _bytes(self.batch.column(4))
+        return stored
+
+    @cached_property
+    def times(self) -> Sequence[int | None]:
+        """When they were recorded, in microseconds as the driver counts them: making a datetime of
+        each would take as long as all the rest.
+        """
+        made: list[int | None] = self.batch.column(5).view(pa.int64()).to_pylist()
+        return made
+
+    @cached_property
+    def tenants(self) -> Sequence[str]:
+        """Their tenants."""
+        return self._list(6)
+
+    def _list(self, column: int) -> list[Any]:
+        made: list[Any] = self.batch.column(column).to_pylist()
+        return made
+
+
+_ABOUT = 7
+"""Columns before the position's."""
+
+
 def to_events(
     batch: pa.RecordBatch, position_parts: int, decode: Decode | None = None
 ) -> list[RecordedEvent]:
-    """Turn a batch into events.
+    """Turn a batch into events, which keep it alive.
 
     Its columns: id, stream, version, type, metadata, time, tenant, then the position's and the
     payload's.
@@ -161,36 +219,26 @@ def to_events(
     `decode` makes plain JSON of a payload, and tells the time inside it, for layouts that have none
     beside it.
     """
-    identifier, stream, version, kind, metadata, recorded_at, tenant, *rest = batch.columns
-    parts = [column.to_pylist() for column in rest[:position_parts]]
+    stream, version, kind = batch.column(1), batch.column(2), batch.column(3)
+    payloads, times = _one_of(batch.columns[_ABOUT + position_parts :]), None
+    if decode is not None:
+        payloads, times = zip(*map(decode, payloads), strict=True)
+    columns = BatchColumns(batch, position_parts, times)
     for what, column in (("stream", stream), ("version", version), ("type", kind)):
         if column.null_count:
             at = column.to_pylist().index(None)
-            raise _without(what, ".".join(str(part[at]) for part in parts))
-    payloads, times = _one_of(rest[position_parts:]), recorded_at.view(pa.int64()).to_pylist()
-    if decode is not None:
-        payloads, times = zip(*map(decode, payloads), strict=True)
-    # map over tuple.__new__ makes each event in C; RecordedEvent._make would run a line of Python
-    # for each of them.
-    return list(
-        map(
-            _new,
-            repeat(RecordedEvent),
-            zip(
-                identifier.to_pylist(),
-                stream.to_pylist(),
-                version.to_pylist(),
-                map(_new, repeat(Position), zip(*parts, strict=True)),
-                kind.to_pylist(),
-                payloads,
-                _bytes(metadata),
-                # As microseconds: making a datetime of each takes as long as all the rest here.
-                times,
-                tenant.to_pylist() if tenant.null_count or _any_text(tenant) else repeat(""),
-                strict=False,
-            ),
-        )
+            raise _without(what, ".".join(str(part[at]) for part in columns.places))
+    # map over tuple.__new__ makes each event in C.
+    parts = zip(
+        stream.to_pylist(),
+        version.to_pylist(),
+        kind.to_pylist(),
+        payloads,
+        repeat(columns),
+        range(batch.num_rows),
+        strict=False,
     )
+    return list(map(_new, repeat(RecordedEvent), parts))
 
 
 def _without(what: str, position: str) -> Refused:
@@ -215,13 +263,8 @@ def _one_of(columns: list[pa.Array]) -> Any:
 
 def _bytes(column: pa.Array) -> Any:
     if column.null_count == len(column):
-        return repeat(b"")
+        return [b""] * len(column)
     plain = column.storage if isinstance(column, pa.ExtensionArray) else column
     # A view, since a cast would import all of Arrow's compute functions, which takes 0.05 s.
     values = plain.view(pa.binary()).to_pylist()
     return values if not column.null_count else [value or b"" for value in values]
-
-
-def _any_text(column: pa.Array) -> bool:
-    # A store has tenants or it has none: the first row tells for all.
-    return len(column) > 0 and column[0].as_py() != ""
