@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from esops.events import Position, RecordedEvent
-from esops.stores.postgres.bulk import BulkReader, to_events
+from esops.stores.arrow_events import rows_of, to_events
+from esops.stores.postgres.bulk import BulkReader
 from esops.stores.postgres.light import Few
 
 EACH_TYPE = """
@@ -143,3 +144,15 @@ def test_a_detached_event_keeps_no_batch_in_memory(dsn):
     gc.collect()
     assert columns() is None
     assert (kept.id, kept.tenant, kept.position) == ("id-2", "tenant", Position((2,)))
+
+
+@pytest.mark.parametrize("left_out", [set(), {3}, {0, 1}, {498, 499}, set(range(1, 499, 2))])
+def test_the_rows_of_some_events_make_the_same_events(dsn, left_out):
+    with closing(BulkReader(dsn)) as reader:
+        (batch,) = reader.read(iter([EVENTS]))
+    events = [each for n, each in enumerate(to_events(batch, 1)) if n not in left_out]
+    found = rows_of(events)
+    assert found is not None
+    assert to_events(*found) == events
+    assert rows_of([events[0].detached()]) is None
+    assert rows_of([events[0], *to_events(batch, 1)[-1:]]) is None

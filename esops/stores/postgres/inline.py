@@ -15,9 +15,9 @@ from esops.events import EventFilter, Position, RecordedEvent, StreamKey, is_uui
 from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
+from esops.stores.arrow_events import to_events
 from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
 from esops.stores.postgres.beginnings import begun_beyond, is_snapshot
-from esops.stores.postgres.bulk import to_events
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, storable
 from esops.stores.postgres.light import OtherType, batches_of
 
