@@ -26,6 +26,7 @@ from esops.rebuild.inline_switch import Lock
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome, Reporter, rows_of_old_code
 from esops.rebuild.session import Session
+from esops.rebuild.shortened import LostWhileBuilding
 from esops.rebuild.target import Target
 from esops.rebuild.verification.comparer import Comparer
 from esops.rebuild.verification.result import Method, Verification
@@ -83,6 +84,7 @@ class RebuildContext:
         """Whether all that was committed at some moment of this process has been settled and
         applied.
         """
+        self._lost = LostWhileBuilding(store, target.name, target.settings)
         self._last_message = self._announcement = ""
         self._session = Session(target.dsn, target.name, stop, self._say)
 
@@ -90,6 +92,7 @@ class RebuildContext:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._lost.forget()
         self._close_runner()
         self._session.close()
 

@@ -94,7 +94,8 @@ def make_plan(
     info = store.ping()
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
-    with translated():
+    # All events are looked through for it, while the rest of the plan is made.
+    with translated(), store.ask_shortened(target.settings.filter) as late:
         handed_over = (
             hand_over.check(target.application, store, connection)
             if options.ends_with_switch
@@ -110,11 +111,11 @@ def make_plan(
         away = guards.check_archive(config, target, store, without=options.without_archived)
         if not options.accept_fewer:
             away += guards.check_names(target, store)
-        away += shortened.check(store, target.name, target.settings, options)
         head = store.head(SETTLING).position
         # Created and rolled back in one transaction: nobody else ever sees it.
         draft = _try_out(target, options, store, connection, start, head)
         events, between = counted_events(store, head)
+        away += shortened.check(store, target.name, target.settings, options, late)
         return RebuildPlan(
             target=target,
             source=start.source,

@@ -22,7 +22,7 @@ from esops.postgres.connection import translated
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
-from esops.rebuild import guards, hand_over, journal, shortened
+from esops.rebuild import guards, hand_over, journal
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
@@ -301,7 +301,7 @@ class Rebuild(Switching):
 
     def _check_shortened(self) -> None:
         """Raises Refused where streams have lost their first events since the rebuild began."""
-        shortened.check_again(self.store, self.target.name, self.target.settings, self._options)
+        self._lost.check(self._options)
 
     def _announce(self) -> None:
         """Say that it continues, once all that could refuse that has been looked at."""

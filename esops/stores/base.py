@@ -35,6 +35,7 @@ from esops.events import (
 from esops.moments import Moment
 from esops.settings import StoreSettings
 from esops.stores.archiving import Archiving, LateBeginning, StreamPart, TenantScope
+from esops.stores.aside import LaterQuestion, Question
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.lengths import (
     StreamLengths,
@@ -359,12 +360,25 @@ class EventStore(Protocol):
             kind = None if oldest is None else oldest.type
             yield LateBeginning(info.key, info.first_version, kind, limited, info.category)
 
-    def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
+    def shortened(
+        self,
+        filter: EventFilter = EVERYTHING,
+        after: Position | None = None,  # noqa: ARG002 - where it takes no less time
+    ) -> list[Shortened]:
         """The streams that a filter may want and whose first events are gone, by the type of event
         that they begin with now. What is gone may have had any type: types are left out only where
         no event of such streams is wanted.
+
+        `after`: those at least that have lost an event after a position. Others are left out where
+        the store finds these sooner.
         """
         return by_type(self, self.late_beginnings(filter), filter)
+
+    def ask_shortened(self, filter: EventFilter = EVERYTHING) -> Question[list[Shortened]]:
+        """`shortened`, asked at once and beside other work where the store can do so, else when the
+        answer is taken. To be closed.
+        """
+        return LaterQuestion(lambda: self.shortened(filter))
 
     def compacted_after(
         self,

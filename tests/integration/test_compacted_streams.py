@@ -235,6 +235,73 @@ def test_what_is_built_to_stand_by_is_asked_about_as_well(project, dsn, marten):
     assert project.run("projection", "switch", "carts", "--to", "1").code != 0
 
 
+APPENDING_AND_COMPACTING = """
+import psycopg
+with psycopg.connect({dsn!r}, autocommit=True) as c:
+    (stream,) = c.execute("SELECT stream_id FROM mt_events WHERE version > 3 AND type = "
+        "'product_item_added' ORDER BY 1 LIMIT 1").fetchone()
+    for _ in range({appended}):
+        c.execute({append!r}, (stream,))
+    (last,) = c.execute("SELECT max(version) FROM mt_events WHERE stream_id = %s", (stream,)).fetchone()
+    c.execute("DELETE FROM mt_events WHERE stream_id = %s AND version < %s", (stream, last))
+    c.execute("UPDATE mt_events SET type = {kind!r}, data = '{{{{}}}}' WHERE stream_id = %s", (stream,))
+"""
+
+
+def appending_and_compacting(dsn: str, appended: int) -> str:
+    code = APPENDING_AND_COMPACTING.format(
+        dsn=dsn, appended=appended, append=APPEND, kind=COMPACTED
+    )
+    return json.dumps([sys.executable, "-c", code.replace("{{}}", "{}")])
+
+
+def test_what_is_lost_before_green_reads_it_keeps_it_from_the_switch(
+    project, dsn, connection, marten
+):
+    """Both events are gone before green follows."""
+    marten("v1")
+    configure(project, dsn, f"hooks.before_switch = {appending_and_compacting(dsn, 2)}")
+    stopped = project.run(*REBUILD)
+    assert stopped.code == 6, (stopped.out, stopped.err)
+    assert f"1 stream begins with '{COMPACTED}'" in stopped.err
+    assert "if it did not read them before" in stopped.err
+    assert connection.execute("SELECT to_regclass('carts')").fetchone() == (None,)
+    configure(project, dsn)
+    project.ok(*REBUILD, "--resume", "--accept-shortened")
+    assert connection.execute("SELECT count(*) FROM carts").fetchone() == (80,)
+
+
+def test_what_green_has_read_may_be_lost(project, dsn, connection, marten):
+    """The rows are those of all events."""
+    marten("v1")
+    configure(project, dsn)
+    project.ok(*REBUILD)
+    rows = "SELECT * FROM carts ORDER BY id"
+    whole = connection.execute(rows).fetchall()
+    project.write("carts.py", CARTS + "\n# other code\n")
+    configure(project, dsn, f"hooks.before_switch = {appending_and_compacting(dsn, 0)}")
+    told = project.ok(*REBUILD, "--output", "json").json
+    assert told["to_version"] == 2
+    assert connection.execute(rows).fetchall() == whole
+    # A rebuild that begins now would not have them.
+    assert project.run(*REBUILD).code == 6
+
+
+def test_what_is_lost_during_the_load_keeps_it_from_the_switch(project, dsn, connection, marten):
+    """By then nobody knows whether it was read before."""
+    marten("v1")
+    configure(project, dsn)
+    code = json.loads(appending_and_compacting(dsn, 0))[-1]
+    spoiling = f"\nfrom functools import cache\nlose = cache(lambda: exec({code!r}, {{}}))\n"
+    first = "    data = event.json()\n"
+    text = CARTS.replace(first, first + "    lose()\n", 1) + spoiling
+    project.write("carts.py", text)
+    stopped = project.run(*REBUILD)
+    assert stopped.code == 6, (stopped.out, stopped.err)
+    assert f"1 stream begins with '{COMPACTED}'" in stopped.err
+    assert connection.execute("SELECT to_regclass('carts')").fetchone() == (None,)
+
+
 def test_a_replay_makes_no_row_again_of_what_is_left(project, dsn, connection, marten, compact):
     marten("v1")
     good = "    data = event.json()\n"

@@ -5,7 +5,6 @@ rebuilt as the recorder tracked it while it was written.
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -499,29 +498,6 @@ def test_an_audit_counts_where_the_list_of_streams_cannot_be_right(
     ]
     for stream in (one, two, three):
         assert lengths[0][stream] == lengths[1][stream] == 13
-
-
-def test_what_is_compacted_during_a_rebuild_keeps_it_from_the_switch(
-    project, dsn, connection, marten
-):
-    marten("v1")
-    compact = (
-        f"import psycopg; c = psycopg.connect({dsn!r}, autocommit=True); "
-        's = c.execute("SELECT stream_id FROM mt_events WHERE version > 3 AND type = '
-        "'product_item_added' LIMIT 1\").fetchone(); "
-        "c.execute('DELETE FROM mt_events WHERE stream_id = %s AND version < 3', s); "
-        "c.execute(\"UPDATE mt_events SET type = 'Compacted<ShoppingCart>' WHERE version = 3 "
-        'AND stream_id = %s", s)'
-    )
-    hook = json.dumps([sys.executable, "-c", compact])
-    configure(project, dsn, more=f"hooks.before_switch = {hook}")
-    stopped = project.run(*REBUILD)
-    assert stopped.code == 6, (stopped.out, stopped.err)
-    assert f"1 stream begins with '{COMPACTED}'" in stopped.err
-    assert connection.execute("SELECT to_regclass('carts')").fetchone() == (None,)
-    configure(project, dsn)
-    project.ok(*REBUILD, "--resume", "--accept-shortened")
-    assert connection.execute("SELECT count(*) FROM carts").fetchone() == (80,)
 
 
 OLD = """

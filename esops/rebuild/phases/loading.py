@@ -60,6 +60,7 @@ class Loading(RebuildContext):
         if self._state == journal.PROVISIONED:
             self._hooks.run("before_catch_up", self._facts())
         self._enter(journal.CATCHING_UP)
+        self._lost.forget()
         blue = self._blue()
         head = self._head(SETTLING)
         blue_stops_at = self._where_blue_stops(blue, head)
@@ -91,8 +92,16 @@ class Loading(RebuildContext):
             self._say(f"catching up to position {head}")
             self._load(runner, head)
             head = self._head()
+        self._look_for_lost(runner)
         self._build(runner)
         self._enter(journal.FOLLOWING)
+
+    def _look_for_lost(self, runner: Runner) -> None:
+        """Begin to look for streams that have lost first events before these were read; the server
+        does so beside the work on keys and indexes.
+        """
+        if not self._options.test_only and not self._lost.looks:
+            self._lost.ask(runner.position)
 
     def _where_blue_stops(self, blue: Version | None, head: Position | None) -> Position | None:
         """Blue's position, if nothing advances it."""

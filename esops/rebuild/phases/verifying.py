@@ -29,6 +29,7 @@ class Verifying(Following):
         options allow.
         """
         runner = self._open_runner()
+        self._look_for_lost(runner)
         self._build(runner)
         blue = self._blue()
         # There is always a result in the journal, even one that says that nothing was compared.

@@ -421,7 +421,11 @@ class JoinedStore(EventStore):
 
         return late_beginnings(self, filter)
 
-    def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
+    def shortened(
+        self,
+        filter: EventFilter = EVERYTHING,
+        after: Position | None = None,  # noqa: ARG002 - what is archived has positions of its own
+    ) -> list[Shortened]:
         """Those of the hot store whose first events the archive does not have either."""
         # Imported here, since it looks at joined stores.
         from esops.stores.archive.beginnings import shortened

@@ -28,6 +28,7 @@ from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
 from esops.stores.archiving import LateBeginning, StreamPart, TenantScope
+from esops.stores.aside import QuestionAside
 from esops.stores.base import (
     EVERYTHING,
     WITH_ARCHIVED,
@@ -417,10 +418,22 @@ class PostgresStore(EventStore):
         with closing(bulk.BulkReader(self._dsn, _LISTED_BYTES)) as reader:
             yield from late_beginnings(self.layout, reader, filter)
 
-    def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
-        """Counted in the server."""
+    def shortened(
+        self, filter: EventFilter = EVERYTHING, after: Position | None = None
+    ) -> list[Shortened]:
+        """Counted in the server; those whose first event is one after the position now."""
+        if not self.layout.in_order_of_versions:
+            after = None
         with self.control() as connection:
-            return shortened(connection, self.layout, filter)
+            return shortened(connection, self.layout, filter, after)
+
+    def ask_shortened(self, filter: EventFilter = EVERYTHING) -> QuestionAside[list[Shortened]]:
+        """Counted in the server, on a connection of its own."""
+        return QuestionAside(
+            self._own_connection,
+            lambda connection: shortened(connection, self.layout, filter),
+            lambda: self.shortened(filter),
+        )
 
     def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
         """Looked up in the server, among the streams with an event after the position."""

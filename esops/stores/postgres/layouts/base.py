@@ -158,6 +158,9 @@ class Layout(ABC):
     (esops.archive_format.snapshots).
     """
 
+    in_order_of_versions: bool = True
+    """Whether the library gives a later event of a stream a later position."""
+
     # -- conditions on rows
 
     numbered: sql.Composable = TRUE
