@@ -26,6 +26,7 @@ class TerminalOperator(Operator):
         self._lock = threading.Lock()
         self._done: dict[str, int] = {}
         self._total: dict[str, int | None] = {}
+        self._doing: dict[str, str] = {}
         self._line: ProgressLine | None = None
 
     def planned(self, plan: AnyPlan) -> None:
@@ -40,20 +41,34 @@ class TerminalOperator(Operator):
     def progress(self, projection: str, done: int, total: int | None) -> None:
         """Show the sum over all projections."""
         with self._lock:
+            self._doing.pop(projection, None)
             self._done[projection], self._total[projection] = done, total
             # The sum is known once every projection has said how much it has to do.
             totals = [self._total.get(each) for each in self._projections]
             known = [each for each in totals if each is not None]
             whole = sum(known) if len(known) == len(totals) else None
             so_far = sum(self._done.values())
-            if self._line is None:
-                what = f"rebuild {', '.join(self._projections)}: events"
-                self._line = self._output.progress(what, so_far, whole)
-            self._line.update(so_far, whole)
+            self._open(so_far, whole).update(so_far, whole)
             # What follows the load writes messages, and a line that stays at 100 % would look like
             # a hang.
             if whole is not None and so_far >= whole:
                 self._close()
+
+    def doing(self, projection: str, what: str, *, paused: bool = False) -> None:
+        """Show it in the place of the events, once no projection applies any."""
+        with self._lock:
+            if not what:
+                if self._doing.pop(projection, None) and not self._doing:
+                    self._close()
+                return
+            self._doing[projection] = what
+            several = len(self._projections) > 1
+            if all(each in self._doing or self._is_loaded(each) for each in self._projections):
+                text = "; ".join(
+                    f"{name}: {each}" if several else each for name, each in self._doing.items()
+                )
+                line = self._open(sum(self._done.values()), None)
+                line.phase(text, paused=paused)
 
     def close(self) -> None:
         """Remove the progress line, so that a summary can follow."""
@@ -79,6 +94,15 @@ class TerminalOperator(Operator):
             what="a rebuild in place changes what readers see",
             hint="Add --yes, or add --blue-green to build beside the version that serves.",
         )
+
+    def _is_loaded(self, projection: str) -> bool:
+        return projection in self._done and self._done[projection] == self._total[projection]
+
+    def _open(self, done: int, total: int | None) -> ProgressLine:
+        if self._line is None:
+            what = f"rebuild {', '.join(self._projections)}: events applied"
+            self._line = self._output.progress(what, done, total)
+        return self._line
 
     def _close(self) -> None:
         if self._line is not None:

@@ -59,3 +59,7 @@ class OperatorReporter:
     def progress(self, done: int, total: int | None) -> None:
         """See Reporter."""
         self._operator.progress(self._projection, done, total)
+
+    def doing(self, what: str, *, paused: bool = False) -> None:
+        """See Reporter."""
+        self._operator.doing(self._projection, what, paused=paused)

@@ -5,7 +5,8 @@ the hooks, and whom it reports to.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -23,6 +24,7 @@ from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal
 from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.inline_switch import Lock
+from esops.rebuild.load.estimate import Load
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome, Reporter, rows_of_old_code
 from esops.rebuild.session import Session
@@ -71,8 +73,8 @@ class RebuildContext:
         self._compared = False
         """Whether green was compared by this process."""
         self._done_before = 0
-        self._total: int | None = None
-        self._load_target: Position | None = None
+        self._load: Load | None = None
+        """What is loaded at the moment."""
         self._will_be_followed = False
         self._handed_over_at: Position | None = None
         self._lock: Lock | None = None
@@ -272,11 +274,22 @@ class RebuildContext:
             self._say(text)
 
     def _report(self, progress: Progress) -> None:
+        if self._load is None:
+            return  # what follows the load is a few events at a time
+        if progress.doing:
+            self._reporter.doing(progress.doing, paused=progress.paused)
+            return
         done = self._done_before + progress.events
-        if self._load_target is not None and not self.store.capabilities.count_between:
-            # The total is an estimate, which gets better as more is read.
-            self._total = done + self.store.count_between(progress.position, self._load_target)
-        self._reporter.progress(done, self._total)
+        self._reporter.progress(done, self._load.total(self.store, done, progress.position))
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        """Report what takes long and is no event that is applied."""
+        self._reporter.doing(what)
+        try:
+            yield
+        finally:
+            self._reporter.doing("")
 
     def _facts(self) -> dict[str, Any]:
         """What hooks get to know."""

@@ -18,7 +18,13 @@ class Reporter(Protocol):
         ...
 
     def progress(self, done: int, total: int | None) -> None:
-        """Report that `done` events of `total` (None: unknown) are in green."""
+        """Report that `done` events of `total` (None: unknown) are applied to green."""
+        ...
+
+    def doing(self, what: str, *, paused: bool = False) -> None:
+        """Report what is done beside applying events, or (`paused`) waited for; an empty text when
+        that is over.
+        """
         ...
 
 

@@ -188,7 +188,14 @@ class Operator:
         """A state is reached, or something is waited for."""
 
     def progress(self, projection: str, done: int, total: int | None) -> None:
-        """`done` events of `total` (None: unknown) are in green."""
+        """`done` events of `total` (None: unknown; else it may be an estimate) are applied to
+        green. Not all of them need be committed yet.
+        """
+
+    def doing(self, projection: str, what: str, *, paused: bool = False) -> None:
+        """Something is done beside applying events, such as building an index, or (`paused`) waited
+        for. An empty text says that it is over.
+        """
 
     def confirm_abort(self, projections: Sequence[str]) -> None:
         """Unfinished rebuilds are about to be ended. Raise to refuse."""

@@ -13,28 +13,28 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
-import psycopg
 import structlog
 
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
 from esops.events import Position, RecordedEvent
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
-from esops.projections.definition import FoldDefinition, SqlDefinition
+from esops.projections.definition import FoldDefinition
 from esops.projections.kinds import open_projector
 from esops.projections.kinds.fold import following_cache
-from esops.projections.kinds.sql import EVENTS_A_STATEMENT, range_statement
 from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load, noted_key
-from esops.readmodel.rows import BadEvent, is_bad_row, one_line
+from esops.readmodel.rows import BadEvent
 from esops.running.batches import collecting_at_commits, pieces
 from esops.running.checkpoint import VersionCheckpoint
+from esops.running.progress_reports import ProgressReports
 from esops.running.skipped import SkippedEvents
+from esops.running.statements import Held, StatementApplier
 from esops.running.throttle import Throttle
 from esops.running.user_schema import naming
-from esops.running.work import Progress, RunControl, Work
-from esops.stores.base import EventStore, require
+from esops.running.work import RunControl, Work
+from esops.stores.base import EventStore
 
 log = structlog.get_logger("esops.runner")
 
@@ -52,10 +52,8 @@ _COLLECT_AFTER = 500_000
 _FREE = RunControl()
 
 
-class Applier:
+class Applier(StatementApplier):
     """Advances a version up to a given position. Holds the version's lock as long as it is open."""
-
-    _checkpoint: VersionCheckpoint
 
     def __init__(
         self,
@@ -72,7 +70,8 @@ class Applier:
         """
         self._store, self._dsn, self._work = store, dsn, work
         self._stop, self._say = control.stop, control.say
-        self._report, self._read, self._look = control.report, control.read, control.look
+        self._read, self._look = control.read, control.look
+        self._progress = ProgressReports(control.report, buffered=not self.counts_rows)
         self._throttle = control.throttle or Throttle(
             dsn, work.projection, stop=control.stop, say=control.say
         )
@@ -80,11 +79,6 @@ class Applier:
         self._uncollected = 0
         self._skipped = SkippedEvents(work)
         self._open(lock_patience)
-
-    @property
-    def position(self) -> Position | None:
-        """Up to where events are applied and committed."""
-        return self._checkpoint.position
 
     def _open(self, lock_patience: timedelta) -> None:
         work = self._work
@@ -160,6 +154,7 @@ class Applier:
     def _ensure_keys(self) -> None:
         if not self._keyed:
             self._say("building the key")
+            self._progress.doing("building the key")
             build_after_load(self.connection, self._checkpoint.version, primary_only=True)
             self._keyed = True
 
@@ -172,6 +167,8 @@ class Applier:
         """
         narrow: int | None = None  # events a commit, while a poison event is searched for
         while self.position is None or self.position < target:
+            if self._throttle.holds():
+                self._progress.doing("waiting", paused=True)
             self._throttle.wait()
             try:
                 self._checkpoint.go_to(target)
@@ -180,7 +177,7 @@ class Applier:
                     if narrow is not None:
                         narrow = narrow * 2 if narrow < _WIDEST else None
                         break
-            except _Held:
+            except Held:
                 continue
             except registry.TablesMoved:
                 self._reset()
@@ -208,43 +205,6 @@ class Applier:
             else:
                 yield from self._read_and_apply(target, narrow)
 
-    def _by_ranges(self, target: Position) -> Iterator[None]:
-        """Kind sql: one statement for each range of events, in the checkpoint's transaction."""
-        definition = self._work.definition
-        assert isinstance(definition, SqlDefinition)
-        with translated():
-            self._ensure_keys()  # the statements need it for ON CONFLICT
-        while self.position is None or self.position < target:
-            most = self._work.commit_events or EVENTS_A_STATEMENT
-            # A statement cannot be interrupted: under a rate limit it gets a slice of the events.
-            if self._throttle.limits.max_rate is not None:
-                most = min(most, max(self._throttle.slice, 1_000))
-            part = require(self._store, self._store.sql, "sql").range(self.position, target, most)
-            text = range_statement(definition, self._tables.names, part)
-            mark = self._checkpoint.mark_for(part.reached)
-            with translated(), naming(self._tables), self.connection.transaction():
-                applied = self._checkpoint.applied((), part.reached)
-                self._checkpoint.move(part.reached, part.events, mark, applied)
-                try:
-                    self.connection.execute(text.encode())
-                except psycopg.Error as error:
-                    if not (is_bad_row(error) or isinstance(error, psycopg.ProgrammingError)):
-                        raise
-                    raise PoisonEvent(
-                        f"the statement of {self._work.projection} v{self._work.version} fails on "
-                        f"the events after {part.after or 'the beginning'} "
-                        f"up to {part.until}: {one_line(error)}",
-                        hint="Fix the statement. What came before is committed.",
-                    ) from error
-            self._since_commit = part.events
-            self._committed(part.reached)
-            yield
-            if self._stop():
-                raise Stopped(f"stopped at position {part.reached}")
-            self._throttle.spend(part.events)
-            if self._throttle.holds():
-                raise _Held
-
     def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
         assert self._projector is not None
         self._latest: list[RecordedEvent] = []
@@ -271,7 +231,8 @@ class Applier:
                 seen += len(part)
                 if part:
                     self._apply(part)
-                enough = piece is not None and self._since_commit >= piece
+                    self._progress.applied(self.events + self._since_commit, reached)
+                enough = self._since_commit >= (piece or self._progress.most_buffered)
                 if (
                     enough
                     or self._projector.full
@@ -286,7 +247,7 @@ class Applier:
                     raise Stopped(f"stopped at position {reached}")
                 if self._throttle.holds() or self._throttle.rests != rests:
                     self._commit(reached)
-                    raise _Held
+                    raise Held
         # A full slice: there may be more. Otherwise everything up to the target has been seen.
         if seen == limit:
             self._commit(reached)
@@ -302,16 +263,15 @@ class Applier:
     def _most(self, piece: int | None) -> int:
         """How many events to apply before looking again."""
         assert self._projector is not None
-        return min(
-            piece or self._throttle.slice, self._throttle.slice, self._projector.most_at_once
-        )
+        most = min(self._throttle.slice, self._projector.most_at_once, self._progress.most_at_once)
+        return min(piece or most, most)
 
     def _apply(self, events: list[RecordedEvent]) -> None:
         self._since_commit += len(events)
         self._latest = events
         wanted = self._skipped.without(events)
         assert self._projector is not None
-        with translated(), naming(self._tables):
+        with self._progress.applying(len(events)), translated(), naming(self._tables):
             self._projector.apply(wanted, self.connection)
 
     def _commit(self, position: Position) -> None:
@@ -320,7 +280,8 @@ class Applier:
         applied = None
         if self._since_commit:
             applied = self._checkpoint.applied(self._latest, position)
-        with translated(), naming(self._tables):
+        writing = self._progress.writing(self._since_commit)
+        with writing, translated(), naming(self._tables):
             with self.connection.transaction():
                 # The row of the checkpoint is locked before any row of the tables is written, so a
                 # switch that holds it sees a version that does not advance.
@@ -341,7 +302,7 @@ class Applier:
         self._checkpoint.moved(position)
         self.events += self._since_commit
         self._since_commit = 0
-        self._report(Progress(self.events, position))
+        self._progress.committed(self.events, position)
 
     def _poisoned(self, bad: BadEvent) -> PoisonEvent:
         event = self._latest[-1]
@@ -405,7 +366,3 @@ class Applier:
         if self._projector is not None:
             self._projector.close()
         self.connection.close()
-
-
-class _Held(Exception):
-    """The throttle wants the work to wait; no statement may be open during that."""

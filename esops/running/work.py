@@ -18,20 +18,26 @@ Reader = Callable[[Position | None, Position, EventFilter], Iterator[Batch] | No
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a runner has done so far: events applied by it, and up to where they are committed."""
+    """What a runner has done so far: events applied by it, up to a position; not all of them need
+    be committed yet.
+    """
 
     events: int
     position: Position | None
+    doing: str = ""
+    """What it does beside applying events, as writing rows, or what it waits for."""
+    paused: bool = False
+    """Whether it does nothing but wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunControl:
     """How a runner is steered and watched.
 
-    `stop` is asked between two batches. `say` gets messages, `report` the progress after each
-    commit. `look` is called before events are read, with the position after which. Without a
-    `throttle` the runner opens one without limits of its own, which still obeys `esops projection
-    pause` and `throttle`. `read` gives events that somebody else reads.
+    `stop` is asked between two batches. `say` gets messages, `report` the progress some ten times
+    a second, and after each commit. `look` is called before events are read, with the position
+    after which. Without a `throttle` the runner opens one without limits of its own, which still
+    obeys `esops projection pause` and `throttle`. `read` gives events that somebody else reads.
     """
 
     stop: Callable[[], bool] = lambda: False

@@ -300,6 +300,17 @@ class EventStore(Protocol):
         """
         return 0 if until is None else sum(len(each.events) for each in self.read_all(after, until))
 
+    def passed(self, after: Position | None, at: Position | None, until: Position) -> float:
+        """About which part of the log between two positions is passed at a third, from 0 to 1.
+
+        Asks nobody. The last number of a position grows with the log: it is a number of events, or
+        of bytes.
+        """
+        begin, end = after[-1] if after else 0, until[-1]
+        if at is None or end <= begin:
+            return 0.0
+        return min(1.0, max(0.0, (at[-1] - begin) / (end - begin)))
+
     def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
         """How many events these are at least and at most, as far as that is known."""
         events = self.count_between(after, until)

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from esops.escaping import visible
+from esops.term.pace import Pace
 from esops.term.values import duration
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ class ProgressLine:
     def __init__(self, output: Output, what: str, done: int, total: int | None) -> None:
         """`done` is how much was done before, and does not count for the rate."""
         self._what = what = visible(what)
-        self._output, self._before, self._total = output, done, total
-        self._started = self._last = time.monotonic()
+        self._output, self._done, self._total = output, done, total
+        self._pace = Pace(done)
+        self._last = self._phase_since = time.monotonic()
+        self._phase = ""
         self._bar: Progress | None = None
         self._task = TaskID(0)
         # A pipe gets lines instead (in update): a bar is made of control characters.
@@ -44,32 +48,63 @@ class ProgressLine:
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
+                _Figures(self),
                 console=output.talk,
                 transient=True,
             )
-            self._task = self._bar.add_task(what, total=total, completed=done, rate="")
+            self._task = self._bar.add_task(what, total=total, completed=done)
             self._bar.start()
 
     def update(self, done: int, total: int | None) -> None:
         """Show how much is done, and of how much, if that is known."""
-        now = time.monotonic()
-        self._total = total
-        # Over the whole time: a rate of the last moment would make the time left jump.
-        rate = (done - self._before) / max(now - self._started, 0.01)
+        self._done, self._total, self._phase = done, total, ""
+        self._pace.update(done)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f}/s")
-        elif now - self._last >= PLAIN_EVERY.total_seconds():
+            self._bar.update(self._task, completed=done, total=total, description=self._what)
+            return
+        now = time.monotonic()
+        if now - self._last >= PLAIN_EVERY.total_seconds():
             self._last = now
-            left = ""
-            if self._total is not None and self._total > done and rate > 0:
-                left = f", about {duration((self._total - done) / rate)} left"
+            left = self._pace.left(self._total)
+            rest = f", about {duration(left)} left" if left else ""
             of = f" of {self._total:,}" if self._total is not None else ""
-            self._output.say(f"{self._what}: {done:,}{of}, {rate:,.0f}/s{left}")
+            self._output.say(f"{self._what}: {done:,}{of}, {self._pace.rate:,.0f}/s{rest}")
+
+    def phase(self, what: str, *, paused: bool = False) -> None:
+        """Show what is done beside that, or why nothing is done, until the next update."""
+        if what != self._phase:
+            self._phase, self._phase_since = visible(what), time.monotonic()
+        if paused:
+            self._pace.pause()
+        else:
+            self._pace.beside()
+        if self._bar is not None:
+            subject = self._what.partition(":")[0]
+            self._bar.update(self._task, description=f"{subject}: {self._phase}")
+
+    def figures(self) -> str:
+        """What stands behind the bar."""
+        of = f" of {self._total:,}" if self._total is not None else ""
+        counted = f"{self._done:,}{of}"
+        if self._phase:
+            passed = time.monotonic() - self._phase_since
+            return f"{counted}  for {duration(passed)}" if self._done else f"for {duration(passed)}"
+        rate, left = self._pace.rate, self._pace.left(self._total)
+        rest = "" if left is None else f"  about {duration(left)} left"
+        return f"{counted}  {rate:,.0f}/s{rest}"
 
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class _Figures(ProgressColumn):
+    """The figures of a line at the moment when it is drawn."""
+
+    def __init__(self, line: ProgressLine) -> None:
+        self._line = line
+        super().__init__()
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002 - the line knows it all
+        return Text(self._line.figures())

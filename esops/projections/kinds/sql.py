@@ -21,6 +21,8 @@ from esops.stores.parts import SqlRange
 
 EVENTS_A_STATEMENT = 1_000_000
 """How many events one statement covers, unless `--batch-size` says otherwise."""
+FIRST_STATEMENT = 10_000
+"""How many the first one covers; the next ones cover ever more."""
 _BOUND = re.compile(r"(?<![:\w]):(after|until)\b")
 """Not `::after`, which is a cast."""
 

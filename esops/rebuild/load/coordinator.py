@@ -9,7 +9,7 @@ that dies continues with as many shards as it began with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from esops.readmodel.shards import Shard, create_shards, merge_shards, shards_of
 from esops.rebuild.load.executors import Engine
 from esops.rebuild.load.worker import Died, Failure, Task
 from esops.rebuild.session import Session
+from esops.running.work import Progress
 from esops.stores.parts import Mark
 
 log = structlog.get_logger("esops.shards")
@@ -40,7 +41,7 @@ rebuild's session (None where the process ends with ours anyway).
 class ShardedLoad:
     """A load by several processes.
 
-    `progress` gets the number of events that are committed so far.
+    `progress` gets what each shard has applied so far.
     """
 
     session: Session
@@ -48,7 +49,7 @@ class ShardedLoad:
     engine: Engine
     task: MakeTask
     stop: Callable[[], bool]
-    progress: Callable[[int], None]
+    progress: Callable[[Sequence[Progress]], None]
     say: Callable[[str], None]
     mark: Callable[[Position], Mark | None]
     """Gives what tells the store's log at a position from any other."""
@@ -108,7 +109,23 @@ class ShardedLoad:
     def _events(self) -> int:
         return sum(each.events for each in self._shards())
 
+    def _report(self, before: Mapping[int, Shard], since: Mapping[int, Progress]) -> None:
+        """`before`: the shards' checkpoints when the processes began; `since`: what these have
+        applied by now.
+        """
+        self.progress(
+            [
+                Progress(
+                    shard.events + (last.events if last else 0),
+                    last.position if last else shard.position,
+                )
+                for number, shard in before.items()
+                for last in [since.get(number)]
+            ]
+        )
+
     def _load_once(self, tasks: list[Task]) -> None:
+        before = {each.number: each for each in self._shards()}
         with self.engine.opened(len(tasks)) as at_work:
             waiting: set[Future[Failure | None]] = {at_work.submit(task) for task in tasks}
             failure: Failure | None = None
@@ -116,6 +133,7 @@ class ShardedLoad:
                 while waiting:
                     at_work.check()
                     done, waiting = wait(waiting, _LOOK_EVERY_SECONDS, FIRST_COMPLETED)
+                    self._report(before, at_work.reported())
                     failure = next(
                         (found for each in done if (found := at_work.result(each)) is not None),
                         failure,
@@ -123,7 +141,6 @@ class ShardedLoad:
                     # One that fails stops the others. Their work is kept.
                     if failure is not None or self.stop():
                         at_work.ask_to_stop()
-                    self.progress(self._events())
             except BaseException:
                 at_work.ask_to_stop()
                 raise

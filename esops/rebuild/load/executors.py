@@ -10,16 +10,19 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from esops.config import load_config
 from esops.errors import ConnectionLost, EsopsError, Unavailable, UsageError
+from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks
 from esops.rebuild.load.worker import Died, Failure, Task, in_process
+from esops.running.work import Progress
 
 if TYPE_CHECKING:
     import distributed
@@ -44,6 +47,10 @@ class AtWork(Protocol):
 
     def result(self, future: Future[Failure | None]) -> Failure | None:
         """The result of a shard that is done: None, or why it gave up. Raises Died."""
+        ...
+
+    def reported(self) -> Mapping[int, Progress]:
+        """By shard, what its process has applied since it began, as far as that is known."""
         ...
 
     def ask_to_stop(self) -> None:
@@ -121,9 +128,14 @@ class _LocalWork:
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool, self._asked = pool, threading.Event()
+        self._reported: dict[int, Progress] = {}
 
     def submit(self, task: Task) -> Future[Failure | None]:
-        return self._pool.submit(in_process, task, self._asked.is_set)
+        report = partial(self._reported.__setitem__, task.shard)
+        return self._pool.submit(in_process, task, self._asked.is_set, report)
+
+    def reported(self) -> Mapping[int, Progress]:
+        return dict(self._reported)
 
     @staticmethod
     def result(future: Future[Failure | None]) -> Failure | None:
@@ -195,6 +207,8 @@ class _ClusterWork:
         self._gone_since: float | None = None
         self._pool = client.get_executor(pure=False, retries=0)
         self._futures: list[Future[Failure | None]] = []
+        self._reported: dict[int, Progress] = {}
+        client.subscribe_topic(self._name, self._hear)
 
     def submit(self, task: Task) -> Future[Failure | None]:
         future: Future[Failure | None] = self._pool.submit(_load_in_cluster, task, self._name)
@@ -213,6 +227,13 @@ class _ClusterWork:
             raise Unavailable(
                 "the connection to the Dask scheduler is lost", hint=_RESUME
             ) from None
+
+    def reported(self) -> Mapping[int, Progress]:
+        return dict(self._reported)
+
+    def _hear(self, event: tuple[float, tuple[int, int, str]]) -> None:
+        shard, events, position = event[1]
+        self._reported[shard] = Progress(events, Position.parse(position))
 
     def ask_to_stop(self) -> None:
         if self._client.status == "running":
@@ -245,10 +266,16 @@ def _load_in_cluster(task: Task, name: str) -> Failure | None:
 
     asked = distributed.Event(name, client=distributed.get_client())
     stop, over = threading.Event(), threading.Event()
+    worker = distributed.get_worker()
+    reports: list[Progress] = []
 
     def watch() -> None:
         while not over.wait(_LOOK_EVERY_SECONDS):
             try:
+                if reports:
+                    last = reports[-1]
+                    reports.clear()
+                    worker.log_event(name, (task.shard, last.events, str(last.position)))
                 if not _owned(task) or asked.is_set():
                     stop.set()
                     return
@@ -260,7 +287,7 @@ def _load_in_cluster(task: Task, name: str) -> Failure | None:
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        return in_process(task, stop.is_set)
+        return in_process(task, stop.is_set, reports.append)
     finally:
         over.set()
         thread.join()

@@ -1,12 +1,13 @@
 """One share of a version's first load, made by a process of its own.
 
 The process is `python -m esops.rebuild.load.worker`. It gets its task as a line of JSON on its
-input, and writes on its output why it gave up. When its input ends, it stops after its next
-checkpoint; this also happens when the process that started it is killed.
+input, and writes on its output how far it is, and why it gave up. When its input ends, it stops
+after its next checkpoint; this also happens when the process that started it is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import IO, Any
 
 from esops import errors, stores
 from esops.config import load_config
@@ -28,7 +30,7 @@ from esops.projections.definition import load_definition
 from esops.projections.fingerprint import Code
 from esops.running.runner import Runner
 from esops.running.throttle import Limits, Throttle
-from esops.running.work import RunControl, Work
+from esops.running.work import Progress, RunControl, Work
 
 _PATIENCE = timedelta(seconds=15)
 _LOOK_EVERY_SECONDS = 0.05
@@ -94,10 +96,15 @@ class Failure:
         return error
 
 
-def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure | None:
+def load_shard(
+    task: Task,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> Failure | None:
     """Load a shard from its checkpoint to the end of its share.
 
-    Returns None where it got there, or why it did not.
+    `report` gets how many events were applied from there on. Returns None where it got to the end,
+    or why it did not.
     """
     try:
         config = load_config(task.config)
@@ -110,7 +117,7 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
         dsn = config.readmodel_of(task.projection).dsn
         throttle = Throttle(dsn, task.projection, task.limits, stop=stop, share=1 / task.of)
         with stores.open_store(name, store_settings) as store:
-            control = RunControl(stop=stop, throttle=throttle)
+            control = RunControl(stop=stop, report=report, throttle=throttle)
             runner = Runner(store, dsn, work, control, lock_patience=_PATIENCE)
             try:
                 runner.run_until(Position.parse(task.until))
@@ -134,11 +141,27 @@ def _check_code(code: Code, task: Task) -> None:
     )
 
 
-def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
+def in_process(
+    task: Task, stop: Callable[[], bool], report: Callable[[Progress], None] = lambda _: None
+) -> Failure | None:
     """Load a shard in a process of its own.
 
     Returns as load_shard does. Raises Died where the process died.
     """
+    answer = ""
+
+    def read(lines: IO[str]) -> None:
+        nonlocal answer
+        for line in lines:
+            # Anything else is what a library of the projection's prints past Python, or half a
+            # line of a process that was killed.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                found = json.loads(line)
+                if "error" in found:
+                    answer = line
+                else:
+                    report(_progress(found))
+
     # -P: a module of the project named like one of ours must not be imported instead.
     command = [sys.executable, "-P", "-m", "esops.rebuild.load.worker"]
     with subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
@@ -146,6 +169,8 @@ def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        reading = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+        reading.start()
         try:
             process.stdin.write(task.as_line() + "\n")
             process.stdin.flush()
@@ -161,11 +186,16 @@ def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
         except BaseException:
             process.kill()
             raise
-        answer = process.stdout.read()
+        reading.join()
         # An error of esops comes as an answer with code 0; any other code is a death.
         if process.returncode:
             raise Died
     return Failure(**json.loads(answer)) if answer else None
+
+
+def _progress(found: dict[str, Any]) -> Progress:
+    at = found["position"]
+    return Progress(found["events"], None if at is None else Position.parse(at))
 
 
 def main() -> None:
@@ -191,14 +221,29 @@ def main() -> None:
         over.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    failure = load_shard(task, over.is_set)
-    if failure is not None:
-        try:
-            print(json.dumps(asdict(failure)), file=answer, flush=True)
-        except BrokenPipeError:
-            # The rebuild was killed, and so nobody asks. Python would try again when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), answer.fileno())
-            sys.exit(1)
+    last = Progress(0, None)
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        if (progress.events, progress.position) != (last.events, last.position):
+            last = progress
+            where = None if progress.position is None else str(progress.position)
+            _say(answer, json.dumps({"events": progress.events, "position": where}))
+
+    failure = load_shard(task, over.is_set, report)
+    if failure is not None and not _say(answer, json.dumps(asdict(failure))):
+        sys.exit(1)
+
+
+def _say(answer: IO[str], line: str) -> bool:
+    """Write a line to the rebuild; False where it was killed, and so nobody reads."""
+    try:
+        print(line, file=answer, flush=True)
+    except BrokenPipeError:
+        # Python would try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), answer.fileno())
+        return False
+    return True
 
 
 if __name__ == "__main__":

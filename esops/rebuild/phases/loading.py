@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 
 from esops.events import Position
@@ -16,12 +18,14 @@ from esops.readmodel.tables import count_rows
 from esops.rebuild import journal
 from esops.rebuild.context import RebuildContext
 from esops.rebuild.load.coordinator import ShardedLoad
+from esops.rebuild.load.estimate import Load
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.worker import Task
 from esops.rebuild.options import SETTLING
 from esops.rebuild.stopped_processor import StandingProcessor
 from esops.rebuild.verification.result import Verification, tolerated
 from esops.running.runner import Runner
+from esops.running.work import Progress
 
 _BULKY = 10_000
 """Fewer events than this that are behind are left to following, when the indexes are there."""
@@ -75,9 +79,10 @@ class Loading(RebuildContext):
             and (runner.position is None or runner.position <= blue_stops_at <= head)
         ):
             self._say(f"catching up to position {blue_stops_at}, where v{blue.version} stopped")
-            self._load(runner, blue_stops_at)
+            self._load_up_to(runner, blue_stops_at)
             self._build(runner)
-            found = self._compare_where_it_stands(blue, blue_stops_at)
+            with self._doing(f"comparing with v{blue.version}"):
+                found = self._compare_where_it_stands(blue, blue_stops_at)
             if found is not None:
                 self._keep_comparison(found)
                 break
@@ -90,7 +95,7 @@ class Loading(RebuildContext):
         # left to following.
         while head is not None and self._behind(runner, head) > (_BULKY if runner.position else 0):
             self._say(f"catching up to position {head}")
-            self._load(runner, head)
+            self._load_up_to(runner, head)
             head = self._head()
         self._look_for_lost(runner)
         self._build(runner)
@@ -142,7 +147,7 @@ class Loading(RebuildContext):
         if not begun and (not self._options.sharded or green.position is not None):
             return
         engine = engine_of(self._options.engine)
-        total = self.store.count_between(None, until)
+        load = Load(None, until, 0, self.store.count_between(None, until))
         try:
             ShardedLoad(
                 self._session,
@@ -150,16 +155,19 @@ class Loading(RebuildContext):
                 engine,
                 self._task,
                 stop=self._stop,
-                progress=lambda done: self._report_shards(done, total),
+                progress=lambda shards: self._report_shards(load, shards),
                 say=self._say,
                 mark=lambda at: mark_at(self.store, at),
             ).run(until, self._options.workers or engine.processes())
         finally:
             engine.close()
-        self._reporter.progress(total, total)
+        done = self._green().events
+        self._reporter.progress(done, done)
 
-    def _report_shards(self, done: int, total: int) -> None:
-        self._reporter.progress(done, total)
+    def _report_shards(self, load: Load, shards: Sequence[Progress]) -> None:
+        done = sum(each.events for each in shards)
+        passed = [self.store.passed(None, each.position, load.until) for each in shards]
+        self._reporter.progress(done, load.total_at(done, sum(passed) / len(passed)))
         # The processes wait silently; why is said here, once for all of them, and without the
         # figures, which change at every look.
         if (reason := self._open_throttle().reason()) is not None:
@@ -185,23 +193,25 @@ class Loading(RebuildContext):
     def _behind(self, runner: Runner, head: Position) -> int:
         return self.store.count_between(runner.position, head)
 
-    def _load(self, runner: Runner, until: Position) -> None:
+    def _load_up_to(self, runner: Runner, until: Position) -> None:
         done = self._green().events
-        self._total = done + self._behind(runner, until)
-        self._load_target = until
-        self._reporter.progress(done, self._total)
-        runner.run_until(until)
+        self._load = Load(runner.position, until, done, self._behind(runner, until))
+        self._reporter.progress(done, done + self._load.counted)
+        try:
+            runner.run_until(until)
+        finally:
+            self._load = None
         # From here on, progress is what is committed and no estimate any more.
-        self._load_target = None
         done = self._green().events
         self._reporter.progress(done, done)
 
     def _build(self, runner: Runner) -> None:
         """Build the keys and indexes that are missing, and then the statistics."""
         green = self._green()
-        with translated():
+        with translated(), self._doing("building keys and indexes"):
             built = build_after_load(runner.connection, green, dsn=self.target.dsn)
             if built or runner.events:
+                self._reporter.doing("gathering statistics")
                 # Without statistics the first queries after the switch would be planned blindly.
                 for table in green.tables.values():
                     runner.connection.execute(
@@ -209,6 +219,7 @@ class Loading(RebuildContext):
                     )
             # Kinds other than folds do not know how many rows they add; a full count is paid once.
             if (built or runner.events) and not runner.counts_rows:
+                self._reporter.doing("counting rows")
                 rows = sum(count_rows(runner.connection, table) for table in green.tables.values())
                 registry.set_rows(runner.connection, green, rows)
         if built:

@@ -39,12 +39,14 @@ class Verifying(Following):
             self._keep_verification(not_compared(rows, str(runner.position), note))
         elif self._must_compare(blue, runner):
             self._say("verifying")
-            self._compare_with(blue, runner)
-        found = self._comparer().assertions(
-            self._kept_verification(),
-            self.target.settings.verify.assertions,
-            self._between_assertions(blue, runner),
-        )
+            with self._doing(f"comparing with v{blue.version}"):
+                self._compare_with(blue, runner)
+        with self._doing("asking the assertions"):
+            found = self._comparer().assertions(
+                self._kept_verification(),
+                self.target.settings.verify.assertions,
+                self._between_assertions(blue, runner),
+            )
         fine = tolerated(found, self._options.max_diff)
         if not fine:
             # Kept for the summary; a resumed rebuild compares again.

@@ -28,7 +28,7 @@ from esops.rebuild.steps import Rebuild
 from esops.rebuild.switch import LOCK_TIMEOUT
 from esops.rebuild.variants.ranges import Ranges, with_lock_timeout
 from esops.rebuild.verification.result import not_compared
-from esops.running.work import RunControl
+from esops.running.work import Progress, RunControl
 from esops.wording import count
 
 
@@ -145,7 +145,7 @@ class InPlaceRebuild(Rebuild):
         head = self._head(SETTLING)
         if head is not None and (runner.position is None or runner.position < head):
             self._say(f"filling up to position {head}")
-            self._load(runner, head)
+            self._load_up_to(runner, head)
         self._enter(journal.FOLLOWING)
         self._follow()
         self._build(runner)
@@ -233,10 +233,16 @@ class InPlaceRebuild(Rebuild):
             RunControl(
                 stop=self._stop,
                 say=self._say,
-                report=lambda progress: self._reporter.progress(progress.events, total),
+                report=lambda progress: self._report_ranges(progress, total),
                 throttle=self._open_throttle(),
             ),
         )
+
+    def _report_ranges(self, progress: Progress, total: int | None) -> None:
+        if progress.doing:
+            self._reporter.doing(progress.doing, paused=progress.paused)
+        else:
+            self._reporter.progress(progress.events, total)
 
     def _check_code(self) -> None:
         """As in every rebuild, if it goes by ranges. While those are replaced, the code is noted

@@ -1,0 +1,43 @@
+"""How many events a load will have applied at its end.
+
+Counting what passes a filter would read the whole log once more, so it is estimated from the part
+that is read: of a tenth of the log, ten times as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esops.events import Position
+from esops.stores.base import EventStore
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A load from one position to another."""
+
+    after: Position | None
+    until: Position
+    before: int
+    """How many events were applied before it."""
+    counted: int
+    """How many events of any type there are between: an upper bound or an estimate, which is used
+    until some are read.
+    """
+
+    def total(self, store: EventStore, done: int, position: Position | None) -> int:
+        """How many events there will be, where `done` are applied up to a position."""
+        return self.total_at(done, store.passed(self.after, position, self.until))
+
+    def total_at(self, done: int, passed: float) -> int:
+        """The same, where that part of the log is read."""
+        applied = done - self.before
+        if applied <= 0 or passed <= 0:
+            return max(done, self.before + self.counted)
+        whole = round(applied / passed)
+        if whole == self.counted:
+            return self.before + whole
+        # Three digits say as much as is known, and do not flicker. Less is never left than is there
+        # to do: only the end of a load is 100 %.
+        unit = int(10 ** max(0, len(str(whole)) - 3))
+        return max(done + (passed < 1), self.before - (-whole // unit) * unit)
