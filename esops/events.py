@@ -10,10 +10,12 @@ from typing import Any, Literal, NamedTuple
 from esops.moments import Moment
 from esops.recorded_event import (
     EventColumns,
+    PlacedEvent,
     Position,
     RecordedEvent,
     category_of,
     is_uuid,
+    last_position,
 )
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "EventColumns",
     "EventFilter",
     "NewEvent",
+    "PlacedEvent",
     "Position",
     "RecordedEvent",
     "StreamInfo",
@@ -29,6 +32,7 @@ __all__ = [
     "asked_for",
     "category_of",
     "is_uuid",
+    "last_position",
     "own_names",
 ]
 

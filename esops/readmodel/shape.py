@@ -76,10 +76,10 @@ class Shape:
     """What the rows of one table look like to a fold, and the one way to make them so.
 
     `fold` takes pairs of a key in its form and an event, the rows by key, and a function that makes
-    of a row (or None) and an event another one. It keeps of each row that the function returns a
-    copy in the form of the table. It raises Unfit, and what the function raises. It returns True,
-    to be called again with the pairs that are left, after a row has shown a column or a type for
-    the first time: `fold` is another function then.
+    of a row (or None) and an event another one. A key without a row has none. It keeps of each row
+    that the function returns a copy in the form of the table. It raises Unfit, and what the
+    function raises. It returns True, to be called again with the pairs that are left, after a row
+    has shown a column or a type for the first time: `fold` is another function then.
     """
 
     fold: FoldPairs
@@ -128,9 +128,9 @@ class Shape:
         Raises Unfit for one that is none of the table's, and TypeError for one that no dict takes.
         """
         # By their types first: objects of other classes may be equal to a text that is known.
-        if self._plain_keys and self._are_texts(values):
+        if self._plain_keys and self.are_texts(values):
             distinct = set(values)
-            if self._can_be_stored(distinct.difference(known)):
+            if self.can_be_stored(distinct.difference(known)):
                 return values, distinct
         made = self._made(values)
         return made, set(made)
@@ -151,7 +151,7 @@ class Shape:
             made.append(found)
         return made
 
-    def _are_texts(self, values: Iterable[Any]) -> bool:
+    def are_texts(self, values: Iterable[Any]) -> bool:
         """Whether all keys are texts, or tuples of as many as there are columns."""
         if len(self._key_columns) > 1:
             if set(map(type, values)) != {tuple} or set(map(len, values)) != {
@@ -161,7 +161,7 @@ class Shape:
             values = chain.from_iterable(values)
         return set(map(type, values)) == {str}
 
-    def _can_be_stored(self, texts: Collection[Any]) -> bool:
+    def can_be_stored(self, texts: Collection[Any]) -> bool:
         """Whether Postgres takes keys that are texts."""
         parts = texts if len(self._key_columns) == 1 else chain.from_iterable(texts)
         text = "".join(parts)
@@ -350,8 +350,9 @@ class Shape:
         source = "\n".join(
             [
                 "def fold(pairs, rows, evolve):",
+                " get = rows.get",
                 " for key, event in pairs:",
-                "  old = rows[key]",
+                "  old = get(key)",
                 *_if_any(texts),
                 "  row = evolve(old, event)",
                 f"  if type(row) is dict and len(row) == {len(self._names)}:",

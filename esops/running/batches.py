@@ -8,7 +8,7 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator
 
-from esops.events import Position, RecordedEvent
+from esops.events import Position, RecordedEvent, last_position
 from esops.stores.base import Batch
 
 
@@ -42,6 +42,6 @@ def pieces(
         step = (size() if callable(size) else size) or len(events) or 1
         part = events[start : start + step] if start or len(events) > step else events
         start += step
-        yield part, part[-1].position if start < len(events) else seen
+        yield part, last_position(part) if start < len(events) else seen
         if start >= len(events):
             return

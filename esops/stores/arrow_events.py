@@ -7,7 +7,7 @@ the payload's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import repeat
 from typing import Any
@@ -15,10 +15,16 @@ from typing import Any
 import pyarrow as pa
 
 from esops.errors import Refused
-from esops.events import Position, RecordedEvent
+from esops.events import PlacedEvent, Position, RecordedEvent
 from esops.stores.payloads import Decode
 
 _new: Any = tuple.__new__
+
+
+class ColumnsInUse:
+    """What the events of a read were asked for, so that the next batch has it at hand."""
+
+    positions = False
 
 
 class BatchColumns:
@@ -27,10 +33,15 @@ class BatchColumns:
     """
 
     def __init__(
-        self, batch: pa.RecordBatch, parts: int, times: Sequence[int | None] | None
+        self,
+        batch: pa.RecordBatch,
+        parts: int,
+        times: Sequence[int | None] | None,
+        in_use: ColumnsInUse,
     ) -> None:
         """`parts` is the number of the position's columns. `times` where they are known already."""
         self.batch = batch
+        self._in_use = in_use
         self.parts = parts
         self.decoded = times is not None
         if times is not None:
@@ -44,7 +55,13 @@ class BatchColumns:
     @cached_property
     def positions(self) -> Sequence[Position]:
         """Their places in the log."""
+        self._in_use.positions = True
         return list(map(_new, repeat(Position), zip(*self.places, strict=True)))
+
+    def position_of(self, row: int) -> Position:
+        """The place of one of them."""
+        columns = self.batch.columns[_ABOUT : _ABOUT + self.parts]
+        return Position(column[row].as_py() for column in columns)
 
     @property
     def places(self) -> list[list[int]]:
@@ -94,33 +111,40 @@ def rows_of(events: Sequence[RecordedEvent]) -> tuple[pa.RecordBatch, int] | Non
 
 
 def to_events(
-    batch: pa.RecordBatch, position_parts: int, decode: Decode | None = None
+    batch: pa.RecordBatch,
+    position_parts: int,
+    decode: Decode | None = None,
+    in_use: ColumnsInUse | None = None,
 ) -> list[RecordedEvent]:
     """Turn a batch into events, which keep it alive.
 
     `decode` makes plain JSON of a payload, and tells the time inside it, for layouts that have none
-    beside it.
+    beside it. `in_use` is the same for all batches of a read.
     """
     stream, version, kind = batch.column(1), batch.column(2), batch.column(3)
     payloads, times = _one_of(batch.columns[_ABOUT + position_parts :]), None
     if decode is not None:
         payloads, times = zip(*map(decode, payloads), strict=True)
-    columns = BatchColumns(batch, position_parts, times)
+    in_use = in_use or ColumnsInUse()
+    columns = BatchColumns(batch, position_parts, times, in_use)
     for what, column in (("stream", stream), ("version", version), ("type", kind)):
         if column.null_count:
             at = column.to_pylist().index(None)
             raise _without(what, ".".join(str(part[at]) for part in columns.places))
-    # map over tuple.__new__ makes each event in C.
-    parts = zip(
+    parts: list[Iterable[Any]] = [
         stream.to_pylist(),
         version.to_pylist(),
         kind.to_pylist(),
         payloads,
         repeat(columns),
         range(batch.num_rows),
-        strict=False,
-    )
-    return list(map(_new, repeat(RecordedEvent), parts))
+    ]
+    made: type[RecordedEvent] = RecordedEvent
+    if in_use.positions:
+        made = PlacedEvent
+        parts.append(columns.positions)
+    # map over tuple.__new__ makes each event in C.
+    return list(map(_new, repeat(made), zip(*parts, strict=False)))
 
 
 def _without(what: str, position: str) -> Refused:

@@ -11,8 +11,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from esops.events import Position, RecordedEvent
-from esops.stores.arrow_events import rows_of, to_events
+from esops.events import PlacedEvent, Position, RecordedEvent, last_position
+from esops.stores.arrow_events import ColumnsInUse, rows_of, to_events
 from esops.stores.postgres.bulk import BulkReader
 from esops.stores.postgres.light import Few
 
@@ -115,6 +115,8 @@ def test_a_column_is_decoded_when_an_event_is_asked_for_it_and_once_for_its_batc
         ("cart-1", 1, "added", {"n": 1}), ("cart-2", 2, "added", {"n": 2}),
     ]  # fmt: skip
     assert DECODED.isdisjoint(vars(columns))
+    assert last_position(events) == Position((500,))
+    assert DECODED.isdisjoint(vars(columns))
     assert events[6].position == Position((7,))
     assert DECODED & vars(columns).keys() == {"positions"}
     assert events[7].position is columns.positions[7]
@@ -156,3 +158,19 @@ def test_the_rows_of_some_events_make_the_same_events(dsn, left_out):
     assert to_events(*found) == events
     assert rows_of([events[0].detached()]) is None
     assert rows_of([events[0], *to_events(batch, 1)[-1:]]) is None
+
+
+def test_who_asks_for_positions_has_them_beside_the_events_of_the_next_batch(dsn):
+    with closing(BulkReader(dsn)) as reader:
+        (batch,) = reader.read(iter([EVENTS]))
+    asked = ColumnsInUse()
+    first = to_events(batch, 1, None, asked)
+    assert {type(each) for each in [*first, *to_events(batch, 1, None, asked)]} == {RecordedEvent}
+    positions = [each.position for each in first]
+    second = to_events(batch, 1, None, asked)
+    assert {type(each) for each in second} == {PlacedEvent}
+    assert [each.position for each in second] == positions
+    assert second == first
+    assert second[3]._replace(type="x").position == positions[3]
+    assert pickle.loads(pickle.dumps(second[3])) == second[3].detached() == first[3]
+    assert type(second[3].detached()) is RecordedEvent

@@ -73,7 +73,8 @@ class Fold:
     """The projector of a fold.
 
     Of each key that was touched, `_young` or `_old` has the row (None: there is none). `_dirty`
-    keys have changed since the last flush; `_fresh` ones are not in the table.
+    keys have changed since the last flush; `_fresh` ones are not in the table. Before the first
+    flush of a first load, that is all of them, and none of it is noted (`_unwritten`).
     """
 
     def __init__(self, definition: FoldDefinition, tables: VersionTables) -> None:
@@ -95,6 +96,7 @@ class Fold:
         self._old: dict[Key, Row | None] = {}
         self._dirty: set[Key] = set()
         self._fresh: set[Key] = set()
+        self._unwritten = tables.empty and tables.loading
         self._cache = tables.cache
         # A first load keeps all rows in one generation for as long as they fit.
         self._most_bytes = tables.cache if tables.loading else tables.cache // 2
@@ -121,6 +123,13 @@ class Fold:
 
         Raises BadEvent where the function raises, or a key cannot be made or does not fit.
         """
+        if self._unwritten:
+            keys = self._values(events, connection)
+            if self._shape.are_texts(keys):
+                self._begin(keys, events)
+                self._weigh(keys)
+                return
+            self._note_all()
         keys, touched = self.keys(events, connection)
         missing = self._missing(touched)
         try:
@@ -129,6 +138,29 @@ class Fold:
             if not is_bad_row(error):
                 raise
             raise BadEvent(f"its key does not fit the table's: {error}") from error
+        self._fold(keys, events)
+        self._dirty |= touched
+        self._weigh(touched)
+
+    def _begin(self, keys: Sequence[Key], events: Sequence[RecordedEvent]) -> None:
+        """Fold while no row is written: a key that is not in memory has none."""
+        rows = self._young
+        known = len(rows)
+        self._fold(keys, events)
+        new = list(islice(reversed(rows), len(rows) - known))
+        if new and not self._shape.can_be_stored(new):
+            try:
+                for key in new:
+                    self._shape.key(key)
+            except Unfit as error:
+                raise BadEvent(str(error)) from None
+
+    def _note_all(self) -> None:
+        self._unwritten = False
+        self._dirty, self._fresh = set(self._young), set(self._young)
+
+    def _fold(self, keys: Sequence[Key], events: Sequence[RecordedEvent]) -> None:
+        """Fold events into the rows in memory. Raises BadEvent."""
         pairs = zip(keys, events, strict=True)
         # After an error the rows are of no use: the runner drops this object and starts again at
         # the checkpoint.
@@ -143,10 +175,8 @@ class Fold:
             raise BadEvent(str(error)) from None
         except Exception as error:
             raise BadEvent(blame(error)) from error
-        self._dirty |= touched
-        self._weigh(touched)
 
-    def _weigh(self, touched: set[Key]) -> None:
+    def _weigh(self, touched: Collection[Key]) -> None:
         """Keep the size of the young generation; `touched` were applied in this piece."""
         if not touched:
             return
@@ -176,16 +206,21 @@ class Fold:
         self, events: Sequence[RecordedEvent], connection: psycopg.Connection
     ) -> tuple[list[Key], set[Key]]:
         """The key of each event, in the form of the table, and each key once. Raises BadEvent."""
+        values = self._values(events, connection)
         try:
-            self._shape.open(connection)
-            found = self._shape.keys(list(map(self._key_of, events)), self._young)
-        except psycopg.Error:
-            raise
+            return self._shape.keys(values, self._young)
         except Unfit as error:
             raise BadEvent(str(error)) from None
+        except TypeError as error:
+            raise BadEvent(f"its key cannot be made: {blame(error)}") from error
+
+    def _values(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> list[Key]:
+        """The keys as the definition gives them. Raises BadEvent."""
+        self._shape.open(connection)
+        try:
+            return list(map(self._key_of, events))
         except Exception as error:
             raise BadEvent(f"its key cannot be made: {blame(error)}") from error
-        return found
 
     def flush(self, connection: psycopg.Connection) -> int:
         """Write what changed, in the transaction that the connection is in.
@@ -193,11 +228,14 @@ class Fold:
         Returns by how much the number of rows changes. Raises BadEvent for a row that the table
         does not accept.
         """
-        young, fresh = self._young, self._fresh
+        young, dirty, fresh = self._young, self._dirty, self._fresh
+        some: Iterable[Row | None] = young.values()
+        if not self._unwritten:
+            some = map(young.__getitem__, dirty & fresh)
         try:
             # Fresh keys are in no table: COPY can insert them. All others may be there.
-            inserts = [row for key in self._dirty & fresh if (row := young[key]) is not None]
-            known = [(key, young[key]) for key in self._dirty - fresh]
+            inserts = [row for row in some if row is not None]
+            known = [(key, young[key]) for key in dirty - fresh]
             change = self.rows.insert(connection, inserts)
             change += self.rows.upsert(connection, [row for _, row in known if row is not None])
             change -= self.rows.delete(connection, [key for key, row in known if row is None])
@@ -211,8 +249,9 @@ class Fold:
         """The transaction with the last flush has committed: nothing is dirty now; make room."""
         young = self._young
         # A fresh key without a row stays fresh: the table has no row of it.
-        self._fresh = {key for key in self._fresh if young[key] is None}
-        self._dirty = set()
+        fresh = young if self._unwritten else self._fresh
+        self._fresh = {key for key in fresh if young[key] is None}
+        self._dirty, self._unwritten = set(), False
         if self.full:
             if self._written is not None:
                 self._written.update(young)

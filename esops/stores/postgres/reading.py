@@ -15,7 +15,7 @@ from psycopg import sql
 
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres.connection import translated
-from esops.stores.arrow_events import to_events
+from esops.stores.arrow_events import ColumnsInUse, to_events
 from esops.stores.postgres import bulk
 from esops.stores.postgres.layouts.base import Layout, named
 from esops.stores.postgres.light import FEW, Few, sized
@@ -79,9 +79,10 @@ class PagedReader:
 
     def statements(self, statements: Iterator[str | Few]) -> Iterator[list[RecordedEvent]]:
         """The events that statements made by `select` give, a list a batch."""
+        parts, decode, in_use = len(self._layout.order), self._layout.decode, ColumnsInUse()
         for batch in self._bulk.read(statements):
             if batch.num_rows:
-                yield to_events(batch, len(self._layout.order), self._layout.decode)
+                yield to_events(batch, parts, decode, in_use)
 
     def _number_pages(
         self, after: Position | None, until: Position, filter: EventFilter

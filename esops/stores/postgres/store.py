@@ -22,6 +22,7 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
     StreamKey,
+    last_position,
 )
 from esops.moments import Moment
 from esops.postgres.connection import connect, translated
@@ -265,7 +266,7 @@ class PostgresStore(EventStore):
             for events in self._reader.by_version(
                 [self.layout.where(filter), *beyond], limit=limit
             ):
-                yield Batch(events, events[-1].position)
+                yield Batch(events, last_position(events))
             return
         short: Unsettled | None = None
         if until is None:
@@ -275,7 +276,7 @@ class PostgresStore(EventStore):
             found = self._reader.between(after, until, filter, limit)
             for events in whole_positions(found) if self.layout.shares_numbers else found:
                 given += len(events)
-                yield Batch(events, events[-1].position)
+                yield Batch(events, last_position(events))
         if short is not None and given != limit:
             raise short
 
