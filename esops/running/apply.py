@@ -8,7 +8,6 @@ itself, by committing in ever smaller pieces; then it stops the projection or be
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -26,7 +25,7 @@ from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load, noted_key
 from esops.readmodel.rows import BadEvent
-from esops.running.batches import collecting_at_commits, pieces
+from esops.running.batches import Collector, pieces, without_collector
 from esops.running.checkpoint import VersionCheckpoint
 from esops.running.progress_reports import ProgressReports
 from esops.running.skipped import SkippedEvents
@@ -45,8 +44,6 @@ LOAD_COMMIT_EVERY = timedelta(minutes=1)
 _PATIENCE = timedelta(minutes=10)
 _WIDEST = 65_536
 """Pieces of this many events are as good as no pieces: the search for a poison event is over."""
-_COLLECT_AFTER = 500_000
-"""How many events are applied between two runs of the cyclic garbage collector."""
 
 
 _FREE = RunControl()
@@ -76,7 +73,7 @@ class Applier(StatementApplier):
             dsn, work.projection, stop=control.stop, say=control.say
         )
         self.events = 0
-        self._uncollected = 0
+        self._collector = Collector()
         self._skipped = SkippedEvents(work)
         self._open(lock_patience)
 
@@ -199,7 +196,7 @@ class Applier(StatementApplier):
 
     def _pass(self, target: Position, narrow: int | None) -> Iterator[None]:
         """Read and apply once through; yields after each commit."""
-        with collecting_at_commits():
+        with without_collector():
             if self._projector is None:
                 yield from self._by_ranges(target)
             else:
@@ -273,6 +270,7 @@ class Applier(StatementApplier):
         assert self._projector is not None
         with self._progress.applying(len(events)), translated(), naming(self._tables):
             self._projector.apply(wanted, self.connection)
+        self._collector.applied(len(events))
 
     def _commit(self, position: Position) -> None:
         assert self._projector is not None
@@ -294,11 +292,6 @@ class Applier(StatementApplier):
         self._committed(position)
 
     def _committed(self, position: Position) -> None:
-        self._uncollected += self._since_commit
-        # User code may make cycles; without any collection they would pile up.
-        if self._uncollected > _COLLECT_AFTER:
-            gc.collect()
-            self._uncollected = 0
         self._checkpoint.moved(position)
         self.events += self._since_commit
         self._since_commit = 0

@@ -11,10 +11,16 @@ from collections.abc import Callable, Iterator
 from esops.events import Position, RecordedEvent, last_position
 from esops.stores.base import Batch
 
+_COLLECT_AFTER, _COLLECT_SELDOM = 500_000, 8_000_000
+"""How many events are applied between two runs of the cyclic garbage collector: where it finds many
+objects, and where it finds none again and again.
+"""
+_MANY = 10_000
+
 
 @contextlib.contextmanager
-def collecting_at_commits() -> Iterator[None]:
-    """Keep the cyclic garbage collector out of the loop.
+def without_collector() -> Iterator[None]:
+    """Keep the cyclic garbage collector out of the loop, which calls it itself (Collector).
 
     Events and rows make no cycles, and looking for cycles took a quarter of the time.
     """
@@ -25,6 +31,26 @@ def collecting_at_commits() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+class Collector:
+    """Runs the cyclic garbage collector now and then: user code may make cycles, and without any
+    collection they would pile up.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was applied yet."""
+        self._events, self._after = 0, _COLLECT_AFTER
+
+    def applied(self, events: int) -> None:
+        """Count more events that were applied. Collects where that is due."""
+        self._events += events
+        if self._events < self._after:
+            return
+        self._events = 0
+        # Looking through all rows that are in memory takes its time, and most code makes no cycles.
+        found = gc.collect()
+        self._after = _COLLECT_AFTER if found >= _MANY else min(self._after * 2, _COLLECT_SELDOM)
 
 
 def pieces(
