@@ -50,6 +50,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.kinds
 	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.follow
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready

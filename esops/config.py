@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,6 +122,14 @@ class Config(Settings):
         return ReadModelSettings(
             dsn=store.postgres, publications="allowed" if published else "refused"
         )
+
+
+def by_address(config: Config, names: Iterable[str]) -> dict[str, list[str]]:
+    """Projections by the address of the read model that each writes to."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(config.readmodel_of(name).dsn, []).append(name)
+    return found
 
 
 def find_config(explicit: Path | None = None) -> Path:

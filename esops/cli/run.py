@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from esops.running.host import Host
     from esops.term import Output
 
-_LATE_EVERY = 60.0
-"""Seconds between two looks for events that came late."""
+_LOOK_EVERY = 60.0
+"""Seconds between two looks for events that came late, and at what readers read."""
+_NAMES_AT_ONCE = 2
+"""Projections of which one look asks what readers read: some ten statements for each."""
 
 
 @command(app)
@@ -61,6 +64,7 @@ def run(
 
     log = structlog.get_logger("esops.run")
     said: set[str] = set()
+    in_turn = cycle(host.names)
     looked = time.monotonic()
 
     def look_for_late_events() -> bool:
@@ -71,8 +75,8 @@ def run(
                 log.error(each.in_words(), hint=each.remedy)
         return bool(found)
 
-    def look_at_names() -> bool:
-        found = something_else(config, host.names)
+    def look_at_names(names: Sequence[str]) -> bool:
+        found = something_else(config, names)
         for each in found:
             text = f"{each.projection} {each}"
             if text not in said:
@@ -83,16 +87,16 @@ def run(
     def chores(names: Sequence[str]) -> None:
         nonlocal looked
         retire(names)
-        if time.monotonic() - looked > _LATE_EVERY:
+        if time.monotonic() - looked > _LOOK_EVERY:
             looked = time.monotonic()
             look_for_late_events()
-            look_at_names()
+            look_at_names([next(in_turn) for _ in names[:_NAMES_AT_ONCE]])
 
     stop = stop_on_signals()
     host.run(stop, chores)
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())
-    return host.exit_code or int(look_for_late_events() | look_at_names())
+    return host.exit_code or int(look_for_late_events() | look_at_names(host.names))
 
 
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import psycopg
 from psycopg import sql
 
-from esops.config import Config
+from esops.config import Config, by_address
 from esops.health.findings import Finding
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
@@ -82,9 +82,10 @@ def something_else(config: Config, projections: Sequence[str]) -> list[served.So
     Raises Unavailable where a read model cannot be asked.
     """
     found: list[served.SomethingElse] = []
-    for name in projections:
-        if config.projection(name).kind != "server":
-            with translated(), connect(config.readmodel_of(name).dsn, "run") as connection:
+    ours = [name for name in projections if config.projection(name).kind != "server"]
+    for dsn, names in by_address(config, ours).items():
+        with translated(), connect(dsn, "run") as connection:
+            for name in names:
                 found += served.look(config, connection, name)
     return found
 

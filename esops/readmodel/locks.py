@@ -64,6 +64,11 @@ def take(connection: psycopg.Connection, name: str, patience: timedelta = timede
         time.sleep(0.05)
 
 
+def give_back(connection: psycopg.Connection, name: str) -> None:
+    """Release a lock that this session has taken once."""
+    connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+
+
 def holder(connection: psycopg.Connection, name: str) -> LockHolder | None:
     """The session that holds a lock now; None where none does."""
     row = connection.execute(_SQL["holder"], (name,)).fetchone()

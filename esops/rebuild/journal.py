@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -295,12 +295,11 @@ def rolled_back(connection: psycopg.Connection, projection: str) -> datetime | N
     return None if row is None else row[0]
 
 
-def due(connection: psycopg.Connection, projection: str) -> list[int]:
+def due(connection: psycopg.Connection, projections: Sequence[str]) -> list[tuple[str, int]]:
     """The versions before a switch that `--retire-after` gave a time, which is over."""
     if not migrations.installed(connection):
         return []
-    rows = connection.execute(_SQL["due"], (projection,)).fetchall()
-    return [row[0] for row in rows]
+    return connection.execute(_SQL["due"], (list(projections),)).fetchall()
 
 
 def note(

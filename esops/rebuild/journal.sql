@@ -88,10 +88,10 @@ WHERE projection = %s AND from_version = %s AND state = 'switched' AND options ?
 -- Versions before a switch whose time by --retire-after is over, and that still stand by. Only the
 -- last rebuild that replaced a version says what becomes of it; and a version to which a rollback
 -- would go back is dropped only by the rebuild that made it so.
-SELECT r.from_version
+SELECT r.projection, r.from_version
 FROM esops.rebuilds r
 JOIN esops.versions v ON v.projection = r.projection AND v.version = r.from_version
-WHERE r.projection = %s
+WHERE r.projection = ANY(%s)
     AND r.state = 'switched'
     AND v.state = 'standby'
     AND r.options ? 'retire_after'

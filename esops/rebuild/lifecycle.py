@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import psycopg
 import structlog
 
-from esops.config import Config
+from esops.config import Config, by_address
 from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
@@ -148,11 +148,11 @@ def retire(config: Config, name: str, number: int | None = None) -> list[str]:
 def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
     """Drop the versions whose time by `--retire-after` is over; returns them."""
     done: list[Version] = []
-    for name in names:
-        with translated(), connect(config.readmodel_of(name).dsn, f"retire {name}") as connection:
+    for dsn, here in by_address(config, names).items():
+        with translated(), connect(dsn, "retire") as connection:
             found = [
                 registry.version(connection, name, number)
-                for number in journal.due(connection, name)
+                for name, number in journal.due(connection, here)
             ]
         # Each is checked again under the lock: a switch may have made it serve since.
         done += [each for each in found if retire_versions(config, [each], due=True)]

@@ -59,7 +59,8 @@ def retire_versions(config: Config, versions: Sequence[Version], *, due: bool = 
             ) as connection,
         ):
             take_lock(connection, version.projection)
-            if due and version.version not in journal.due(connection, version.projection):
+            this = (version.projection, version.version)
+            if due and this not in journal.due(connection, [version.projection]):
                 continue
             done += _drop(connection, version)
     return done

@@ -17,7 +17,7 @@ import structlog
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
 from esops.events import Position, RecordedEvent
 from esops.postgres import catalog
-from esops.postgres.connection import connect, translated
+from esops.postgres.connection import translated
 from esops.projections.definition import FoldDefinition
 from esops.projections.kinds import open_projector
 from esops.projections.kinds.fold import following_cache
@@ -28,6 +28,7 @@ from esops.readmodel.rows import BadEvent
 from esops.running.batches import Collector, pieces, without_collector
 from esops.running.checkpoint import VersionCheckpoint
 from esops.running.progress_reports import ProgressReports
+from esops.running.sessions import OwnSession, Session
 from esops.running.skipped import SkippedEvents
 from esops.running.statements import Held, StatementApplier
 from esops.running.throttle import Throttle
@@ -60,12 +61,15 @@ class Applier(StatementApplier):
         control: RunControl = _FREE,
         *,
         lock_patience: timedelta = timedelta(0),
+        session: Session | None = None,
     ) -> None:
-        """Connect to the read model and take the version's lock.
+        """Connect to the read model, by a session of its own unless one is given, and take the
+        version's lock.
 
         Raises Busy if another process has it for longer than `lock_patience`.
         """
-        self._store, self._dsn, self._work = store, dsn, work
+        self._store, self._work = store, work
+        self._session = session or OwnSession(dsn)
         self._stop, self._say = control.stop, control.say
         self._read, self._look = control.read, control.look
         self._progress = ProgressReports(control.report, buffered=not self.counts_rows)
@@ -79,28 +83,33 @@ class Applier(StatementApplier):
 
     def _open(self, lock_patience: timedelta) -> None:
         work = self._work
-        self.connection = connect(self._dsn, f"run {work.projection} v{work.version}")
+        self.connection = self._session.open(f"run {work.projection} v{work.version}")
         name = work.lock
         with translated():
             if not locks.take(self.connection, name, lock_patience):
-                holder = locks.holder(self.connection, name)
-                self.connection.close()
-                raise Busy(
-                    f"{work.projection} v{work.version} is kept fresh by "
-                    f"{holder or 'another process'}",
-                    hint="Only one process can advance a version. If it is one of `esops run`, "
-                    "stop that: it starts its processes again.",
-                )
-            migrations.install(self.connection)
-            if self._store.memory is not None:
-                self._store.memory.keep()
-            self._load_checkpoint()
+                busy = self._busy(name)
+                self._session.leave(self.connection, None)
+                raise busy
         try:
+            with translated():
+                migrations.install(self.connection)
+                if self._store.memory is not None:
+                    self._store.memory.keep()
+                self._load_checkpoint()
             self._checkpoint.recognise()
             self._checkpoint.trust()
         except BaseException:
-            self.connection.close()
+            self._session.leave(self.connection, name)
             raise
+
+    def _busy(self, lock: str) -> Busy:
+        work = self._work
+        holder = locks.holder(self.connection, lock) or "another process"
+        return Busy(
+            f"{work.projection} v{work.version} is kept fresh by {holder}",
+            hint="Only one process can advance a version. If it is one of `esops run`, stop that: "
+            "it starts its processes again.",
+        )
 
     def _load_checkpoint(self) -> None:
         """Read where the version is and what its tables are; nothing is applied beyond that."""
@@ -324,18 +333,14 @@ class Applier(StatementApplier):
         self._say(f"waiting for the database: {lost.message}")
         log.warning("connection lost", error=lost.message)
         deadline, pause = time.monotonic() + _PATIENCE.total_seconds(), 0.2
-        if self._projector is not None:
-            self._projector.close()
-        self.connection.close()
+        self._drop()
         while True:
             if self._stop():
                 raise Stopped("stopped while waiting for the database")
             time.sleep(pause)
             pause = min(pause * 1.5, 5.0)
             try:
-                # The store may be in the same server: both have to be back.
-                self._store.ping()
-                self._open(timedelta(seconds=5))
+                self._reopen()
             except ConnectionLost as still:
                 if time.monotonic() > deadline:
                     raise Unavailable(
@@ -343,10 +348,24 @@ class Applier(StatementApplier):
                     ) from still
             else:
                 self._say("the database can be reached again")
-                log.info("reconnected", position=str(self.position))
-                self._skipped.forget_unwritten()
-                self._since_commit = 0
                 return
+
+    def _drop(self) -> None:
+        """Give up what a lost connection may have spoiled."""
+        if self._projector is not None:
+            self._projector.close()
+        self._session.leave(self.connection, self._work.lock)
+
+    def _reopen(self) -> None:
+        """Open everything again, at the checkpoint. Raises ConnectionLost where that is too
+        early.
+        """
+        # The store may be in the same server: both have to be back.
+        self._store.ping()
+        self._open(timedelta(seconds=5))
+        log.info("reconnected", position=str(self.position))
+        self._skipped.forget_unwritten()
+        self._since_commit = 0
 
     @property
     def store(self) -> EventStore:
@@ -356,6 +375,4 @@ class Applier(StatementApplier):
     def close(self) -> None:
         """Close the connection, which gives the lock back."""
         self._throttle.close()
-        if self._projector is not None:
-            self._projector.close()
-        self.connection.close()
+        self._drop()

@@ -90,7 +90,7 @@ def follow_in_process(
         return asked.is_set() or os.getppid() != parent
 
     def failed(error: EsopsError) -> NoReturn:
-        _log_error(error, projection, number)
+        log_error(error, projection, number)
         note_failure(config_path, projection, number, error, by=parent)
         raise SystemExit(error.exit_code) from None
 
@@ -101,7 +101,7 @@ def follow_in_process(
     except Stopped as stopped:
         if not until_caught_up:
             raise SystemExit(0) from None
-        _log_error(stopped, projection, number)
+        log_error(stopped, projection, number)
         raise SystemExit(stopped.exit_code) from None
     except EsopsError as error:
         failed(error)
@@ -132,7 +132,8 @@ def note_failure(
                 conduct.note_failure(connection, version, error, by)
 
 
-def _log_error(error: EsopsError, projection: str, number: int) -> None:
+def log_error(error: EsopsError, projection: str, number: int) -> None:
+    """Say why a version is not advanced any more."""
     hint = {"hint": error.hint} if error.hint else {}
     log.error(error.message, projection=projection, version=number, **hint)
 
@@ -147,17 +148,10 @@ def _follow_version(
 ) -> None:
     dsn = config.readmodel_of(projection).dsn
     with translated(), connect(dsn, f"run {projection}") as connection:
-        version = _free(config, connection, projection, number)
+        version = free_version(config, connection, projection, number)
     # Asked in this process, which imports the code that is on disk now.
     same = code_of(config, version)[1]
-    if not same and version.state == "standby":
-        log.warning(
-            "this version was built by different code than there is now; esops leaves it alone",
-            projection=projection,
-            version=number,
-            hint=f"Name its code with projections.{projection}.versions.{number}.python, or "
-            f"retire it: esops projection retire {projection} {number}",
-        )
+    if left_alone(version, same=same):
         _note_fixed(config, version)
         if until_caught_up:
             raise SystemExit(LEFT_ALONE)
@@ -168,13 +162,7 @@ def _follow_version(
     note_anew(config, version)
     runner = open_runner(config, version, stop=stop, store=store)
     try:
-        _check_inline(config, runner.connection, version, runner.store)
-        _check_archived(config, version, runner.store)
-        # Under the version's lock: nobody else advances it from here.
-        with translated():
-            at = replace(version, position=runner.position)
-            note_code(config, runner.connection, at, same=same)
-        _check_names(config, version, runner.store)
+        check_opened(config, version, runner, same=same)
         if until_caught_up:
             runner.catch_up()
             with translated():
@@ -196,7 +184,36 @@ def _follow_version(
         runner.store.close()
 
 
-def _free(config: Config, connection: psycopg.Connection, projection: str, number: int) -> Version:
+def left_alone(version: Version, *, same: bool) -> bool:
+    """Whether a version is left alone: it stands by, and other code built it than there is now."""
+    if same or version.state != "standby":
+        return False
+    log.warning(
+        "this version was built by different code than there is now; esops leaves it alone",
+        projection=version.projection,
+        version=version.version,
+        hint=f"Name its code with projections.{version.projection}.versions.{version.version}"
+        f".python, or retire it: esops projection retire {version.projection} {version.version}",
+    )
+    return True
+
+
+def check_opened(config: Config, version: Version, runner: Runner, *, same: bool) -> None:
+    """Look, under the version's lock, whether it can be advanced from where it is, and note by
+    which code it is. Raises Refused and UsageError.
+    """
+    _check_inline(config, runner.connection, version, runner.store)
+    _check_archived(config, version, runner.store)
+    # Under the version's lock: nobody else advances it from here.
+    with translated():
+        at = replace(version, position=runner.position)
+        note_code(config, runner.connection, at, same=same)
+    _check_names(config, version, runner.store)
+
+
+def free_version(
+    config: Config, connection: psycopg.Connection, projection: str, number: int
+) -> Version:
     """The version, which nobody else keeps fresh. Raises Busy or Refused where it cannot be."""
     version = registry.version(connection, projection, number)
     owners.check_alone(connection, projection, number, version.tables)

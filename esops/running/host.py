@@ -1,11 +1,14 @@
-"""`esops run`: one process for each live version, so that each keeps the code that it was started
-with.
+"""`esops run`: starts and watches the processes that follow the live versions, so that each version
+keeps the code that it was started with.
 
-When new code is deployed and a rebuild makes a new version, the process of the new version loads
-the new code, while the process of the version before still runs the old code. So both stay fresh,
-each by its own logic, and a rollback serves what blue would have been. After a restart only the
-code on disk is left. A version that stands by and was built by different code is then left alone,
-unless `versions.N.python` names where its code is now.
+Folds share a process (group.py). When new code is deployed and a rebuild makes a new version, a new
+process loads the new code and follows the new version, while the process of the versions before
+still runs the old code. So all stay fresh, each by its own logic, and a rollback serves what blue
+would have been. After a restart only the code on disk is left. A version that stands by and was
+built by different code is then left alone, unless `versions.N.python` names where its code is now.
+
+Other kinds run SQL or a program of the user, and have a process for each version; so has a
+projection with `isolate = true`, and a version that held up others for too long.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.context import SpawnProcess
@@ -23,17 +26,24 @@ import psycopg
 import structlog
 
 from esops import term
-from esops.config import Config
+from esops.config import Config, by_address
 from esops.errors import ConnectionLost, EsopsError, UsageError
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
 from esops.running.follower import LEFT_ALONE, follow_in_process, note_failure
+from esops.running.together import Together
+from esops.running.turns import Key
 from esops.wording import count
 
 log = structlog.get_logger("esops.run")
-LOOK_EVERY = timedelta(seconds=1)
-_CHORE_EVERY = timedelta(seconds=10)
+LOOK_EVERY = timedelta(seconds=2)
+"""How often it looks for versions that are not followed yet."""
+_STEP = timedelta(milliseconds=250)
+"""How often it looks at its processes."""
+_LINGERS = 5.0
+"""Seconds after which a process ends that follows nothing any more."""
+_CHORE_EVERY = timedelta(seconds=20)
 _RETRY_MOST = timedelta(seconds=60)
 
 
@@ -96,10 +106,10 @@ class Host:
         self._names = list(projections) or [
             name for name, each in config.projections.items() if each.kind != "server"
         ]
-        self._children: dict[tuple[str, int], _Child] = {}
-        self._not_before: dict[tuple[str, int], float] = {}
-        self._failures: dict[tuple[str, int], int] = {}
-        self._done: set[tuple[str, int]] = set()
+        self._children: dict[Key, _Child] = {}
+        self._not_before: dict[Key, float] = {}
+        self._failures: dict[Key, int] = {}
+        self._done: set[Key] = set()
         self._said: set[tuple[str, int, str]] = set()
         self.ended: list[Followed] = []
         self.unbuilt: set[str] = set()
@@ -107,6 +117,14 @@ class Host:
         self.renamed: dict[str, str] = {}
         """Of these, the ones that the registry knows by another name, with that name."""
         self._context = multiprocessing.get_context("spawn")
+        self._together: list[Together] = []
+        """The last one has loaded the newest code."""
+        self._declined: set[Key] = set()
+        """Versions for which the newest code has to be loaded anew."""
+        self._alone: set[Key] = set()
+        """Versions that held up others."""
+        self._connections: dict[str, psycopg.Connection] = {}
+        self._looked = float("-inf")
 
     def run(
         self, stop: threading.Event, chore: Callable[[Sequence[str]], None] = lambda _: None
@@ -114,8 +132,8 @@ class Host:
         """Start what is missing and note what ended, until asked to stop, or until all have caught
         up.
 
-        `chore` is called every ten seconds with the projections' names. Waits for a database that
-        is unreachable; with `until_caught_up` it raises ConnectionLost instead.
+        `chore` is called every twenty seconds with the projections' names. Waits for a database
+        that is unreachable; with `until_caught_up` it raises ConnectionLost instead.
         """
         chored, looked = time.monotonic(), False
         try:
@@ -126,16 +144,23 @@ class Host:
                     chored = time.monotonic()
                     self._do(chore)
                 # With `until_caught_up`, those that are there at the beginning are all.
-                if not (self._until_caught_up and looked):
-                    for version in self._live():
-                        self._start(version)
+                if not (self._until_caught_up and looked) and self._has_to_look():
+                    self._start_all(self._live())
                     looked = True
                 # All ended: with `until_caught_up` nothing is started twice.
                 if self._until_caught_up and not self._children:
                     return
-                stop.wait(0.05 if self._until_caught_up else LOOK_EVERY.total_seconds())
+                stop.wait(0.05 if self._until_caught_up else _STEP.total_seconds())
         finally:
             self._end()
+
+    def _has_to_look(self) -> bool:
+        """Whether it is time to look for versions again: at once where one has to begin anew."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY.total_seconds() and not self._declined:
+            return False
+        self._looked = now
+        return True
 
     @property
     def names(self) -> list[str]:
@@ -159,6 +184,7 @@ class Host:
         return max((each.exit_code for each in self.ended), default=0)
 
     def _do(self, chore: Callable[[Sequence[str]], None]) -> None:
+        self._disconnect()  # chores have connections of their own: one at a time is enough
         try:
             chore(self._names)
         except EsopsError as error:
@@ -166,28 +192,41 @@ class Host:
 
     def _live(self) -> list[Version]:
         found: list[Version] = []
-        for name in self._names:
+        for dsn, names in by_address(self._config, self._names).items():
             try:
-                with (
-                    translated(),
-                    connect(self._config.readmodel_of(name).dsn, "run") as connection,
-                ):
-                    live = [
-                        each
-                        for each in registry.versions(connection, name)
-                        if each.state in registry.LIVE_STATES
-                    ]
-                    if not live:
-                        self._note_unbuilt(connection, name)
-                found += live
-                if live:
-                    self.unbuilt.discard(name)
-                    self.renamed.pop(name, None)
+                with translated():
+                    found += self._live_in(self._connection(dsn), names)
             except ConnectionLost as lost:
                 if self._until_caught_up:
                     raise  # a cron job must not read that all is caught up
-                self._say_once(name, 0, f"waiting for the database: {lost.message}")
+                for name in names:
+                    self._say_once(name, 0, f"waiting for the database: {lost.message}")
         return found
+
+    def _live_in(self, connection: psycopg.Connection, names: Sequence[str]) -> Iterator[Version]:
+        known = registry.versions(connection)
+        for name in names:
+            live = [
+                each
+                for each in known
+                if each.projection == name and each.state in registry.LIVE_STATES
+            ]
+            if live:
+                self.unbuilt.discard(name)
+                self.renamed.pop(name, None)
+            else:
+                self._note_unbuilt(connection, name)
+            yield from live
+
+    def _connection(self, dsn: str) -> psycopg.Connection:
+        if dsn not in self._connections or self._connections[dsn].closed:
+            self._connections[dsn] = connect(dsn, "run")
+        return self._connections[dsn]
+
+    def _disconnect(self) -> None:
+        for each in self._connections.values():
+            each.close()
+        self._connections = {}
 
     def _note_unbuilt(self, connection: psycopg.Connection, name: str) -> None:
         self.unbuilt.add(name)
@@ -199,38 +238,85 @@ class Host:
             self.renamed[name] = former
             self._say_once(name, 0, f"not followed: {renamed.in_words(former, name)}")
 
-    def _start(self, version: Version) -> None:
+    def _start_all(self, versions: Sequence[Version]) -> None:
+        """Start what has to be followed and is not."""
+        together: list[Version] = []
+        for version in versions:
+            if self._is_ours(version):
+                if self._shares(version):
+                    together.append(version)
+                else:
+                    self._start(version)
+        self._start_together(together)
+
+    def _is_ours(self, version: Version) -> bool:
+        """Whether a process has to be started for a version now."""
         key = (version.projection, version.version)
         if (
             key in self._children
+            or any(key in each.started for each in self._together)
             or key in self._done
             or time.monotonic() < self._not_before.get(key, 0)
         ):
-            return
+            return False
+        why = self._not_followed(version)
+        if why is not None:
+            self._say_once(*key, f"not followed: {why}")
+            self._done.add(key)
+        return why is None
+
+    def _not_followed(self, version: Version) -> str | None:
+        """Why a version is never followed here, if so."""
         settings = self._config.projection(version.projection)
+        serves = version.state == "active"
         if settings.live == "inline":
             stands = "it does not advance before a rollback"
-            written = "the application writes it with each append"
-            serves = version.state == "active"
-            self._say_once(*key, f"not followed: {written if serves else stands}")
-            self._done.add(key)
-            return
+            return "the application writes it with each append" if serves else stands
         # A version whose rows are of another history is refused by its process.
         adopted = version.position is None and version.fingerprint is None
         if adopted and version.lost is None:
-            self._say_once(
-                *key, "not followed: it was adopted from the application and has no checkpoint"
-            )
-            self._done.add(key)
-            return
+            return "it was adopted from the application and has no checkpoint"
         if version.lost is not None and version.state == "standby":
-            self._say_once(*key, "not followed: it was given up, and stands by until you retire it")
-            self._done.add(key)
-            return
-        if settings.kind == "external" or (version.state == "active" and settings.live == "app"):
-            self._say_once(*key, "not followed: the application keeps it fresh")
-            self._done.add(key)
-            return
+            return "it was given up, and stands by until you retire it"
+        if settings.kind == "external" or (serves and settings.live == "app"):
+            return "the application keeps it fresh"
+        return None
+
+    def _shares(self, version: Version) -> bool:
+        settings = self._config.projection(version.projection)
+        return (
+            not self._until_caught_up
+            and settings.kind == "fold"
+            and not settings.isolate
+            and (version.projection, version.version) not in self._alone
+        )
+
+    def _start_together(self, versions: Sequence[Version]) -> None:
+        """Have them followed by the process that loaded code last, if it would load the same now;
+        those that failed, or for which it would not, by a new one.
+        """
+        anew: list[Version] = []
+        for version in versions:
+            key = (version.projection, version.version)
+            last = self._together[-1] if self._together else None
+            fails = key in self._failures or key in self._declined
+            if last is None or fails or last.process.exitcode is not None:
+                anew.append(version)
+            else:
+                self._give(last, version, late=True)
+        if anew:
+            self._together.append(Together(self._context, self._config.path, self._settings))
+            for version in anew:
+                self._give(self._together[-1], version, late=False)
+
+    def _give(self, process: Together, version: Version, *, late: bool) -> None:
+        key = (version.projection, version.version)
+        self._declined.discard(key)
+        process.follow(key, late=late)
+        self._log_start(version, process.process.pid)
+
+    def _start(self, version: Version) -> None:
+        key = (version.projection, version.version)
         # Spawned, not forked: a new process must import the code that is on disk now.
         process = self._context.Process(
             target=follow_in_process,
@@ -247,44 +333,74 @@ class Host:
         )
         process.start()
         self._children[key] = _Child(process, time.monotonic())
+        self._log_start(version, process.pid)
+
+    def _log_start(self, version: Version, pid: int | None) -> None:
         log.info(
             "following",
             projection=version.projection,
             version=version.version,
             state=version.state,
-            pid=process.pid,
+            pid=pid,
         )
 
     def _reap(self) -> None:
         for key, child in list(self._children.items()):
             code = child.process.exitcode
-            if code is None:
-                continue
-            del self._children[key]
-            if code in {0, LEFT_ALONE} or self._until_caught_up:
-                self._failures.pop(key, None)
-                left = code == LEFT_ALONE
-                self.ended.append(Followed(*key, exit_code=0 if left else code, left=left))
-                if self._until_caught_up:
-                    self._done.add(key)
-                continue
-            # One that ran for a while had no trouble starting: the next pause is short again.
-            if time.monotonic() - child.started > _RETRY_MOST.total_seconds():
-                self._failures.pop(key, None)
-            failures = self._failures[key] = self._failures.get(key, 0) + 1
-            if code < 0:  # it could not note that itself
-                killed = EsopsError(f"its process was ended by signal {-code}")
-                note_failure(self._config.path, *key, killed, by=os.getpid())
-            # Ever longer, so that a version that cannot start does not keep the machine busy.
-            pause = min(2.0**failures, _RETRY_MOST.total_seconds())
-            self._not_before[key] = time.monotonic() + pause
-            log.warning(
-                "a version's process ended; it is started again",
-                projection=key[0],
-                version=key[1],
-                exit_code=code,
-                in_seconds=pause,
-            )
+            if code is not None:
+                del self._children[key]
+                self._note_end(key, code, child.started)
+        for each in list(self._together):
+            stuck = each.end_if_stuck()
+            for key, started, code in each.heard():
+                if code is None:
+                    self._declined.add(key)
+                elif stuck is None:
+                    self._note_end(key, code, started)
+            if stuck is not None and each.process.exitcode is not None:
+                self._set_apart(stuck)
+            if each.process.exitcode is not None:
+                self._together.remove(each)
+            elif time.monotonic() - each.empty_since > _LINGERS:
+                each.process.terminate()
+
+    def _set_apart(self, key: Key) -> None:
+        """Give a version that held up others a process of its own; all begin again at once."""
+        self._alone.add(key)
+        self._looked = float("-inf")
+        log.warning(
+            "the code of a version did not come back, and held up the others: it gets a process of "
+            "its own from now on, and all are started again",
+            projection=key[0],
+            version=key[1],
+            hint=f"Set isolate = true for projections.{key[0]}, or find out what it waits for.",
+        )
+
+    def _note_end(self, key: Key, code: int, started: float) -> None:
+        if code in {0, LEFT_ALONE} or self._until_caught_up:
+            self._failures.pop(key, None)
+            left = code == LEFT_ALONE
+            self.ended.append(Followed(*key, exit_code=0 if left else code, left=left))
+            if self._until_caught_up:
+                self._done.add(key)
+            return
+        # One that ran for a while had no trouble starting: the next pause is short again.
+        if time.monotonic() - started > _RETRY_MOST.total_seconds():
+            self._failures.pop(key, None)
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        if code < 0:  # it could not note that itself
+            killed = EsopsError(f"its process was ended by signal {-code}")
+            note_failure(self._config.path, *key, killed, by=os.getpid())
+        # Ever longer, so that a version that cannot start does not keep the machine busy.
+        pause = min(2.0**failures, _RETRY_MOST.total_seconds())
+        self._not_before[key] = time.monotonic() + pause
+        log.warning(
+            "a version's process ended; it is started again",
+            projection=key[0],
+            version=key[1],
+            exit_code=code,
+            in_seconds=pause,
+        )
 
     def _say_once(self, projection: str, version: int, text: str) -> None:
         if (projection, version, text) not in self._said:
@@ -292,9 +408,12 @@ class Host:
             log.info(text, projection=projection, version=version)
 
     def _end(self) -> None:
-        for child in self._children.values():
-            child.process.terminate()
-        for child in self._children.values():
-            child.process.join(20)
-            if child.process.exitcode is None:
-                child.process.kill()
+        processes = [child.process for child in self._children.values()]
+        processes += [each.process for each in self._together]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(20)
+            if process.exitcode is None:
+                process.kill()
+        self._disconnect()

@@ -6,6 +6,7 @@ How events become rows is the business of `apply.py`; here is when.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import psycopg
@@ -15,6 +16,7 @@ from esops.events import Position
 from esops.postgres.connection import translated
 from esops.readmodel import registry
 from esops.running.apply import Applier
+from esops.running.pace import Pace
 from esops.stores.base import settled
 
 
@@ -26,11 +28,18 @@ class Runner(Applier):
 
         `patience` is how long events may take to settle. Waits for a database that is unreachable.
         """
+        return self._step(lambda: self._store.head(patience, self.position).position)
+
+    def _step(self, look: Callable[[], Position | None]) -> bool:
         try:
-            head = self._store.head(patience, self.position).position
+            head = look()
         except ConnectionLost as lost:
             self._reconnect(lost)
             return True
+        return self.advance(head)
+
+    def advance(self, head: Position | None) -> bool:
+        """Apply what is settled up to the store's head; returns whether there was anything."""
         if head is None or (self.position is not None and head <= self.position):
             self._check_end(head)
             return False
@@ -64,12 +73,12 @@ class Runner(Applier):
         if short is not None:
             raise short
 
-    def follow(self, poll: timedelta = timedelta(milliseconds=100)) -> None:
+    def follow(self) -> None:
         """Keep applying new events until asked to stop, or until the version is retired."""
-        checked = time.monotonic()
+        checked, pace = time.monotonic(), Pace()
         while not self._stop():
             try:
-                worked = self.step()
+                worked = self._step(lambda: self._store.newest(self.position))
             except Stopped:
                 return
             except (Busy, psycopg.errors.UndefinedTable):
@@ -79,12 +88,20 @@ class Runner(Applier):
                     return
                 raise
             if not worked:
-                time.sleep(poll.total_seconds())
+                self._rest(pace.pause(moved=False))
+            else:
+                pace.pause(moved=True)
             # A version that nobody writes to would never notice otherwise that it was retired.
             if time.monotonic() - checked > 1:
                 checked = time.monotonic()
                 if self._retired():
                     return
+
+    def _rest(self, pause: timedelta) -> None:
+        try:
+            self._store.wait(pause)
+        except ConnectionLost as lost:
+            self._reconnect(lost)
 
     def _retired(self) -> bool:
         try:

@@ -147,19 +147,24 @@ class Throttle:
         began = time.monotonic()
         worked = began - self._worked_since
         while not self._stop():
-            limits = self.limits
-            rest = worked * (limits.nice or 0.0) - (time.monotonic() - began)
-            if limits.max_rate:
-                # Unused allowance older than a second is forgotten: no burst follows a pause.
-                rest = max(
-                    rest,
-                    max(self._allowance, began - 1) + events / limits.max_rate - time.monotonic(),
-                )
+            rest = self._rest(events, worked, began)
             if rest <= 0:
                 break
             # In short steps: a limit that is lifted, or a stop, takes effect at once.
             time.sleep(min(rest, _STEP.total_seconds()))
             self.look()
+        self._note_spent(events, began)
+
+    def _rest(self, events: int, worked: float, began: float) -> float:
+        """For how long work has to rest yet, after so many events and seconds of work."""
+        limits, now = self.limits, time.monotonic()
+        rest = worked * (limits.nice or 0.0) - (now - began)
+        if limits.max_rate:
+            # Unused allowance older than a second is forgotten: no burst follows a pause.
+            rest = max(rest, max(self._allowance, began - 1) + events / limits.max_rate - now)
+        return rest
+
+    def _note_spent(self, events: int, began: float) -> None:
         if self.limits.max_rate:
             self._allowance = max(self._allowance, began - 1) + events / self.limits.max_rate
         self._worked_since = time.monotonic()

@@ -143,6 +143,8 @@ class ProjectionSettings(Settings):
     """The most memory, in bytes, for the rows that a fold keeps during the first load of a version,
     all its processes together; a version that follows gets a sixteenth of it.
     """
+    isolate: bool = False
+    """Whether `esops run` follows each version of it in a process of its own."""
     fingerprint: tuple[str, ...] = ()
     """Files, or patterns of files, that count as the projection's code, seen from esops.toml."""
     verify: VerifySettings = VerifySettings()

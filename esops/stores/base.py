@@ -259,7 +259,7 @@ class EventStore(Protocol):
         Empty batches are heartbeats.
         """
         while not stop():
-            head = self._newest(after)
+            head = self.newest(after)
             if head is not None and (after is None or head > after):
                 for batch in self.read_all(after, head, filter):
                     yield batch
@@ -273,9 +273,19 @@ class EventStore(Protocol):
                 yield Batch([], after)
                 time.sleep(poll.total_seconds())
 
-    def _newest(self, after: Position | None) -> Position | None:
-        """The settled head at one look of a follower, which does not ask who holds it back."""
+    def newest(self, after: Position | None) -> Position | None:
+        """The settled head at one look of a follower, which does not ask who holds it back. Where
+        nothing was written since the last look, it should cost next to nothing.
+        """
         return self.head(_GLANCE, after).position
+
+    def wait(self, timeout: timedelta) -> None:
+        """Wait for so long between two looks; less, where the store says that something came."""
+        time.sleep(timeout.total_seconds())
+
+    def rest(self) -> None:
+        """Close what only long reads need, until the next one."""
+        return
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """One stream's length and ages; None where there is no such stream."""

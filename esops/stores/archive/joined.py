@@ -115,6 +115,14 @@ class JoinedStore(EventStore):
             return hot
         return replace(hot, position=newest)
 
+    def rest(self) -> None:
+        """Of the hot store."""
+        self._hot.rest()
+
+    def wait(self, timeout: timedelta) -> None:
+        """As the hot store does."""
+        self._hot.wait(timeout)
+
     def _newest_archived(self, hot: Position | None) -> Position | None:
         # A head is asked for all the time. Where it lies no lower than ever before, only an event
         # could be beyond it that was written, archived and removed since the last look.

@@ -17,9 +17,11 @@ dump and a restore it has to be proven that nothing was or will be passed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -48,6 +50,25 @@ _RESTORED = (
 )
 
 
+T = TypeVar("T")
+_RECENT = 0.5
+"""Seconds for which an answer of the same session counts, where several versions ask the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Recent(Generic[T]):
+    """What was found out about a position a moment ago."""
+
+    on: psycopg.Connection
+    position: Position
+    found: T
+    at: float = field(default_factory=time.monotonic)
+
+    def holds(self, on: psycopg.Connection) -> bool:
+        """Whether it can be taken for an answer of now."""
+        return self.on is on and time.monotonic() - self.at < _RECENT
+
+
 class PostgresIdentity:
     """LogIdentity of a Postgres store."""
 
@@ -64,17 +85,24 @@ class PostgresIdentity:
         self._queries, self._names = queries_of(layout), names_of(layout)
         self.gives_again = not layout.sequences
         self._place: tuple[psycopg.Connection, Mapping[str, Any]] | None = None
+        self._marked_last: _Recent[Mark] | None = None
+        self._reached_last: _Recent[int] | None = None
 
     def mark(self, position: Position) -> Mark | None:
         """The newest events at or before the position, and where they are."""
         self._check_parts(position)
         with self._control() as on:
+            last = self._marked_last
+            if last is not None and last.position == position and last.holds(on):
+                return last.found
             rows = on.execute(self._newest(position)).fetchall()
-            return {
+            mark = {
                 "events": [list(self._marked(row)) for row in rows],
                 "log": self._place_of(on),
                 "end": self._drawn(on),
             }
+            self._marked_last = _Recent(on, position, mark)
+            return mark
 
     def mark_of(self, events: Sequence[RecordedEvent]) -> Mark | None:
         """The events alone; None where their ids are made up, and so tell nothing of what they
@@ -93,7 +121,11 @@ class PostgresIdentity:
         """By the sequence, the table, and the cluster's transaction ids."""
         self._check_parts(position)
         with self._control() as on:
+            last = self._reached_last
+            if last is not None and last.position == position and last.holds(on):
+                return
             self._check_reach(on, position)
+            self._reached_last = _Recent(on, position, position[-1])
 
     def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
         """Look for each event of the mark, and whether transaction ids can be compared."""

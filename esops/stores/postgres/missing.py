@@ -42,6 +42,10 @@ _MOST_LOGGED = 10
 _MOST_NOT_NOTED = 100
 _ROWS_NOTED_LATER = 200
 """Newest events between which numbers are noted that were passed before the memory was kept."""
+_IN_VAIN, _SEARCH_EVERY = 5.0, 3.0
+"""Seconds after which numbers that nobody is writing will hardly come, and between two searches for
+them from then on.
+"""
 _TURN = 0.25
 """Seconds to wait for writers before missing numbers are checked again."""
 
@@ -96,6 +100,8 @@ class NumbersInOrder:
         """The highest position that `known_settled` was told."""
         self._piece = _FIRST_PIECE
         self._complete = True
+        self._drawn_at = self._searched_at = 0.0
+        """When the sequence was seen to move, and when `advance` was last called."""
 
     @property
     def _watched(self) -> bool:
@@ -111,7 +117,8 @@ class NumbersInOrder:
         self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
     ) -> Position | None:
         """See SettleRule; `patience` also limits the wait for missing numbers."""
-        deadline = time.monotonic() + patience.total_seconds()
+        self._searched_at = time.monotonic()
+        deadline = self._searched_at + patience.total_seconds()
         state = self._look(connection)
         target = self._highest or 0
         self._complete = False
@@ -140,6 +147,37 @@ class NumbersInOrder:
                 time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
             state = self._look(connection)
 
+    def rests(self, connection: psycopg.Connection) -> bool:
+        """See SettleRule: every number that was ever drawn is there, or is known to be dead."""
+        before = self._seen
+        if before is None or self._not_noted:
+            return False
+        reached = self._through if self._watched else max(self._through, self._barren)
+        if reached < (before.drawn or 0):
+            return self._waits_in_vain(connection, before)
+        state = self._look(connection)
+        return state.oid == before.oid and state.drawn == before.drawn
+
+    @property
+    def settled(self) -> Position | None:
+        """Up to the first missing number."""
+        return Position((self._through,)) if self._through >= 1 else None
+
+    def _waits_in_vain(self, connection: psycopg.Connection, before: SequenceState) -> bool:
+        """Whether the numbers that are missing at the very end have been so for a while, with
+        nobody at work on them: then it is enough to search now and then whether they are there.
+        """
+        now = time.monotonic()
+        vain = (
+            not self._in_advance
+            and self._complete
+            and self._lockers.complete
+            and self._judged is None
+            and now - self._drawn_at > _IN_VAIN
+            and now - self._searched_at < _SEARCH_EVERY
+        )
+        return vain and self._look(connection).drawn == before.drawn
+
     def _look(self, connection: psycopg.Connection) -> SequenceState:
         """What the sequence is now. It is compared with the table at first, where it is another one
         or went back, and now and then.
@@ -148,6 +186,8 @@ class NumbersInOrder:
         it does not say what was drawn.
         """
         state = self._lockers.look(connection)
+        if self._seen is None or state.drawn != self._seen.drawn:
+            self._drawn_at = time.monotonic()
         if self._seen is not None and state.begins_again_after(self._seen):
             # Numbers that were drawn long ago are drawn once more.
             self._ages, self._judged, self._compared = Ages(self._events), None, None

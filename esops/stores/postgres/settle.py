@@ -63,6 +63,17 @@ class SettleRule(Protocol):
         """
         ...
 
+    def rests(self, connection: psycopg.Connection) -> bool:
+        """Whether nothing can have settled since the last `advance`: by one statement, mostly. Then
+        `settled` is still the newest bound.
+        """
+        ...
+
+    @property
+    def settled(self) -> Position | None:
+        """The newest bound that is known; None where nothing is settled yet."""
+        ...
+
     @property
     def memory(self) -> Memory | None:
         """What is remembered of missing numbers; None where none are passed."""
@@ -244,6 +255,21 @@ class TransactionIds:
     def known_settled(self, position: Position) -> None:
         """This rule looks at no rows, so there is nothing that it could skip."""
 
+    def rests(self, connection: psycopg.Connection) -> bool:
+        """See SettleRule: as long as the bound stays put anyway."""
+        quiet = self._quiet
+        if quiet is None or self._resting(quiet) is None:
+            return False
+        return self._look(connection).drawn == quiet[0]
+
+    @property
+    def settled(self) -> Position | None:
+        """Where the bound stays put."""
+        return None if self._quiet is None else self._quiet[1]
+
+    def _resting(self, quiet: tuple[int, Position, float]) -> Position | None:
+        return quiet[1] if time.monotonic() - quiet[2] < RESTS else None
+
     def advance(
         self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
     ) -> Position | None:
@@ -266,13 +292,10 @@ class TransactionIds:
             if last is None:  # no event was ever written
                 self._held = False
                 return None
-            if (
-                self._quiet is not None
-                and self._quiet[0] == last
-                and time.monotonic() - self._quiet[2] < RESTS
-            ):
+            quiet = self._quiet
+            if quiet is not None and quiet[0] == last and self._resting(quiet) is not None:
                 self._held = False
-                return self._quiet[1]
+                return quiet[1]
             # Until xmin passes what ran at the call, one of those transactions is still running.
             self._held = xmin < target
             bound = Position((xmin - 1, last))

@@ -55,6 +55,7 @@ from esops.stores.postgres.known import KnownNames
 from esops.stores.postgres.late import PostgresMemory
 from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import NO_TENANT, Layout
+from esops.stores.postgres.listening import Listener
 from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.postgres.search import IndexedSearch
@@ -128,6 +129,10 @@ class PostgresStore(EventStore):
     def inline(self) -> PostgresInline:
         """As the layout finds them."""
         return PostgresInline(self.layout, self.control, self._reader.select)
+
+    @cached_property
+    def _listener(self) -> Listener:
+        return Listener(self.layout.channel)
 
     @cached_property
     def memory(self) -> PostgresMemory:
@@ -227,9 +232,17 @@ class PostgresStore(EventStore):
             position = self._rule.advance(connection, patience, stop)
             return Head(position, self._rule.held_back_by(connection))
 
-    def _newest(self, after: Position | None) -> Position | None:
+    def newest(self, after: Position | None) -> Position | None:
+        """By one statement, where no number was drawn since the last look."""
         with self._settling(after) as connection:
+            if self._rule.rests(connection):
+                return self._rule.settled
             return self._rule.advance(connection, _GLANCE)
+
+    def wait(self, timeout: timedelta) -> None:
+        """Until the library notifies of new events, where it has a channel for that."""
+        with translated():
+            self._listener.wait(self._control(), timeout)
 
     @contextmanager
     def _settling(self, after: Position | None) -> Iterator[psycopg.Connection]:
@@ -514,6 +527,10 @@ class PostgresStore(EventStore):
             )
             for each in found
         ]
+
+    def rest(self) -> None:
+        """Close the connection for bulk reads."""
+        self._reader.close()
 
     def close(self) -> None:
         """Close all connections."""

@@ -222,6 +222,10 @@ class Layout(ABC):
     """How streams leave and come back; None where events can only be copied out."""
     begins_checkpoints: bool = False
     """Whether `set_checkpoint` can set one that the library has not stored yet."""
+    channel: str | None = None
+    """The channel on which the library can be set to notify of appended events (LISTEN); None where
+    it has none.
+    """
     detail: Mapping[str, str] = {}
     """What `esops status` shows of the variant."""
 

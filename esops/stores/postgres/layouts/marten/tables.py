@@ -111,6 +111,8 @@ class Marten(Layout):
     id_column = _C("id")
     stream_column = _C("stream_id")
     compacts = True
+    # Sent with each append where UseListenNotifyForEventAppends is set; in all schemas the same.
+    channel = "mt_events_appended"
     appended_by = sql.SQL("xmin::text::bigint")
 
     def __init__(

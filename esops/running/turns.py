@@ -1,0 +1,403 @@
+"""Several versions, driven in turn by one thread in one session of their read model.
+
+Each turn is short: what a version has applied by then is committed, and the next one has its turn.
+Whatever stops one version (a poison event, a lost store, a pause) does not stop the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import psycopg
+
+from esops import stores
+from esops.config import Config
+from esops.errors import ConnectionLost, EsopsError, Stopped, Unavailable
+from esops.events import EventFilter, Position
+from esops.postgres.connection import translated
+from esops.readmodel import conduct
+from esops.readmodel.registry import LIVE_STATES, Version
+from esops.running.code import code_of, note_anew
+from esops.running.compactions import Compactions
+from esops.running.follower import check_opened, free_version, left_alone
+from esops.running.gone import check_tables
+from esops.running.heads import HeadWatch
+from esops.running.orders import IDLE_EVERY, Orders, Resting, SharedThrottle
+from esops.running.runner import Runner
+from esops.running.sessions import SharedSession
+from esops.running.throttle import LOOK_EVERY
+from esops.running.work import RunControl, Work
+from esops.stores.base import EventStore
+from esops.stores.outage import PATIENCE
+
+TURN = 0.25
+"""Seconds after which a version lets the next one have its turn."""
+_CACHE = 64 << 20
+"""The most that `cache` counts here, in bytes, for many versions share the memory: 4 MB of it are for
+the rows of one that follows.
+"""
+_IDLE, _SOON = 1.0, 0.02
+"""The longest and the shortest wait for something new, in seconds."""
+_LONGEST, _FAR = 1.0, 5.0
+"""How much longer a turn may last where nobody waits; and how long a thread may read for itself."""
+_TO_OPEN, _TO_APPLY = 600.0, 30.0
+"""Seconds for which code may hold up the others: while a version is opened, and in one turn."""
+_MOST_PAUSE = 5.0
+
+Key = tuple[str, int]
+
+
+class Away(Exception):
+    """A connection of a version is lost; it is opened again when its turn comes later."""
+
+    def __init__(self, lost: ConnectionLost) -> None:
+        """`lost` says why."""
+        super().__init__(lost.message)
+        self.lost = lost
+
+
+class SharedRunner(Runner):
+    """A runner that never waits: whoever drives it has other versions to drive."""
+
+    def _reconnect(self, lost: ConnectionLost) -> None:
+        raise Away(lost) from lost
+
+    def drop(self) -> None:
+        """Give up what a lost connection may have spoiled."""
+        self._drop()
+
+    def reopen(self) -> None:
+        """Open everything again, at the checkpoint. Raises ConnectionLost and Busy."""
+        self._reopen()
+
+
+@dataclass
+class Shared:
+    """What the threads of a process have in common."""
+
+    config: Config
+    store: str | None
+    stop: threading.Event
+    heads: Callable[[str], HeadWatch]
+    ended: Callable[[Key, EsopsError | None], None]
+    """Told which version is not followed any more: for good, or because of an error."""
+    orders: dict[str, Orders] = field(default_factory=dict)
+    """By the address of the read model."""
+    opening: threading.Lock = field(default_factory=threading.Lock)
+    """One version is opened at a time: code is imported."""
+    far: threading.Lock = field(default_factory=threading.Lock)
+    """One version at a time reads for itself, over a connection that the others do without."""
+
+
+@dataclass
+class _Followed:
+    """One version, and how it stands."""
+
+    version: Version
+    dsn: str
+    head: HeadWatch
+    runner: SharedRunner | None
+    """None where the version is left alone."""
+    throttle: SharedThrottle
+    due: float = 0.0
+    """It has no turn before this moment (monotonic seconds)."""
+    lost_since: float | None = None
+    pause: float = 0.2
+    fixed: bool = False
+
+    @property
+    def key(self) -> Key:
+        """The projection and the version."""
+        return self.version.projection, self.version.version
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to apply, and nothing stands against it."""
+        if self.runner is None or self.due > time.monotonic():
+            return False
+        head, position = self.head.last, self.runner.position
+        return head is not None and (position is None or position < head)
+
+
+class Turns(threading.Thread):
+    """The thread. What it is given to follow, it opens itself."""
+
+    def __init__(self, shared: Shared, mark: Callable[[Key | None, float], None]) -> None:
+        """`mark` is told whose turn it is, and for how many seconds that may last."""
+        super().__init__(name="esops-turns", daemon=True)
+        self._shared, self._mark = shared, mark
+        self._given: list[Key] = []
+        self._followed: list[_Followed] = []
+        self._sessions: dict[str, SharedSession] = {}
+        self._stores: dict[str, EventStore] = {}
+        self._ends = 0.0
+        self._far_until: float | None = None
+        """Until when this thread may read for itself; None: it may not."""
+        self._reads_far = False
+        self.wake = threading.Event()
+        self.load = 0
+        """How many versions it has, or was given."""
+
+    def give(self, key: Key) -> None:
+        """Follow another version."""
+        self.load += 1
+        self._given.append(key)
+        self.wake.set()
+
+    def run(self) -> None:
+        """Give each version its turn, until asked to stop."""
+        stop = self._shared.stop
+        try:
+            while not stop.is_set():
+                self.wake.clear()
+                worked = self._round()
+                if not worked and not stop.is_set():
+                    self.wake.wait(self._pause())
+        finally:
+            self._end_far(now=True)
+            for each in self._followed:
+                if each.runner is not None:
+                    each.runner.close()
+            for session in self._sessions.values():
+                session.close()
+            for store in self._stores.values():
+                store.close()
+
+    def _round(self) -> bool:
+        while self._given and not self._shared.stop.is_set():
+            self._open(self._given.pop(0))
+        worked = self._reads_far = False
+        for each in list(self._followed):
+            if self._shared.stop.is_set():
+                break
+            worked |= self._guarded(each)
+        for dsn in {each.dsn for each in self._followed}:
+            self._look(dsn, busy=worked)
+        self._end_far()
+        return worked
+
+    def _pause(self) -> float:
+        now = time.monotonic()
+        soon = min((each.due for each in self._followed if each.due > now), default=now + _IDLE)
+        return min(_IDLE, max(0.02, soon - now))
+
+    # -- one version
+
+    def _open(self, key: Key) -> None:
+        with self._shared.opening:
+            self._mark(key, _TO_OPEN)
+            try:
+                self._followed.append(self._opened(key))
+            except Stopped:
+                pass
+            except EsopsError as error:
+                self._forget(key, error)
+            except Exception as error:  # noqa: BLE001 - it is this version's error
+                self._forget(key, _defect(error))
+            finally:
+                self._mark(None, 0.0)
+
+    def _opened(self, key: Key) -> _Followed:
+        dsn = self._shared.config.readmodel_of(key[0]).dsn
+        with translated():
+            version = free_version(self._shared.config, self._session(dsn).open(), *key)
+        with self._naming(version, dsn):
+            return self._take(version, dsn)
+
+    def _take(self, version: Version, dsn: str) -> _Followed:
+        config, session = self._shared.config, self._session(dsn)
+        definition, same = code_of(config, version)
+        orders = self._shared.orders.setdefault(dsn, Orders())
+        name, _ = config.store(self._shared.store or version.store)
+        head = self._shared.heads(name)
+        throttle = SharedThrottle(version.projection, orders, session.open)
+        if left_alone(version, same=same):
+            with translated():
+                conduct.note_fixed(session.open(), version)
+            return _Followed(version, dsn, head, None, throttle)
+        note_anew(config, version)
+        settings, store = config.projection(version.projection), self._store(name)
+        work = Work.on(version.projection, version.version, definition, settings)
+        work = replace(work, cache=min(work.cache, _CACHE))
+        control = RunControl(
+            stop=self._turn_is_over,
+            look=Compactions(store, version, settings).check,
+            throttle=throttle,
+            read=head.newest.between,
+        )
+        patience = timedelta(seconds=2)
+        runner = SharedRunner(store, dsn, work, control, lock_patience=patience, session=session)
+        try:
+            check_opened(config, version, runner, same=same)
+        except BaseException:
+            runner.close()
+            raise
+        head.know(runner.position)
+        return _Followed(version, dsn, head, runner, throttle)
+
+    def _turn_is_over(self) -> bool:
+        if self._shared.stop.is_set():
+            return True
+        now = time.monotonic()
+        return now > self._ends and (now > self._ends + _LONGEST or self._others_wait())
+
+    def _others_wait(self) -> bool:
+        return bool(self._given) or sum(each.waits for each in self._followed) > 1
+
+    def _turn(self, each: _Followed) -> bool:
+        """Let a version apply what is there; returns whether it did anything."""
+        now = time.monotonic()
+        state = self._shared.orders.setdefault(each.dsn, Orders()).state(*each.key)
+        # A version that nobody writes to would never notice otherwise that it was retired.
+        if state is not None and state not in (*LIVE_STATES, "building"):
+            self._forget(each.key, None)
+            return False
+        if each.runner is None:
+            if state is not None and state != "standby":
+                self._forget(each.key, None)
+            return False
+        if now < each.due:
+            return False
+        if each.lost_since is not None:
+            self._come_back(each, each.runner)
+        known, head = each.head.head()
+        if not known:
+            return False
+        position = each.runner.position
+        if head is not None and (position is None or head > position):
+            each.throttle.wait()
+        return self._advance(each, each.runner, head)
+
+    def _advance(self, each: _Followed, runner: SharedRunner, head: Position | None) -> bool:
+        if head is not None and each.waits and not self._may_read(each, runner.position, head):
+            each.due = time.monotonic() + _SOON
+            return False
+        self._ends = time.monotonic() + TURN
+        self._mark(each.key, _TO_APPLY)
+        try:
+            worked = runner.advance(head)
+        except Stopped:
+            worked = True
+        finally:
+            self._mark(None, 0.0)
+        if not each.fixed:
+            each.fixed = True
+            with translated():
+                conduct.note_fixed(runner.connection, each.version)
+        return worked
+
+    def _may_read(self, each: _Followed, position: Position | None, head: Position) -> bool:
+        """Whether a version may take its turn: one that is far behind reads for itself, and only
+        one thread at a time does that, over a connection that the others do without.
+        """
+        if each.head.newest.between(position, head, self._wanted(each)) is not None:
+            return True
+        if self._far_until is None:
+            if not self._shared.far.acquire(blocking=False):
+                return False
+            self._far_until = time.monotonic() + _FAR
+        self._reads_far = True
+        return True
+
+    def _end_far(self, *, now: bool = False) -> None:
+        """Let the other threads read for themselves, when nobody here has to, or for long
+        enough.
+        """
+        if self._far_until is None:
+            return
+        over = now or time.monotonic() > self._far_until
+        if over or not self._reads_far:
+            for store in self._stores.values():
+                store.rest()
+            self._far_until = None
+            self._shared.far.release()
+            if over:
+                self._shared.stop.wait(2 * _SOON)  # let them be first
+
+    def _wanted(self, each: _Followed) -> EventFilter:
+        return self._shared.config.projection(each.version.projection).filter
+
+    def _come_back(self, each: _Followed, runner: SharedRunner) -> None:
+        runner.reopen()
+        each.lost_since, each.pause = None, 0.2
+
+    def _guarded(self, each: _Followed) -> bool:
+        """A turn, with whatever it raises made this version's own trouble."""
+        try:
+            with self._naming(each.version, each.dsn):
+                return self._turn(each)
+        except Resting as resting:
+            each.due = resting.until
+        except Away as away:
+            self._lose(each, away.lost)
+        except ConnectionLost as lost:
+            self._lose(each, lost)
+        except Stopped:
+            pass
+        except EsopsError as error:
+            self._forget(each.key, error)
+        except Exception as error:  # noqa: BLE001 - it is this version's error
+            self._forget(each.key, _defect(error))
+        return False
+
+    def _lose(self, each: _Followed, lost: ConnectionLost) -> None:
+        """Try again later; after ten minutes it is an error."""
+        now = time.monotonic()
+        if each.lost_since is None:
+            each.lost_since = now
+            if each.runner is not None:
+                each.runner.drop()
+        elif now - each.lost_since > PATIENCE.total_seconds():
+            gone = Unavailable(f"the database was unreachable for ten minutes: {lost.message}")
+            self._forget(each.key, gone)
+            return
+        each.due, each.pause = now + each.pause, min(each.pause * 1.5, _MOST_PAUSE)
+
+    def _forget(self, key: Key, error: EsopsError | None) -> None:
+        self.load -= 1
+        for each in [each for each in self._followed if each.key == key]:
+            self._followed.remove(each)
+            if each.runner is not None:
+                each.runner.close()
+        self._shared.ended(key, error)
+
+    @contextmanager
+    def _naming(self, version: Version, dsn: str) -> Iterator[None]:
+        """Say which table of a version is gone, where one is."""
+        try:
+            yield
+        except psycopg.errors.UndefinedTable:
+            with translated():
+                check_tables(self._shared.config, self._session(dsn).open(), version)
+            raise
+
+    # -- what they share
+
+    def _session(self, dsn: str) -> SharedSession:
+        return self._sessions.setdefault(dsn, SharedSession(dsn))
+
+    def _store(self, name: str) -> EventStore:
+        if name not in self._stores:
+            _, settings = self._shared.config.store(name)
+            self._stores[name] = stores.open_store(name, settings)
+        return self._stores[name]
+
+    def _look(self, dsn: str, *, busy: bool) -> None:
+        orders = self._shared.orders.setdefault(dsn, Orders())
+        waits = any(each.due > time.monotonic() for each in self._followed)
+        every = LOOK_EVERY.total_seconds() if busy or waits else IDLE_EVERY
+        try:
+            orders.refresh(self._session(dsn).open(), every)
+        except ConnectionLost:
+            pass  # each version notices in its turn
+        except (EsopsError, psycopg.Error):
+            pass
+
+
+def _defect(error: Exception) -> EsopsError:
+    return EsopsError(f"a defect in esops: {type(error).__name__}: {error}")
