@@ -38,8 +38,8 @@ from esops.stores.outage import PATIENCE
 TURN = 0.25
 """Seconds after which a version lets the next one have its turn."""
 _CACHE = 64 << 20
-"""The most that `cache` counts here, in bytes, for many versions share the memory: 4 MB of it are for
-the rows of one that follows.
+"""The most that `cache` counts here, in bytes, for many versions share the memory: 4 MB of it are
+for the rows of one that follows.
 """
 _IDLE, _SOON = 1.0, 0.02
 """The longest and the shortest wait for something new, in seconds."""
