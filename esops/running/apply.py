@@ -28,7 +28,7 @@ from esops.readmodel.rows import BadEvent
 from esops.running.batches import Collector, pieces, without_collector
 from esops.running.checkpoint import VersionCheckpoint
 from esops.running.progress_reports import ProgressReports
-from esops.running.sessions import OwnSession, Session
+from esops.running.sessions import OwnSession, RunnerSession
 from esops.running.skipped import SkippedEvents
 from esops.running.statements import Held, StatementApplier
 from esops.running.throttle import Throttle
@@ -61,7 +61,7 @@ class Applier(StatementApplier):
         control: RunControl = _FREE,
         *,
         lock_patience: timedelta = timedelta(0),
-        session: Session | None = None,
+        session: RunnerSession | None = None,
     ) -> None:
         """Connect to the read model, by a session of its own unless one is given, and take the
         version's lock.

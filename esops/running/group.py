@@ -54,7 +54,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Declined:
-    """To the starter: another process has to follow this version, which loads its code anew."""
+    """To the starter: another process has to follow this version, which loads its code again."""
 
     key: Key
 

@@ -19,7 +19,7 @@ import structlog
 
 from esops.errors import ConnectionLost, EsopsError, Stopped, Unavailable
 from esops.events import EventFilter, Position, RecordedEvent
-from esops.running.pace import OFTEN, Pace
+from esops.running.pace import OFTEN, LookPace
 from esops.stores.base import EVERYTHING, Batch, EventStore, passes
 from esops.stores.outage import Outage
 
@@ -40,7 +40,7 @@ class _Piece(NamedTuple):
     at: float
 
 
-class Newest:
+class NewestEvents:
     """The newest events of a store, in pieces that follow one another."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class HeadWatch:
         self._error: EsopsError | None = None
         self._after: Position | None = None
         self._thread: threading.Thread | None = None
-        self.newest = Newest()
+        self.newest = NewestEvents()
 
     def know(self, position: Position | None) -> None:
         """Begin, with a checkpoint that was recognised: what lies below it had settled."""
@@ -197,7 +197,7 @@ class HeadWatch:
                 log.warning("connection lost", error=lost.message)
 
     def _look_on(self, store: EventStore) -> None:
-        pace = Pace()
+        pace = LookPace()
         while not self._stop.is_set():
             before = self._stand
             head = store.newest(self._after)

@@ -120,7 +120,7 @@ class Host:
         self._together: list[Together] = []
         """The last one has loaded the newest code."""
         self._declined: set[Key] = set()
-        """Versions for which the newest code has to be loaded anew."""
+        """Versions for which the newest code has to be loaded again."""
         self._alone: set[Key] = set()
         """Versions that held up others."""
         self._connections: dict[str, psycopg.Connection] = {}
@@ -155,7 +155,7 @@ class Host:
             self._end()
 
     def _has_to_look(self) -> bool:
-        """Whether it is time to look for versions again: at once where one has to begin anew."""
+        """Whether it is time to look for versions again: at once where one has to begin again."""
         now = time.monotonic()
         if now - self._looked < LOOK_EVERY.total_seconds() and not self._declined:
             return False

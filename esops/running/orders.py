@@ -34,7 +34,7 @@ class Orders:
         self._requests: Mapping[str, ControlRequest] = {}
 
     def refresh(self, connection: psycopg.Connection, every: float) -> None:
-        """Ask again, unless that was done within so many seconds. Raises ConnectionLost."""
+        """Ask again, unless that was done within `every` seconds. Raises ConnectionLost."""
         if time.monotonic() - self._looked < every or not self._lock.acquire(blocking=False):
             return
         try:

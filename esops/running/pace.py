@@ -10,7 +10,7 @@ _BUSY = 2.0
 """Seconds after the last event for which a store counts as busy."""
 
 
-class Pace:
+class LookPace:
     """The pause before the next look, by when something came last."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from esops.events import Position
 from esops.postgres.connection import translated
 from esops.readmodel import registry
 from esops.running.apply import Applier
-from esops.running.pace import Pace
+from esops.running.pace import LookPace
 from esops.stores.base import settled
 
 
@@ -75,7 +75,7 @@ class Runner(Applier):
 
     def follow(self) -> None:
         """Keep applying new events until asked to stop, or until the version is retired."""
-        checked, pace = time.monotonic(), Pace()
+        checked, pace = time.monotonic(), LookPace()
         while not self._stop():
             try:
                 worked = self._step(lambda: self._store.newest(self.position))

@@ -14,7 +14,7 @@ from esops.postgres.connection import connect
 from esops.readmodel import locks
 
 
-class Session(Protocol):
+class RunnerSession(Protocol):
     """Where a runner gets its connection to the read model from, and gives it back."""
 
     def open(self, purpose: str) -> psycopg.Connection:

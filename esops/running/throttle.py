@@ -156,7 +156,7 @@ class Throttle:
         self._note_spent(events, began)
 
     def _rest(self, events: int, worked: float, began: float) -> float:
-        """For how long work has to rest yet, after so many events and seconds of work."""
+        """For how long work has to rest yet, after these events and seconds of work."""
         limits, now = self.limits, time.monotonic()
         rest = worked * (limits.nice or 0.0) - (now - began)
         if limits.max_rate:
