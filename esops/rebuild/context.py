@@ -80,6 +80,8 @@ class RebuildContext:
         self._lock: Lock | None = None
         """What the switch made the application wait for, where it writes the read model itself."""
         self._worked = False
+        self._described: Position | None = None
+        """Where green was when this process gathered its statistics and counted its rows."""
         self._held_back: list[Holder] = []
         """Who kept the head back when it was looked at last."""
         self._all_applied = False

@@ -53,11 +53,13 @@ class QuestionAside(Question[T]):
         connect: Callable[[], AbstractContextManager[psycopg.Connection]],
         ask: Callable[[psycopg.Connection], T],
         again: Callable[[], T],
+        in_the_wait: Callable[[], object] = lambda: None,
     ) -> None:
         """`again` asks where there is no such connection, such as where the server has no room for
-        one more.
+        one more. `in_the_wait` is done while the answer is waited for, if it has to be.
         """
         self._connect, self._ask, self._again = connect, ask, again
+        self._in_the_wait = in_the_wait
         self._lock = threading.Lock()
         self._connection: psycopg.Connection | None = None
         self._closed = False
@@ -69,6 +71,8 @@ class QuestionAside(Question[T]):
 
     def answer(self) -> T:
         """Wait for the answer, which is of the moment of asking or of a later one."""
+        if self._thread.is_alive():
+            self._in_the_wait()
         self._thread.join()
         if isinstance(self._error, ConnectionLost | Unavailable):
             return self._again()

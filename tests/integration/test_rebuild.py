@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import psycopg
 import pytest
 
 from tests.support import marten, shop
 from tests.support.kills import state
-from tests.support.waiting import finish, until
+from tests.support.waiting import DEADLINE, finish, until
 
 
 @pytest.fixture
@@ -393,3 +394,49 @@ def test_interrupted_it_pauses_and_goes_on(dsn, connection, project):
     assert row == ("paused", "catching-up", "asked to stop")
     project.ok("rebuild", "--blue-green", "--resume", "--max-rate", "1000000")
     assert shop.check_version(connection, 1) == 500
+
+
+ANALYSED = "SELECT analyze_count FROM pg_stat_user_tables WHERE relname = 'cart_summary__v1'"
+
+
+def test_statistics_are_gathered_once_where_nothing_comes_after_them(built, connection):
+    assert connection.execute(ANALYSED).fetchone() == (1,)
+
+
+def test_what_comes_after_the_statistics_is_in_new_ones(dsn, connection, project):
+    shop.make(dsn, 500)
+    shop.configure(project, dsn)
+    project.patch(f"""
+from esops.rebuild.phases import loading
+from tests.support import shop
+
+def build(*given, **more):
+    built = first(*given, **more)
+    if built:
+        shop.more({dsn!r}, 50)
+    return built
+
+first, loading.build_after_load = loading.build_after_load, build
+""")
+    told = project.ok("rebuild", "--blue-green", "--output", "json").json
+    assert told["position"] == "550"
+    assert connection.execute(ANALYSED).fetchone() == (2,)
+
+
+def test_what_reads_no_events_loads_no_arrow(dsn, project):
+    shop.make(dsn, 50)
+    shop.configure(project, dsn)
+    project.patch("""
+import atexit, sys
+atexit.register(lambda: print("arrow:", "pyarrow" in sys.modules, file=sys.stderr))
+""")
+    for arguments, loads in ((("status",), False), (("rebuild", "--blue-green"), True)):
+        done = subprocess.run(
+            project.command(*arguments),
+            cwd=project.folder,
+            env=project.environ(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+        assert f"arrow: {loads}" in done.stderr

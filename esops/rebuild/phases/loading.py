@@ -210,7 +210,8 @@ class Loading(RebuildContext):
         green = self._green()
         with translated(), self._doing("building keys and indexes"):
             built = build_after_load(runner.connection, green, dsn=self.target.dsn)
-            if built or runner.events:
+            changed = built or (runner.events and runner.position != self._described)
+            if changed:
                 self._reporter.doing("gathering statistics")
                 # Without statistics the first queries after the switch would be planned blindly.
                 for table in green.tables.values():
@@ -218,10 +219,11 @@ class Loading(RebuildContext):
                         b"ANALYZE " + qualified(*table).as_bytes(runner.connection)
                     )
             # Kinds other than folds do not know how many rows they add; a full count is paid once.
-            if (built or runner.events) and not runner.counts_rows:
+            if changed and not runner.counts_rows:
                 self._reporter.doing("counting rows")
                 rows = sum(count_rows(runner.connection, table) for table in green.tables.values())
                 registry.set_rows(runner.connection, green, rows)
+            self._described = runner.position
         if built:
             self._say(f"built {', '.join(built)}")
             self._note("built", {"built": built})

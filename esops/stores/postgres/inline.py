@@ -15,11 +15,9 @@ from esops.events import EventFilter, Position, RecordedEvent, StreamKey, is_uui
 from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
-from esops.stores.arrow_events import to_events
 from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
 from esops.stores.postgres.beginnings import begun_beyond, is_snapshot
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, storable
-from esops.stores.postgres.light import OtherType, batches_of
 
 _BATCH_BYTES = 1 << 20
 _ROWS_LOOKED_AT = 50
@@ -273,6 +271,10 @@ class PostgresInline:
         return TRUE if after is None else self._layout.beyond(after)
 
     def _events(self, connection: psycopg.Connection, statement: str) -> list[RecordedEvent]:
+        # Imported where events are read: the table of a plan needs no Arrow.
+        from esops.stores.arrow_events import to_events
+        from esops.stores.postgres.light import OtherType, batches_of
+
         layout = self._layout
         try:
             return [

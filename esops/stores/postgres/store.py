@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -44,7 +44,7 @@ from esops.stores.base import (
 )
 from esops.stores.parts import What
 from esops.stores.positions import whole_positions
-from esops.stores.postgres import bulk, used_again
+from esops.stores.postgres import used_again
 from esops.stores.postgres.beginnings import late_beginnings, shortened
 from esops.stores.postgres.counted import count_parts, has_events
 from esops.stores.postgres.counting import Counting
@@ -57,13 +57,14 @@ from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import NO_TENANT, Layout
 from esops.stores.postgres.listening import Listener
 from esops.stores.postgres.masking import PostgresMasking
-from esops.stores.postgres.reading import PagedReader
-from esops.stores.postgres.search import IndexedSearch
 from esops.stores.postgres.sql_access import PostgresSql
 from esops.stores.shortened import Shortened
 
 if TYPE_CHECKING:
     from esops.stores.postgres.archiving import StreamArchiver
+    from esops.stores.postgres.bulk import BulkReader
+    from esops.stores.postgres.reading import PagedReader
+    from esops.stores.postgres.search import IndexedSearch
 
 _LISTED_BYTES = 256 << 10
 """Of a batch of streams: what is made of them in Python is many times as large."""
@@ -89,7 +90,6 @@ class PostgresStore(EventStore):
             # Before anything is read: a replica would say something else about what is settled.
             self._refuse_replica()
             self.layout: Layout = find_layout(self._control(), name, settings)
-        self._reader = PagedReader(self.layout, settings.dsn, self._control)
         self._rule = self.layout.rule()
         rules = self.layout.archiving
         self.capabilities = replace(
@@ -112,12 +112,25 @@ class PostgresStore(EventStore):
     @cached_property
     def lengths(self) -> Counting:
         """Grouped in the server."""
-        reader = partial(bulk.BulkReader, self._dsn, _LISTED_BYTES)
-        return Counting(self.layout, self._own_connection, self.control, reader)
+        return Counting(self.layout, self._own_connection, self.control, self._listing)
+
+    def _listing(self) -> BulkReader:
+        # Imported where events are read, as below: Arrow takes as long to load as all of esops.
+        from esops.stores.postgres.bulk import BulkReader
+
+        return BulkReader(self._dsn, _LISTED_BYTES)
+
+    @cached_property
+    def _reader(self) -> PagedReader:
+        from esops.stores.postgres.reading import PagedReader
+
+        return PagedReader(self.layout, self._dsn, self._control)
 
     @property
     def search(self) -> IndexedSearch:
         """By an index where there is one."""
+        from esops.stores.postgres.search import IndexedSearch
+
         return IndexedSearch(self.layout, self.control, self._reader)
 
     @property
@@ -128,7 +141,10 @@ class PostgresStore(EventStore):
     @property
     def inline(self) -> PostgresInline:
         """As the layout finds them."""
-        return PostgresInline(self.layout, self.control, self._reader.select)
+        return PostgresInline(self.layout, self.control, self._select)
+
+    def _select(self, *conditions: Composable) -> str:
+        return self._reader.select(*conditions)
 
     @cached_property
     def _listener(self) -> Listener:
@@ -429,7 +445,7 @@ class PostgresStore(EventStore):
 
     def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
         """By the index on streams and versions, and by the table of streams."""
-        with closing(bulk.BulkReader(self._dsn, _LISTED_BYTES)) as reader:
+        with closing(self._listing()) as reader:
             yield from late_beginnings(self.layout, reader, filter)
 
     def shortened(
@@ -447,6 +463,8 @@ class PostgresStore(EventStore):
             self._own_connection,
             lambda connection: shortened(connection, self.layout, filter),
             lambda: self.shortened(filter),
+            # Whoever asks will read: what that takes is loaded while the server looks.
+            in_the_wait=lambda: self._reader,
         )
 
     def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
@@ -534,7 +552,8 @@ class PostgresStore(EventStore):
 
     def close(self) -> None:
         """Close all connections."""
-        self._reader.close()
+        if "_reader" in vars(self):
+            self._reader.close()
         if "_archiver" in vars(self):
             self._archiver.close()
         if self._connection is not None:
