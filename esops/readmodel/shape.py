@@ -128,7 +128,7 @@ class Shape:
         Raises Unfit for one that is none of the table's, and TypeError for one that no dict takes.
         """
         # By their types first: objects of other classes may be equal to a text that is known.
-        if self._plain_keys and self.are_texts(values):
+        if self.are_plain(values):
             distinct = set(values)
             if self.can_be_stored(distinct.difference(known)):
                 return values, distinct
@@ -151,8 +151,12 @@ class Shape:
             made.append(found)
         return made
 
-    def are_texts(self, values: Iterable[Any]) -> bool:
-        """Whether all keys are texts, or tuples of as many as there are columns."""
+    def are_plain(self, values: Iterable[Any]) -> bool:
+        """Whether all keys are texts, or tuples of as many as there are columns, and the columns
+        take every text as it is.
+        """
+        if not self._plain_keys:
+            return False
         if len(self._key_columns) > 1:
             if set(map(type, values)) != {tuple} or set(map(len, values)) != {
                 len(self._key_columns)

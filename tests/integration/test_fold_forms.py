@@ -50,7 +50,8 @@ class Table:
         tables = VersionTables(
             projection="rows", version=1, by_name={"rows": self.table},
             keys={"rows": self.table.key}, value_types=self.written, conjoined=False,
-            empty=not self.written, cache=cache, ensure_keys=lambda: None,
+            empty=not self.written, loading=not self.written, cache=cache,
+            ensure_keys=lambda: None,
         )  # fmt: skip
         return Fold(FoldDefinition(evolve, key), tables)
 

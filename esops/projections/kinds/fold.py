@@ -125,7 +125,7 @@ class Fold:
         """
         if self._unwritten:
             keys = self._values(events, connection)
-            if self._shape.are_texts(keys):
+            if self._shape.are_plain(keys):
                 self._begin(keys, events)
                 self._weigh(keys)
                 return
