@@ -68,12 +68,12 @@ def rebuild(
         help="Commit after at most N events. Default: decided by time and memory.",
         rich_help_panel=_LOAD,
     ),
-    workers: int | None = typer.Option(
+    workers: str | None = typer.Option(
         None,
         "--workers",
-        min=1,
-        metavar="N",
-        help="Load with N processes (only folds that are keyed by the stream).",
+        metavar="N|auto",
+        help="Load with N processes (only folds that are keyed by the stream). auto: as many as "
+        "are worth it, by a short measurement. Default: auto from a million events on, else 1.",
         rich_help_panel=_LOAD,
     ),
     engine: str | None = typer.Option(
@@ -221,7 +221,7 @@ def rebuild(
         max_diff=max_diff,
         max_dead_letters=max_dead_letters,
         batch_size=batch_size,
-        workers=workers,
+        workers=_workers(workers),
         engine=engine,
         ranges=ranges,
         max_rate=max_rate,
@@ -247,6 +247,21 @@ def rebuild(
     if dry_run:
         return _show_plans(output, config, names, request)
     return _carry_out(output, config, names, request, report, yes=yes)
+
+
+def _workers(text: str | None) -> int | Literal["auto"] | None:
+    from esops.errors import UsageError
+
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(
+            f"--workers {text} is no number of processes",
+            hint="Write a number from 1 on, or auto.",
+        )
+    return int(text)
 
 
 def _action(*, resume: bool, abort: bool) -> Action:

@@ -89,6 +89,11 @@ class Shape:
     ) -> None:
         """`written` has the columns that were written so far, each with the noted type."""
         self.written = dict(written)
+        has_rows = bool(written)
+        self.has_rows: Callable[[], bool] = lambda: has_rows
+        """Whether there are rows already, though they may have no column but the key's."""
+        self.late = False
+        """Whether a row has shown a column, or another type, that earlier rows had not."""
         self.changed: Callable[[Callable[[Row], Row]], None] = lambda _: None
         """Is given a function for all rows that are kept, when the form of rows has changed."""
         self._table, self._key_columns = table, key_columns
@@ -304,6 +309,10 @@ class Shape:
                     f"its row has column {name!r}, which earlier rows lack, and its default "
                     f"({self._changing[name]}) is not the same for all rows; write it in each row"
                 )
+        # Of rows that were made before, a function sees something else from now on.
+        self.late |= bool(added and (earlier or self.has_rows())) or any(
+            self.written.get(name, "None") != "None" for name in new
+        )
         self.written.update(new)
         self._make()
         self.changed(self._again)

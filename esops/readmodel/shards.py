@@ -24,6 +24,9 @@ from esops.readmodel.types import wider
 from esops.stores.parts import Mark
 
 _SQL = statements(__package__, "shards")
+LATE = ""
+"""Stands among a shard's types, as no column can, where its rows have shown columns or types late.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,33 @@ def shards_of(connection: psycopg.Connection, version: Version) -> list[Shard]:
         )
         for number, of, until, position, events, count, types in rows
     ]
+
+
+def unlike_one_load(shards: Sequence[Shard]) -> str | None:
+    """Why rows of these shards may differ from those of a load in one; None where they do not.
+
+    A fold sees the columns and types that rows have shown so far: those of its own shard, and in a
+    load in one those of all. These are the same where each shard's rows have shown the same from
+    the first on.
+    """
+    types: dict[str, str] = {}
+    for each in shards:
+        if LATE in each.value_types:
+            return "rows have columns, or types of values, that earlier rows had not"
+        for name, kind in each.value_types.items():
+            if types.setdefault(name, kind) != kind and "None" not in {types[name], kind}:
+                return f"column {name!r} has values of several types"
+            if kind != "None":
+                types[name] = kind
+    with_rows = [each for each in shards if each.value_types]
+    if any(each.value_types.keys() != types.keys() for each in with_rows):
+        return "some rows lack columns that others have"
+    return None
+
+
+def drop_shards(connection: psycopg.Connection, version: Version) -> None:
+    """Forget the shards of a version, in the transaction that removes their rows."""
+    connection.execute(_SQL["delete"], (version.projection, version.version))
 
 
 def as_shard(connection: psycopg.Connection, version: Version, number: int) -> Version:
@@ -179,7 +209,8 @@ def merge_shards(connection: psycopg.Connection, version: Version, until: Positi
         types: dict[str, str] = {}
         for each in found:
             for name, kind in each.value_types.items():
-                types[name] = wider(types.get(name), kind)
+                if name != LATE:
+                    types[name] = wider(types.get(name), kind)
         if version.state == "building":  # in place it is too late: the rows are there
             _check_defaults(connection, version, found, types)
         moved = connection.execute(

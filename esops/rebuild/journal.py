@@ -142,6 +142,11 @@ def retire_after(connection: psycopg.Connection, rebuild: int, seconds: float | 
     connection.execute(_SQL["retire_after"], {"rebuild": rebuild, "seconds": seconds})
 
 
+def load_in_one(connection: psycopg.Connection, rebuild: int) -> None:
+    """Keep that one process loads, and not several, as was planned."""
+    connection.execute(_SQL["load_in_one"], (rebuild,))
+
+
 def keep_blue(connection: psycopg.Connection, projection: str, version: int) -> None:
     """Cancel the `--retire-after` of earlier rebuilds for a version that serves again: the next
     one to replace it says what becomes of it.

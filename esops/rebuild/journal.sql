@@ -79,6 +79,10 @@ SET options = CASE WHEN %(seconds)s::float IS NULL THEN options - 'retire_after'
                    ELSE options || jsonb_build_object('retire_after', %(seconds)s::float) END
 WHERE rebuild = %(rebuild)s;
 
+-- load_in_one --
+UPDATE esops.rebuilds SET options = options || '{"workers": 1, "measured": false}'
+WHERE rebuild = %s;
+
 -- keep_blue --
 UPDATE esops.rebuilds
 SET options = options - 'retire_after'

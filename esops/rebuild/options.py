@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
 from esops.running.throttle import Limits
@@ -33,8 +33,12 @@ class Options:
     max_lag_bytes: int | None = None
     nice: float | None = None
     postpone: bool = False
-    workers: int | None = None
-    """None: one, or as many as the engine has."""
+    workers: int | Literal["auto"] | None = None
+    """None: one, or as many as the engine has; of a large load, as `auto`. `auto`: as many as are
+    worth it. The journal has the number that this came to.
+    """
+    measured: bool = False
+    """Whether esops itself has found the number of workers: they must make what one makes."""
     engine: str | None = None
     """Where shards are loaded; None is this machine."""
     ranges: int | None = None
@@ -73,7 +77,12 @@ class Options:
     @property
     def sharded(self) -> bool:
         """Whether several processes are to load."""
-        return self.engine is not None or (self.workers or 1) > 1
+        return self.engine is not None or self.processes > 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes were asked for, or found."""
+        return self.workers if isinstance(self.workers, int) else 1
 
     @property
     def ends_with_switch(self) -> bool:

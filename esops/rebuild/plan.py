@@ -17,6 +17,7 @@ from esops.readmodel.composition import Composition
 from esops.readmodel.names import physical_tables
 from esops.readmodel.registry import Version
 from esops.rebuild import switch
+from esops.rebuild.load.measuring import Workers
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import Method
 from esops.wording import about
@@ -50,6 +51,8 @@ class RebuildPlan:
     blue_bytes: int
     installs: Sequence[str]
     """The statements that first create or upgrade esops' own tables."""
+    workers: Workers | None = None
+    """How many processes load, where that was measured."""
     explained: Sequence[str] = ()
     """Kind sql: the statement, and the server's plan for it."""
     notes: Sequence[str] = field(default_factory=list)
@@ -73,6 +76,7 @@ class RebuildPlan:
             f"  green: {', '.join('.'.join(table) for table in self.tables.values())}",
             *self._room(),
             f"  verification: {self.compare}",
+            *([] if self.workers is None else [f"  workers: {self.workers}"]),
         ]
         if statements:
             lines += ["", "Statements:", *self._statement_lines()]
@@ -90,6 +94,8 @@ class RebuildPlan:
             "events_range": list(self.events_range),
             "position": None if self.head is None else str(self.head),
             "compare": self.compare,
+            "workers": None if self.workers is None else self.workers.number,
+            "workers_reason": None if self.workers is None else self.workers.why,
             "statements": [
                 *self.create,
                 *self.drop_now,
@@ -125,6 +131,13 @@ class RebuildPlan:
             fingerprint=self.target.code.fingerprint,
             after_load=after_load,
         )
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Options that were found out, for the journal."""
+        if self.workers is None:
+            return {}
+        return {"workers": self.workers.number, "measured": self.workers.number > 1}
 
     @property
     def tables(self) -> dict[str, tuple[str, str]]:

@@ -45,6 +45,7 @@ from esops.rebuild import (
 from esops.rebuild.blockers import blockers, of_prepared
 from esops.rebuild.green import Green, create_green
 from esops.rebuild.left_behind import refuse
+from esops.rebuild.load import measuring
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
@@ -132,6 +133,9 @@ def make_plan(
             counted=store.capabilities.count_between,
             head=head,
             blue_bytes=sum(bytes_of(connection, table) for table in start.blue.values()),
+            workers=measuring.for_plan(
+                options, target.definition, store, target.settings.filter, (head, events)
+            ),
             explained=draft.explained,
             serving_has=draft.serving_has,
             installs=migrations.plan(connection),

@@ -55,7 +55,10 @@ class RebuildRequest:
     """Serve the version although this many events became dead letters: "100", or "2.5%"."""
     batch_size: int | None = None
     """At most this many events for each checkpoint."""
-    workers: int | None = None
+    workers: int | Literal["auto"] | None = None
+    """How many processes load; `auto` measures how many are worth it, and so does None from a
+    million events on.
+    """
     engine: str | None = None
     """Where the workers are: "local", or "dask://HOST:PORT"."""
     ranges: int | None = None
@@ -117,11 +120,16 @@ class RebuildRequest:
     @property
     def given(self) -> Mapping[str, Any]:
         """The options that were asked for, by their names in Options."""
-        asked = {name: getattr(self, name) for name in Options.__dataclass_fields__}
+        asked: dict[str, Any] = {
+            name: getattr(self, name, None) for name in Options.__dataclass_fields__
+        }
         for name in ("retire_after", "snapshot_wait"):
             if asked[name] is not None:
                 asked[name] = asked[name].total_seconds()
         given = {name: value for name, value in asked.items() if value is not None}
+        # A number that was found once stays.
+        if self.action == "resume" and self.workers == "auto":
+            del given["workers"]
         # Of a resumed rebuild, it takes back what that began with.
         return {**given, "retire_after": None} if self.keep_blue else given
 

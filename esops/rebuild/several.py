@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 import structlog
@@ -115,9 +115,9 @@ class SeveralRebuilds:
         return open_store(store, self._config.store(store)[1])
 
     def _plan(self, member: _Member) -> RebuildPlan:
-        return make_plan(
-            self._config, member.target, self._request.options, member.store, member.connection
-        )
+        # Processes would read for themselves, and these share a read.
+        options = replace(self._request.options, workers=1)
+        return make_plan(self._config, member.target, options, member.store, member.connection)
 
     def _shared_reads(self, members: Mapping[str, _Member]) -> dict[str, SharedRead]:
         """A shared read for each store."""

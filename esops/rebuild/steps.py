@@ -67,6 +67,7 @@ class Rebuild(Switching):
                     plan.to_version,
                     {
                         **options.as_dict(),
+                        **plan.measured,
                         "compare": plan.compare,
                         # As planned, so that a resumed rebuild creates what the operator saw.
                         "create": [*plan.create, *plan.drop_now],

@@ -20,7 +20,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.projections.definition import FoldDefinition
 from esops.projections.kinds import open_projector
-from esops.projections.kinds.fold import following_cache
+from esops.projections.kinds.fold import Fold, following_cache
 from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load, noted_key
@@ -295,7 +295,8 @@ class Applier(StatementApplier):
                 self._checkpoint.move(position, self._since_commit, mark, applied)
                 change = self._projector.flush(self.connection)
                 if self._since_commit and change is not None:
-                    self._checkpoint.note_rows(change, self._projector.value_types)
+                    late = isinstance(self._projector, Fold) and self._projector.late
+                    self._checkpoint.note_rows(change, self._projector.value_types, late=late)
                 self._skipped.write(self.connection)
             self._projector.flushed()
         self._committed(position)

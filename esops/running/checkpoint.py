@@ -15,7 +15,7 @@ from esops.postgres.connection import translated
 from esops.readmodel import marks, registry
 from esops.readmodel.marks import KeptMark
 from esops.readmodel.registry import Version
-from esops.readmodel.shards import add_shard_rows, as_shard, move_shard
+from esops.readmodel.shards import LATE, add_shard_rows, as_shard, move_shard
 from esops.running.work import Work
 from esops.stores.base import EventStore
 
@@ -165,11 +165,12 @@ class VersionCheckpoint:
             if now - self._put_aside >= _ASIDE_EVERY_SECONDS:
                 self._put_aside = now
 
-    def note_rows(self, change: int, value_types: Mapping[str, str]) -> None:
+    def note_rows(self, change: int, value_types: Mapping[str, str], *, late: bool) -> None:
         """Keep the change in the number of rows, and the columns' Python types, in the same
-        transaction.
+        transaction. `late`: rows have shown columns or types that earlier ones had not.
         """
         if self._shard is None:
             registry.add_rows(self._connection, self.version, change, value_types)
         else:
-            add_shard_rows(self._connection, self.version, self._shard, change, value_types)
+            types = {**value_types, LATE: "yes"} if late else value_types
+            add_shard_rows(self._connection, self.version, self._shard, change, types)

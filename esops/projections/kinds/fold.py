@@ -87,6 +87,8 @@ class Fold:
         self.rows = Rows(table, key, tables.value_types, tables.ensure_keys)
         self._shape = self.rows.shape
         self._shape.changed = self._reshape
+        if not tables.value_types:
+            self._shape.has_rows = lambda: bool(self._young or self._old)
         self._evolve = definition.evolve
         if definition.key is None and tables.begins is not None:
             self._evolve = _beginning(definition.evolve, tables.begins)
@@ -114,6 +116,11 @@ class Fold:
     def value_types(self) -> Mapping[str, str]:
         """By column, the Python type that was written so far."""
         return self._shape.written
+
+    @property
+    def late(self) -> bool:
+        """Whether a row has shown a column, or another type, that earlier rows had not."""
+        return self._shape.late
 
     def close(self) -> None:
         """Nothing has to be released: the cache goes with the object."""

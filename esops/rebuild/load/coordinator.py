@@ -19,7 +19,13 @@ from esops.errors import Stopped, Unavailable
 from esops.events import Position
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
-from esops.readmodel.shards import Shard, create_shards, merge_shards, shards_of
+from esops.readmodel.shards import (
+    Shard,
+    create_shards,
+    merge_shards,
+    shards_of,
+    unlike_one_load,
+)
 from esops.rebuild.load.executors import Engine
 from esops.rebuild.load.worker import Died, Failure, Task
 from esops.rebuild.session import Session
@@ -35,6 +41,10 @@ MakeTask = Callable[[int, int, Position, int | None], Task]
 """Makes a shard's task of its number, the number of shards, the position to load up to, and the
 rebuild's session (None where the process ends with ours anyway).
 """
+
+
+class Unlike(Exception):
+    """The processes would not make the rows that one makes."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,16 @@ class ShardedLoad:
     say: Callable[[str], None]
     mark: Callable[[Position], Mark | None]
     """Gives what tells the store's log at a position from any other."""
+    as_one: bool
+    """Whether the rows must be those of a load in one: esops has found the number of processes, and
+    nobody has agreed to anything else.
+    """
 
     def run(self, until: Position, workers: int) -> None:
         """Load the version up to a position with `workers` processes.
 
         Continues with shards that are there, and then with their number and position. Raises what
-        stops a shard, and Stopped.
+        stops a shard, Stopped, and Unlike.
         """
         found = self._shards()
         if not found:
@@ -72,7 +86,13 @@ class ShardedLoad:
         until = found[0].until
         self.say(f"{len(found)} processes {self.engine.where} load up to position {until}")
         self._load(found)
+        self._check_alike()
         self.session.do(lambda on: merge_shards(on, self.version, until))
+
+    def _check_alike(self) -> None:
+        """Raises Unlike, as soon as it shows in what the processes have committed."""
+        if self.as_one and (why := unlike_one_load(self._shards())) is not None:
+            raise Unlike(why)
 
     def _load(self, shards: list[Shard]) -> None:
         """Until all shards are at their end, start again those whose process died."""
@@ -134,6 +154,7 @@ class ShardedLoad:
                     at_work.check()
                     done, waiting = wait(waiting, _LOOK_EVERY_SECONDS, FIRST_COMPLETED)
                     self._report(before, at_work.reported())
+                    self._check_alike()
                     failure = next(
                         (found for each in done if (found := at_work.result(each)) is not None),
                         failure,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import psycopg
+from psycopg.sql import SQL
 
 from esops.events import Position
 from esops.postgres import catalog
@@ -13,11 +15,11 @@ from esops.readmodel import properties, registry
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.marks import mark_at
 from esops.readmodel.registry import Version
-from esops.readmodel.shards import shards_of
+from esops.readmodel.shards import drop_shards, shards_of
 from esops.readmodel.tables import count_rows
 from esops.rebuild import journal
 from esops.rebuild.context import RebuildContext
-from esops.rebuild.load.coordinator import ShardedLoad
+from esops.rebuild.load.coordinator import ShardedLoad, Unlike
 from esops.rebuild.load.estimate import Load
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.worker import Task
@@ -158,11 +160,35 @@ class Loading(RebuildContext):
                 progress=lambda shards: self._report_shards(load, shards),
                 say=self._say,
                 mark=lambda at: mark_at(self.store, at),
-            ).run(until, self._options.workers or engine.processes())
+                as_one=self._options.measured,
+            ).run(until, self._options.processes if self._options.workers else engine.processes())
+        except Unlike as unlike:
+            self._load_in_one(str(unlike))
+            return
         finally:
             engine.close()
         done = self._green().events
         self._reporter.progress(done, done)
+
+    def _load_in_one(self, why: str) -> None:
+        """Drop what several processes have loaded, and leave the load to one."""
+        green = self._green()
+        self._say(f"{why}, and a fold may see that: one process begins the load again")
+
+        def begin_again(connection: psycopg.Connection) -> None:
+            with connection.transaction():
+                # The checkpoint's row first, as everybody does.
+                registry.lock_checkpoint(connection, green.projection, green.version)
+                for table in green.tables.values():
+                    connection.execute(SQL("TRUNCATE {}").format(qualified(*table)))
+                drop_shards(connection, green)
+                registry.reset(connection, green, green.fingerprint or "")
+                journal.load_in_one(connection, self._journal_entry.rebuild)
+
+        self._session.do(begin_again)
+        one = {**self._journal_entry.options, "workers": 1, "measured": False}
+        self._entry = replace(self._journal_entry, options=one)
+        self._options = replace(self._options, workers=1, measured=False)
 
     def _report_shards(self, load: Load, shards: Sequence[Progress]) -> None:
         done = sum(each.events for each in shards)
