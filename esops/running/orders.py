@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import psycopg
 import structlog
@@ -19,6 +20,8 @@ from esops.running.throttle import LOOK_EVERY, Throttle
 
 log = structlog.get_logger("esops.run")
 _SQL = statements(__package__, "orders")
+_AT_BEGINNING = 0.1
+"""How old the answer may be, in seconds, when a version begins to apply events."""
 IDLE_EVERY = 2.0
 """Seconds between two looks while nothing is applied."""
 
@@ -87,8 +90,8 @@ class SharedThrottle(Throttle):
 
     def look(self, *, now: bool = False) -> ControlRequest:
         """As of at most half a second ago."""
+        self._refresh(0.0 if now else LOOK_EVERY.total_seconds())
         try:
-            self._orders.refresh(self._session(), 0.0 if now else LOOK_EVERY.total_seconds())
             self._request = self._orders.request(self._projection)
             limits = self.limits
             measured = limits.max_load is not None or limits.max_lag_bytes is not None
@@ -100,11 +103,17 @@ class SharedThrottle(Throttle):
             pass  # the work itself notices
         return self._request
 
+    def _refresh(self, every: float) -> None:
+        with suppress(ConnectionLost):  # the work itself notices
+            self._orders.refresh(self._session(), every)
+
     def wait(self) -> None:
         """Raises Resting where work has to wait, and Stopped never: nothing waits here."""
         now = time.monotonic()
         if now < self._until:
             raise Resting(self._until)
+        # Whoever pauses it while nothing comes means what comes next.
+        self._refresh(_AT_BEGINNING)
         if self.holds():
             reason = (self._reason or "").partition(" (")[0]
             if reason != self._said:

@@ -116,6 +116,11 @@ class Memory:
         self._passed += [(first, last, evidence) for first, last in ranges]
         del self._passed[:-MOST_PASSED]
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is something that the next `write` has to write."""
+        return self.keeps and bool(self._passed)
+
     def write(
         self,
         connection: psycopg.Connection,

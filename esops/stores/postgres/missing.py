@@ -150,7 +150,7 @@ class NumbersInOrder:
     def rests(self, connection: psycopg.Connection) -> bool:
         """See SettleRule: every number that was ever drawn is there, or is known to be dead."""
         before = self._seen
-        if before is None or self._not_noted:
+        if before is None or self.memory.pending:
             return False
         reached = self._through if self._watched else max(self._through, self._barren)
         if reached < (before.drawn or 0):

@@ -1,0 +1,299 @@
+"""`esops run` follows folds together: few sessions and statements, whatever the number of versions,
+and what befalls one of them is not the others' trouble.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from tests.support import shop
+from tests.support.databases import embedded
+from tests.support.waiting import end, stays, until
+
+CODE = """
+from esops import fold
+
+@fold(key="stream")
+def carts(row, event):
+    return {"cart_id": event.stream, "events": (row["events"] if row else 0) + 1}
+"""
+DDL = "CREATE TABLE {table} (cart_id text PRIMARY KEY, events integer NOT NULL);"
+SESSIONS = "SELECT {} FROM pg_stat_activity WHERE starts_with(application_name, 'esops ')"
+
+
+def configure(project, dsn: str, code: dict[str, str], **more: dict[str, str]) -> None:
+    """A projection for each name, with its code in a module of its own."""
+    text = f'[stores.shop]\ndsn = {json.dumps(dsn)}\nschema = "shop"\nappend = "quick"\n'
+    for name, body in code.items():
+        text += (
+            f'[projections.{name}]\npython = "{name}_code:carts"\ntables = ["{name}"]\n'
+            'ddl = "carts.sql"\n' + "".join(f"{k} = {v}\n" for k, v in more.get(name, {}).items())
+        )
+        project.write(f"{name}_code.py", body)
+    project.write("esops.toml", text)
+    project.write("carts.sql", DDL)
+
+
+def rebuild(project, *names: str) -> None:
+    for name in names:
+        project.ok("rebuild", name, "--blue-green")
+
+
+def last(connection) -> int:
+    return connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0]
+
+
+def reached(connection, projection: str) -> int:
+    """The position that all live versions of a projection have reached."""
+    return connection.execute(
+        "SELECT min(position::bigint) FROM esops.versions WHERE projection = %s AND state IN "
+        "('active', 'standby')",
+        (projection,),
+    ).fetchone()[0]
+
+
+def events(connection, table: str) -> int:
+    return connection.execute(f"SELECT sum(events) FROM {table}").fetchone()[0]
+
+
+def followers(connection) -> dict[str, set[str]]:
+    """The processes that hold a version's lock, and how many locks each holds."""
+    rows = connection.execute(
+        "SELECT split_part(application_name, ' ', 2), count(*) FROM pg_locks JOIN pg_stat_activity "
+        "USING (pid) WHERE locktype = 'advisory' AND starts_with(application_name, 'esops ') "
+        "AND mode = 'ExclusiveLock' GROUP BY 1"
+    ).fetchall()
+    return dict(rows)
+
+
+@pytest.mark.slow
+def test_over_an_idle_store_statements_and_sessions_are_few_for_however_many_versions(project):
+    logged = {"log_statement": "'all'", "log_line_prefix": "'%a|'"}
+    with embedded(logged) as server:
+        dsn, names = server.dsn(), [f"carts_{n}" for n in range(4)]
+        shop.make(dsn, 100)
+        configure(project, dsn, dict.fromkeys(names, CODE))
+        rebuild(project, *names, *names)
+        log = server.folder / "log"
+
+        def statements() -> int:
+            return sum(
+                line.startswith("esops ") and ("statement: " in line or "execute " in line)
+                for line in log.read_text().splitlines()
+            )
+
+        host = project.start("run")
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            try:
+                until(lambda: sum(followers(connection).values()) == 8)
+                shop.more(dsn, 50)
+                until(lambda: all(reached(connection, each) == 150 for each in names))
+                (sessions,) = connection.execute(SESSIONS.format("count(*)")).fetchone()
+                assert sessions <= 8
+
+                def per_second() -> float:
+                    before, since = statements(), time.monotonic()
+                    time.sleep(4)
+                    return (statements() - before) / (time.monotonic() - since)
+
+                # It looks less often some time after the last event.
+                until(lambda: per_second() <= 6)
+                assert len(followers(connection)) == 1
+            finally:
+                end(host)
+    assert host.returncode == 0
+
+
+def test_a_version_of_the_same_code_joins_and_one_of_other_code_does_not(dsn, connection, project):
+    shop.make(dsn, 100)
+    configure(project, dsn, {"carts": CODE})
+    rebuild(project, "carts")
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [1])
+        rebuild(project, "carts")
+        until(lambda: list(followers(connection).values()) == [2])
+        configure(project, dsn, {"carts": CODE.replace("+ 1", "+ 2")})
+        project.ok("rebuild", "carts", "--blue-green", "--max-diff", "100%")
+        until(lambda: sorted(followers(connection).values()) == [1, 2])
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "carts") == 150)
+        found = [events(connection, f"carts__v{version}") for version in (1, 2, 3)]
+        assert found == [150, 150, 300]
+    finally:
+        end(host)
+
+
+POISON = CODE.replace("    return", "    assert event.position[0] != 120, 'bad luck'\n    return")
+
+
+def test_a_version_that_fails_leaves_the_others_alone_and_takes_its_corrected_code(
+    dsn, connection, project
+):
+    shop.make(dsn, 100)
+    configure(project, dsn, {"good": CODE, "bad": POISON})
+    rebuild(project, "good", "bad")
+    host = project.start("run")
+    try:
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "good") == 150)
+        until(lambda: reached(connection, "bad") == 119)
+        until(lambda: "bad luck" in project.run("projection", "show", "bad").out)
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "good") == 200)
+        project.write("bad_code.py", CODE)
+        until(lambda: reached(connection, "bad") == 200)
+        assert events(connection, "bad") == events(connection, "good") == 200
+    finally:
+        end(host)
+    assert host.returncode == 0
+
+
+def test_code_that_does_not_come_back_is_set_apart(dsn, connection, project):
+    project.patch("import esops.running.turns as turns\nturns._TO_APPLY = 2.0\n")
+    shop.make(dsn, 100)
+    stuck = CODE.replace(
+        "    return",
+        "    import time\n    while event.position[0] == 120: time.sleep(1)\n    return",
+    )
+    code = {"first": CODE, "second": CODE, "stuck": stuck}
+    configure(project, dsn, code)
+    rebuild(project, *code)
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [3])
+        shop.more(dsn, 50)
+        for each in ("first", "second"):
+            until(lambda each=each: reached(connection, each) == 150)
+        until(lambda: sorted(followers(connection).values()) == [1, 2])
+        shop.more(dsn, 50)
+        for each in ("first", "second"):
+            until(lambda each=each: reached(connection, each) == 200)
+        assert reached(connection, "stuck") <= 119
+        for each in ("first", "second"):
+            assert events(connection, each) == 200
+    finally:
+        _, err = end(host)
+    assert "did not come back" in err
+
+
+def test_a_paused_projection_waits_and_the_others_do_not(dsn, connection, project):
+    shop.make(dsn, 100)
+    configure(project, dsn, {"first": CODE, "second": CODE})
+    rebuild(project, "first", "second")
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [2])
+        project.ok("projection", "pause", "first")
+        stays(lambda: reached(connection, "first") == 100, 0.5)  # it looks as often as that
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "second") == 150)
+        stays(lambda: reached(connection, "first") == 100, 1)
+        project.ok("projection", "resume", "first")
+        until(lambda: reached(connection, "first") == 150)
+        project.ok("projection", "throttle", "first", "--max-rate", "100")
+        shop.more(dsn, 200)
+        until(lambda: reached(connection, "first") == 350)
+    finally:
+        end(host)
+    assert events(connection, "first") == 350
+
+
+def test_isolate_gives_each_version_a_process(dsn, connection, project):
+    shop.make(dsn, 100)
+    configure(project, dsn, {"first": CODE, "apart": CODE}, apart={"isolate": "true"})
+    rebuild(project, "first", "apart", "apart")
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [1, 1, 1])
+        shop.more(dsn, 50)
+        for each in ("first", "apart"):
+            until(lambda each=each: reached(connection, each) == 150)
+    finally:
+        end(host)
+
+
+def test_a_version_that_is_retired_is_let_go_and_one_far_behind_catches_up(
+    dsn, connection, project
+):
+    shop.make(dsn, 100)
+    configure(project, dsn, {"carts": CODE, "others": CODE})
+    rebuild(project, "carts", "carts", "others")
+    shop.more(dsn, 30_000)
+    host = project.start("run")
+    try:
+        for each in ("carts", "others"):
+            until(lambda each=each: reached(connection, each) == 30_100)
+        project.ok("projection", "retire", "carts", "--yes")
+        until(lambda: sum(followers(connection).values()) == 2)
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "carts") == 30_150)
+    finally:
+        end(host)
+    assert events(connection, "carts") == events(connection, "others") == 30_150
+
+
+# -- the look at the store
+
+
+def test_a_look_at_an_idle_store_is_one_statement(dsn, connection, monkeypatch):
+    shop.make(dsn, 100)
+    with open_store("shop", PostgresSettings(dsn=dsn, schema="shop", append="quick")) as store:
+        until(lambda: store.newest(None) == (100,))
+        asked = []
+        execute = psycopg.Connection.execute
+        monkeypatch.setattr(
+            psycopg.Connection,
+            "execute",
+            lambda self, *given, **more: asked.append(1) or execute(self, *given, **more),
+        )
+        for _ in range(10):
+            store.newest(None)
+        assert len(asked) <= 15, "some looks also compare the table with its sequence"
+        # A number that was drawn and rolled back is no reason to search for it each time, for ever.
+        monkeypatch.undo()
+        shop.more(dsn, 10)
+        assert until(lambda: store.newest(None)) == (110,)
+
+
+@pytest.mark.parametrize("append", ["quick", "auto"])
+def test_a_number_that_is_drawn_long_before_it_is_committed_is_seen(append, dsn, connection):
+    shop.make(dsn, 100)
+    settings = PostgresSettings(dsn=dsn, schema="shop", append=append)
+    with open_store("shop", settings) as store, psycopg.connect(dsn) as writer:
+        until(lambda: store.newest(None) == (100,))
+        writer.execute(
+            "INSERT INTO shop.mt_events (seq_id, id, stream_id, version, data, type, timestamp, "
+            "tenant_id, mt_dotnet_type, is_archived) SELECT nextval('shop.mt_events_sequence'), "
+            "gen_random_uuid(), stream_id, version + 1000, data, type, timestamp, tenant_id, "
+            "mt_dotnet_type, is_archived FROM shop.mt_events WHERE seq_id = 100"
+        )
+        for _ in range(5):
+            assert store.newest(None) == (100,)
+        writer.commit()
+        until(lambda: store.newest(None) == (101,))
+        # And one that is rolled back holds nothing up.
+        writer.execute("SELECT nextval('shop.mt_events_sequence')")
+        writer.rollback()
+        for _ in range(5):
+            assert store.newest(None) == (101,)
+
+
+def test_it_is_told_of_new_events(dsn, connection):
+    shop.make(dsn, 10)
+    with open_store("shop", PostgresSettings(dsn=dsn, schema="shop", append="quick")) as store:
+        store.wait(timedelta(0))
+        waiting = threading.Thread(target=lambda: store.wait(timedelta(hours=1)), daemon=True)
+        waiting.start()
+        connection.execute("SELECT pg_notify('mt_events_appended', '')")
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert store.newest(None) == (10,)
