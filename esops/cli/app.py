@@ -95,19 +95,23 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
 
 @cache
 def whole_command() -> Any:
-    """The command of `esops` with all that belongs to it; made once in a process."""
-    return get_command(app)
+    """The command of `esops` with all that belongs to it; made once in a process, and each command
+    when it is called.
+    """
+    from esops.cli.load import RootCommands
+
+    made: Any = get_command(app)
+    made.commands = RootCommands()
+    return made
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    from esops.cli import load
     from esops.cli.pipes import ClosedPipes
 
     # Imports and rows of a database are many objects without cycles: with Python's own threshold
     # (700), looking for cycles among them took an eighth of an archive run.
     gc.set_threshold(50_000, 20, 100)
-    load.commands()
     # Read here, since an error may come before the options are parsed.
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     with ClosedPipes() as pipes:

@@ -6,12 +6,22 @@ In plain text, without rich, whose import takes longer than all else.
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from typer.core import TyperGroup
 
 GLOBAL_PANEL = "Options that work everywhere"
 _LONGEST_SUMMARY = 90
+
+
+class ListedCommands(Mapping[str, Any]):
+    """Commands by their names that know what each does before it is made."""
+
+    @abstractmethod
+    def listed(self) -> Iterable[tuple[str, str]]:
+        """The commands and what each does."""
 
 
 class PlainHelp:
@@ -26,6 +36,13 @@ class PlainHelp:
     """
 
     help: str | None
+
+    def listed(self) -> Iterable[tuple[str, str]]:
+        """A group's commands and what each does, as its help lists them."""
+        commands: Mapping[str, Any] = getattr(self, "commands", {})
+        if isinstance(commands, ListedCommands):
+            return commands.listed()
+        return ((name, summary(each.help)) for name, each in commands.items() if not each.hidden)
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, then the other paragraphs of the docstring."""
@@ -56,12 +73,7 @@ class PlainHelp:
         # Last, since they are the same everywhere and nobody looks for them first.
         everywhere = groups.pop(GLOBAL_PANEL, None)
         if isinstance(self, TyperGroup):
-            commands = [self.commands[name] for name in self.list_commands(ctx)]
-            groups = {
-                "Commands": [
-                    (each.name or "", summary(each.help)) for each in commands if not each.hidden
-                ]
-            } | groups
+            groups = {"Commands": list(self.listed())} | groups
         if everywhere:
             groups[GLOBAL_PANEL] = everywhere
         for panel, records in groups.items():

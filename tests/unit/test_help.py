@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import shlex
+import subprocess
+import sys
 
 import pytest
 import typer
 
-from esops.cli.app import app
-from esops.cli.help import examples
-from esops.cli.load import commands
+from esops.cli.app import app, whole_command
+from esops.cli.help import examples, summary
+from esops.cli.load import ROOT as LOADED
+from esops.cli.load import RootCommands, commands
 
 
 def everything(command, path=("esops",)):
@@ -65,3 +69,37 @@ def test_an_example_that_does_not_parse_is_found():
     for wrong in ("esops rebuild --bluegreen", "esops nonsense", "esops projection show"):
         with pytest.raises((typer.TyperException, KeyError)):
             parse(wrong)
+
+
+def test_the_root_lists_its_commands_without_importing_them():
+    """What is said of a command before it is imported is what its docstring says."""
+    whole = list(ROOT.commands.items())
+    assert [name for name, _ in whole] == list(RootCommands())
+    assert list(RootCommands().listed()) == [
+        (name, summary(each.help)) for name, each in whole if not each.hidden
+    ]
+    first, second = (
+        each.get_help(typer.Context(each, info_name="esops", **each.context_settings))
+        for each in (ROOT, whole_command())
+    )
+    assert first == second
+
+
+def test_a_command_is_made_whole_when_it_is_called():
+    for name, each in RootCommands().items():
+        told = dict(everything(each, ("esops", name)))
+        assert told.keys() == {path for path in ALL if path[1:2] == (name,)}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["audit", "--help"]])
+def test_only_the_modules_of_the_command_are_imported(arguments):
+    code = (
+        "import sys; from esops.cli.app import whole_command\n"
+        f"whole_command()({arguments!r}, standalone_mode=False)\n"
+        "print(sorted(n for n in sys.modules if n.startswith('esops.cli.')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(ast.literal_eval(done.stderr))
+    loaded = {module for each in LOADED.values() for module in each.modules}
+    wanted = {"audit"} if arguments[0] == "audit" else set()
+    assert {each for each in loaded if f"esops.cli.{each}" in imported} == wanted
