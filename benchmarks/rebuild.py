@@ -35,6 +35,8 @@ from esops.demo.server import EmbeddedServer
 HERE = Path(__file__).parent
 RUNS = 5
 MEMORY_LIMIT = 1.1
+OPTIONS = ""
+"""Lines of esops.toml beside the defaults."""
 MEMORY_SIZES = (200_000, 2_000_000)
 DDL = """CREATE TABLE {table} (cart_id text PRIMARY KEY, client text NOT NULL, items integer NOT
     NULL,
@@ -102,7 +104,7 @@ def configure(folder: Path, dsn: str, schema: str) -> None:
     (folder / "esops.toml").write_text(
         f'[stores.s]\ndsn = {json.dumps(dsn)}\nschema = "{schema}"\nappend = "quick"\n'
         f'[projections.rows_{schema}]\npython = "bench_projection:carts"\n'
-        f'tables = ["rows_{schema}"]\nddl = "carts.sql"\n'
+        f'tables = ["rows_{schema}"]\nddl = "carts.sql"\n{OPTIONS}'
     )
 
 

@@ -16,6 +16,7 @@ import psycopg
 from esops.demo import store
 
 SHAPES = ("carts", "interleaved", "zipf")
+STATEMENT = Path(__file__).parent / "shapes.sql"
 LIVE = 100_000
 HOTTEST = 10_000
 """Events of the hottest stream of `zipf`."""
@@ -40,7 +41,7 @@ def ensure(connection: psycopg.Connection, shape: str, events: int) -> str:
     if shape == "carts":
         store.generate(connection, events, schema)
     else:
-        text = (Path(__file__).parent / "shapes.sql").read_text(encoding="utf-8")
+        text = STATEMENT.read_text(encoding="utf-8")
         values = {"schema": schema, "events": str(events), "of": _stream_of(shape, events)}
         for key, value in values.items():
             text = text.replace("{" + key + "}", value)

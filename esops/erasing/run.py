@@ -28,6 +28,7 @@ from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import MOST_KEPT, Place, Values
 from esops.events import StreamKey
 from esops.json_paths import JsonPath, parse_path
+from esops.readmodel import spills
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, settled
@@ -275,6 +276,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         models = self._read_models
         if not outcome.nothing_to_do:
             models.refuse_rebuilds()
+            spills.outdate(models.databases, self.name, "events were erased since")
             if self._planned.values:
                 self._earlier.note(self._request.reason, self._planned)
         marked, noted_before = models.recognised(self._store), models.noted()

@@ -170,6 +170,7 @@ def set_state(
     if state == "aborted":
         # A worker of the load that is still running finds no shard, and ends.
         connection.execute(_SQL["drop_shards"], (projection, number))
+        forget_spills(connection, projection, number)
 
 
 def drop_shards(connection: psycopg.Connection, at: Version) -> None:
@@ -221,6 +222,7 @@ def delete(connection: psycopg.Connection, projection: str, number: int) -> None
         "DELETE FROM esops.versions WHERE projection = %s AND version = %s", (projection, number)
     )
     forget_marks(connection, projection, number)
+    forget_spills(connection, projection, number)
     erased.forget(connection, projection, number)
 
 
@@ -310,6 +312,12 @@ def forget_marks(connection: psycopg.Connection, projection: str, number: int) -
     connection.execute(_SQL["forget_older_marks"], (projection, number))
 
 
+def forget_spills(connection: psycopg.Connection, projection: str, number: int) -> None:
+    """Drop what is recorded of the spills of a version's load (spills.py), which is over."""
+    if migrations.has(connection, "spills"):
+        connection.execute(_SQL["forget_spills"], (projection, number))
+
+
 def release(connection: psycopg.Connection, at: Version) -> None:
     """Record that the application keeps a version fresh from now on.
 
@@ -328,6 +336,7 @@ def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None
     connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
     erased.forget(connection, at.projection, at.version)
     forget_marks(connection, at.projection, at.version)
+    forget_spills(connection, at.projection, at.version)
 
 
 def note_code(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:

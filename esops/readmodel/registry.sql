@@ -87,3 +87,6 @@ DELETE FROM esops.marks WHERE projection = %s AND version = %s;
 
 -- forget_older_marks --
 DELETE FROM esops.older_marks WHERE projection = %s AND version = %s;
+
+-- forget_spills --
+DELETE FROM esops.spills WHERE projection = %s AND version = %s;

@@ -19,7 +19,7 @@ import structlog
 from esops.errors import ConnectionLost, EsopsError, PoisonEvent, Refused, Stopped, UsageError
 from esops.postgres import catalog
 from esops.postgres.connection import translated
-from esops.readmodel import migrations, registry
+from esops.readmodel import migrations, registry, spills
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
 from esops.rebuild import guards, hand_over, journal
@@ -29,6 +29,7 @@ from esops.rebuild.phases.switching import Switching
 from esops.rebuild.plan import RebuildPlan
 from esops.rebuild.plan_notes import of_columns
 from esops.running import control
+from esops.running.spill.directory import remove_of
 
 log = structlog.get_logger("esops.rebuild")
 
@@ -127,6 +128,7 @@ class Rebuild(Switching):
                 green = registry.version(
                     self._session.connection, self.target.name, entry.to_version
                 )
+                left = spills.spills_of(self._session.connection, green)
                 self._drop(self._session.connection, green)
                 registry.set_state(
                     self._session.connection,
@@ -138,6 +140,8 @@ class Rebuild(Switching):
                 journal.enter(
                     self._session.connection, entry.rebuild, journal.ABORTED, finished=True
                 )
+            for each in left:
+                remove_of(each.directory, each.spill)
             self._entry = journal.latest(self._session.connection, self.target.name)
         return self._outcome(findings=False)
 

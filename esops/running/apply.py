@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import structlog
@@ -78,6 +79,8 @@ class Applier(StatementApplier):
         )
         self.events = 0
         self._collector = Collector()
+        self._since_commit = 0
+        self._latest: list[RecordedEvent] = []
         self._skipped = SkippedEvents(work)
         self._open(lock_patience)
 
@@ -213,7 +216,7 @@ class Applier(StatementApplier):
 
     def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
         assert self._projector is not None
-        self._latest: list[RecordedEvent] = []
+        self._latest = []
         while self.position is None or self.position < target:
             yield from self._read_and_apply_some(target, narrow)
 
@@ -282,30 +285,39 @@ class Applier(StatementApplier):
         self._collector.applied(len(events))
 
     def _commit(self, position: Position) -> None:
-        assert self._projector is not None
         mark = self._checkpoint.mark_for(position)
         applied = None
         if self._since_commit:
             applied = self._checkpoint.applied(self._latest, position)
+        with self._writing():
+            # The row of the checkpoint is locked before any row of the tables is written, so a
+            # switch that holds it sees a version that does not advance.
+            self._checkpoint.move(position, self._since_commit, mark, applied)
+        self._committed(position)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write what is applied in the transaction that moves the checkpoint, after that."""
+        assert self._projector is not None
         writing = self._progress.writing(self._since_commit)
         with writing, translated(), naming(self._tables):
             with self.connection.transaction():
-                # The row of the checkpoint is locked before any row of the tables is written, so a
-                # switch that holds it sees a version that does not advance.
-                self._checkpoint.move(position, self._since_commit, mark, applied)
+                yield
                 change = self._projector.flush(self.connection)
                 if self._since_commit and change is not None:
                     late = isinstance(self._projector, Fold) and self._projector.late
                     self._checkpoint.note_rows(change, self._projector.value_types, late=late)
                 self._skipped.write(self.connection)
             self._projector.flushed()
-        self._committed(position)
 
     def _committed(self, position: Position) -> None:
         self._checkpoint.moved(position)
+        self._counted()
+
+    def _counted(self) -> None:
         self.events += self._since_commit
         self._since_commit = 0
-        self._progress.committed(self.events, position)
+        self._progress.committed(self.events, self.position)
 
     def _poisoned(self, bad: BadEvent) -> PoisonEvent:
         event = self._latest[-1]

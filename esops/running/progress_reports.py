@@ -70,13 +70,13 @@ class ProgressReports:
         if self._buffered:
             self._measure(events, self._clock() - began)
 
-    def applied(self, events: int, position: Position) -> None:
+    def applied(self, events: int, position: Position | None) -> None:
         """`events` in all are applied, up to a position; not all of it is committed."""
         now = self._clock()
         if not self._buffered and now - self._reported_at >= REPORT_EVERY.total_seconds():
             self._send(Progress(events, position))
 
-    def committed(self, events: int, position: Position) -> None:
+    def committed(self, events: int, position: Position | None) -> None:
         """`events` in all are applied and committed; this is always reported."""
         self._send(Progress(events, position))
 

@@ -1,6 +1,6 @@
 """Keeps one version of a read model fresh: catch up with what is settled, or follow until stopped.
 
-How events become rows is the business of `apply.py`; here is when.
+How events become rows is the business of `apply.py` and `spill`; here is when.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from esops.errors import Busy, ConnectionLost, Stopped
 from esops.events import Position
 from esops.postgres.connection import translated
 from esops.readmodel import registry
-from esops.running.apply import Applier
 from esops.running.pace import LookPace
+from esops.running.spill.applier import SpillingApplier
 from esops.stores.base import settled
 
 
-class Runner(Applier):
+class Runner(SpillingApplier):
     """The one process that advances a version. Holds the version's lock as long as it is open."""
 
     def step(self, patience: timedelta = timedelta(milliseconds=20)) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from esops.events import EventFilter, Position
 from esops.projections.definition import Definition
@@ -65,6 +66,10 @@ class Work:
     """Only this share of the streams (which one, of how many), with a checkpoint of its own."""
     begins_with: tuple[str, ...] = ()
     """Types of events that the code can begin a stream with."""
+    spill: Path = Path()
+    """Where a first load may write events whose keys do not fit into memory."""
+    spill_limit: int = 0
+    """How many bytes it may write there; 0: none."""
 
     @classmethod
     def on(
@@ -79,7 +84,15 @@ class Work:
         """Work on a version, as its projection is configured."""
         configured = (settings.filter, settings.on_error, settings.cache)
         return cls(
-            projection, version, definition, *configured, commit_events, shard, settings.begins_with
+            projection,
+            version,
+            definition,
+            *configured,
+            commit_events,
+            shard,
+            settings.begins_with,
+            settings.spill_directory,
+            settings.spill_limit,
         )
 
     @property

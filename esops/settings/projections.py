@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -145,6 +146,12 @@ class ProjectionSettings(Settings):
     """
     isolate: bool = False
     """Whether `esops run` follows each version of it in a process of its own."""
+    spill: Path | None = None
+    """The directory in which a first load may write events where the rows do not fit into `cache`.
+    Default: $TMPDIR, or /var/tmp.
+    """
+    spill_limit: Size = Field(default=20 << 30, ge=0)
+    """The most bytes that it may write there; 0: none."""
     fingerprint: tuple[str, ...] = ()
     """Files, or patterns of files, that count as the projection's code, seen from esops.toml."""
     verify: VerifySettings = VerifySettings()
@@ -157,6 +164,14 @@ class ProjectionSettings(Settings):
         if not events:
             raise ValueError("an empty list names no event type; leave it out for all of them")
         return events
+
+    @field_validator("spill")
+    @classmethod
+    def _is_absolute(cls, directory: Path | None) -> Path | None:
+        # Processes of one load have other working directories.
+        if directory is not None and not directory.is_absolute():
+            raise ValueError("give the whole path of the directory, from /")
+        return directory
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> ProjectionSettings:
@@ -246,6 +261,12 @@ class ProjectionSettings(Settings):
                     "value",
                     {"key": f"verify.{key}"},
                 )
+
+    @property
+    def spill_directory(self) -> Path:
+        """Where a first load may write events that do not fit into memory."""
+        # Many systems have /tmp in memory, which is what is short then.
+        return self.spill or Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108
 
     @property
     def filter(self) -> EventFilter:

@@ -60,13 +60,13 @@ class BatchColumns:
 
     def position_of(self, row: int) -> Position:
         """The place of one of them."""
-        columns = self.batch.columns[_ABOUT : _ABOUT + self.parts]
+        columns = self.batch.columns[ABOUT : ABOUT + self.parts]
         return Position(column[row].as_py() for column in columns)
 
     @property
     def places(self) -> list[list[int]]:
         """The columns of the positions."""
-        return [self._list(_ABOUT + n) for n in range(self.parts)]
+        return [self._list(ABOUT + n) for n in range(self.parts)]
 
     @cached_property
     def metadata(self) -> Sequence[bytes]:
@@ -92,7 +92,7 @@ class BatchColumns:
         return made
 
 
-_ABOUT = 7
+ABOUT = 7
 """Columns before the position's."""
 
 
@@ -122,7 +122,7 @@ def to_events(
     beside it. `in_use` is the same for all batches of a read.
     """
     stream, version, kind = batch.column(1), batch.column(2), batch.column(3)
-    payloads, times = _one_of(batch.columns[_ABOUT + position_parts :]), None
+    payloads, times = _one_of(batch.columns[ABOUT + position_parts :]), None
     if decode is not None:
         payloads, times = zip(*map(decode, payloads), strict=True)
     in_use = in_use or ColumnsInUse()

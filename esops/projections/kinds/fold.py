@@ -49,10 +49,12 @@ class Bloom:
         """`size` is in bytes, and a power of two."""
         self._bits = bytearray(size)
         self._mask = size * 8 - 1
+        self.filled = False
+        """Whether there is any key in it."""
 
     def update(self, keys: Iterable[Key]) -> None:
         """Add keys."""
-        bits, mask = self._bits, self._mask
+        bits, mask, self.filled = self._bits, self._mask, True
         for key in keys:
             # Two bits a key, both from one hash: hashing is what costs here.
             code = hash(key)
@@ -104,6 +106,13 @@ class Fold:
         self._most_bytes = tables.cache if tables.loading else tables.cache // 2
         self._bytes, self._mean, self._skew = 0, 0.0, 1.0
         self.most_at_once = _FIRST
+        self.fetched = 0
+        """How many rows were read from the table."""
+
+    @property
+    def kept(self) -> Mapping[Key, Row | None]:
+        """The rows of the young generation, in the order in which their keys came."""
+        return self._young
 
     @property
     def full(self) -> bool:
@@ -123,7 +132,9 @@ class Fold:
         return self._shape.late
 
     def close(self) -> None:
-        """Nothing has to be released: the cache goes with the object."""
+        """Release the rows at once: the collector of cycles seldom runs during a load."""
+        self._young, self._old, self._dirty, self._fresh = {}, {}, set(), set()
+        self._written = None
 
     def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:
         """Fold events into the cached rows; the missing ones are fetched first.
@@ -288,11 +299,9 @@ class Fold:
         if not missing:
             return
         # What the Bloom filter does not know was never written, and needs no query.
-        asked = (
-            list(missing)
-            if self._written is None
-            else [key for key in missing if key in self._written]
-        )
+        written, asked = self._written, list(missing)
+        if written is not None:
+            asked = [key for key in missing if key in written] if written.filled else []
         young = self._young
         for key in missing:
             young[key] = None
@@ -300,6 +309,7 @@ class Fold:
         for key, row in self.rows.read(connection, asked):
             young[key] = row
             self._fresh.discard(key)
+            self.fetched += 1
 
 
 def following_cache(cache: int) -> int:

@@ -73,6 +73,8 @@ class Loading(RebuildContext):
         if head is not None:
             self._load_in_shards(head if blue_stops_at is None else min(head, blue_stops_at))
         runner = self._open_runner()
+        # What a process before has spilled may go beyond where blue stops.
+        runner.complete_spill()
         # More than once where blue has moved during the load, and stands again.
         while (
             blue is not None

@@ -1,0 +1,366 @@
+"""Loads that spill, killed at every step, with their files lost, damaged or without room: each comes
+to the fold of all events in the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+import signal
+import time
+
+import psycopg
+import pytest
+
+from esops.demo import store
+from esops.readmodel import spills
+from esops.running.spill.directory import PREFIX
+from tests.support import shop
+from tests.support.soak import rounds
+from tests.support.waiting import finish, kill, until
+
+EVENTS = 40_000
+DIE = """
+import importlib, json, os, sys
+
+def patch(module, name, when, count):
+    owner = importlib.import_module(module)
+    *path, last = name.split(".")
+    for each in path:
+        owner = getattr(owner, each)
+    inner, calls = getattr(owner, last), [0]
+    def die():
+        if sys.argv[0].endswith("worker.py"):
+            os.kill(os.getppid(), 9)
+        os.kill(os.getpid(), 9)
+    def dying(*arguments, **options):
+        calls[0] += 1
+        if when == "before" and calls[0] == count:
+            die()
+        made = inner(*arguments, **options)
+        if when == "after" and calls[0] == count:
+            die()
+        return made
+    setattr(owner, last, dying)
+
+if os.environ.get("DIE"):
+    patch(*json.loads(os.environ["DIE"]))
+"""
+SPILLS, FILES = "esops.readmodel.spills", "esops.running.spill.directory"
+POINTS = {
+    "before there is a row": (SPILLS, "begin", "before", 1),
+    "with a row and no directory": (SPILLS, "begin", "after", 1),
+    "with a directory of no lock": (FILES, "_write_whole", "after", 1),
+    "in the middle of a frame": (FILES, "_append", "after", 5),
+    "before anything is certain": (FILES, "SpillDirectory.write", "after", 1),
+    "while the manifest is written": (FILES, "_write_whole", "before", 2),
+    "between the manifest and the row": (SPILLS, "complete", "before", 1),
+    "before the first partition is in the table": (SPILLS, "advance", "before", 1),
+    "in the transaction of the first partition": (SPILLS, "advance", "after", 1),
+    "before the file of a partition is deleted": (FILES, "SpillDirectory.forget", "before", 1),
+    "in the middle of the partitions": (SPILLS, "advance", "after", 7),
+    "in the transaction of the last one": (SPILLS, "advance", "after", 16),
+    "before the last transaction": (SPILLS, "end", "before", 1),
+    "in the last transaction": (SPILLS, "end", "after", 1),
+    "before the directory is deleted": (FILES, "SpillDirectory.remove", "before", 1),
+}
+
+
+@pytest.fixture
+def carts(dsn, connection, project, tmp_path):
+    """A shop whose carts are all in use at the same time, and very little memory."""
+    with psycopg.connect(dsn, autocommit=True) as own:
+        store.create(own)
+        store.generate(own, EVENTS, window=EVENTS // 10)
+    project.folder_of_spills = tmp_path / "spills"
+
+    def configure(options="", **more):
+        shop.configure(
+            project, dsn,
+            projection_options=f'cache = "1MB"\nspill = "{project.folder_of_spills}"\n{options}',
+            **more,
+        )  # fmt: skip
+
+    project.reconfigure = configure
+    configure()
+    project.patch(DIE)
+    return project
+
+
+def die(project, point, *arguments):
+    """Run a command that is killed at a point."""
+    project.environment["DIE"] = json.dumps(point)
+    process = project.start("rebuild", "--blue-green", *arguments)
+    _, err = finish(process)
+    del project.environment["DIE"]
+    assert process.returncode == -signal.SIGKILL, err
+    return err
+
+
+def directories(project):
+    return list(project.folder_of_spills.glob(f"{PREFIX}*"))
+
+
+def check(connection, project, version=1):
+    assert shop.check_version(connection, version) > 0
+    events = connection.execute("SELECT events FROM esops.versions WHERE version = %s", (version,))
+    assert events.fetchone() == (EVENTS,)
+    assert connection.execute("SELECT * FROM esops.spills").fetchall() == []
+    assert connection.execute("SELECT * FROM esops.dead_letters").fetchall() == []
+    assert directories(project) == []
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_each_step_and_resumed(connection, carts, point):
+    die(carts, POINTS[point])
+    again = carts.ok("rebuild", "--blue-green", "--resume")
+    check(connection, carts)
+    # Nothing that was certain is done again.
+    assert "begins again" not in again.err
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_its_directory_lost(connection, carts, point):
+    die(carts, POINTS[point])
+    shutil.rmtree(carts.folder_of_spills, ignore_errors=True)
+    row = connection.execute("SELECT partition, done FROM esops.spills").fetchone()
+    again = carts.ok("rebuild", "--blue-green", "--resume")
+    check(connection, carts)
+    applied = row is not None and row != (0, 0)
+    assert ("begins again" in again.err) == applied
+    assert ("cannot be used" in again.err) == (row is not None)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "no manifest", "another spill's"])
+@pytest.mark.parametrize(
+    "point", ["between the manifest and the row", "in the middle of the partitions"]
+)
+def test_killed_and_its_files_damaged(connection, carts, point, damage):
+    die(carts, POINTS[point])
+    (directory,) = directories(carts)
+    file = sorted(directory.glob("*.events"))[-1]
+    if damage == "cut off":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "changed":
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+    elif damage == "no manifest":
+        (directory / "manifest.json").unlink()
+    else:
+        owner = json.loads((directory / "owner.json").read_text())
+        (directory / "owner.json").write_text(json.dumps({**owner, "spill": "other"}))
+    again = carts.ok("rebuild", "--blue-green", "--resume")
+    shutil.rmtree(directory, ignore_errors=True)
+    check(connection, carts)
+    if damage != "no manifest":
+        assert "cannot be used" in again.err
+
+
+def test_killed_at_random_moments_until_it_comes_through(connection, carts):
+    chance, resumed = random.Random(5), ()
+    for _ in range(rounds(6, 60)):
+        process = carts.start("rebuild", "--blue-green", *resumed, "--quiet")
+        until(lambda running=process: _journal(connection) or running.poll() is not None)
+        time.sleep(chance.random() * 1.2)
+        if not kill(process):
+            break
+        resumed = ("--resume",)
+    else:
+        carts.ok("rebuild", "--blue-green", "--resume", "--quiet")
+    check(connection, carts)
+
+
+def _journal(connection):
+    found = connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone()
+    return found[0] and connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone()[0]
+
+
+def test_a_directory_that_nobody_may_write_to(connection, carts):
+    carts.folder_of_spills.write_text("a file")
+    done = carts.ok("rebuild", "--blue-green")
+    assert "without spilling" in done.err
+    carts.folder_of_spills.unlink()
+    check(connection, carts)
+
+
+@pytest.mark.parametrize("bytes_", [2_000, 20_000, 50_000])
+def test_files_that_cannot_grow(connection, carts, bytes_):
+    carts.patch(f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_}, {bytes_}))")
+    done = carts.ok("rebuild", "--blue-green")
+    assert "cannot be written to" in done.err
+    check(connection, carts)
+
+
+@pytest.mark.parametrize("limit", ["1kB", "200kB", "600kB"])
+def test_a_bound_that_takes_several_rounds(connection, carts, limit):
+    carts.reconfigure(f'spill_limit = "{limit}"')
+    done = carts.ok("rebuild", "--blue-green")
+    check(connection, carts)
+    assert ("without spilling" in done.err) == (limit == "1kB")
+    if limit != "1kB":
+        assert done.err.count("do not fit into memory") > 1
+
+
+def test_no_spill_at_all(connection, carts):
+    carts.reconfigure('spill_limit = "0kB"')
+    done = carts.ok("rebuild", "--blue-green")
+    assert "partitions" not in done.err
+    check(connection, carts)
+
+
+POISON = shop.PROJECTION.replace(
+    "    at = event.position[0]\n",
+    "    at = event.position[0]\n    assert at not in (5000, 30001), 'bad luck'\n",
+)
+
+
+def test_a_poison_event_stops_it_and_then_becomes_a_dead_letter(connection, carts):
+    carts.reconfigure(code=POISON)
+    stopped = carts.run("rebuild", "--blue-green")
+    assert stopped.code != 0
+    assert "bad luck" in stopped.err
+    row = connection.execute("SELECT until FROM esops.spills").fetchone()
+    assert row == (str(EVENTS),)
+    carts.reconfigure('on_error = "dead-letter"', code=POISON)
+    done = carts.run("rebuild", "--blue-green", "--resume", "--max-dead-letters", "2")
+    assert "serves now" in done.out, done.err
+    found = connection.execute("SELECT position FROM esops.dead_letters ORDER BY position::int")
+    assert found.fetchall() == [("5000",), ("30001",)]
+    expected = _without(connection, 5000, 30001)
+    assert shop.table(connection, "cart_summary__v1") == expected
+    assert connection.execute("SELECT rows, events FROM esops.versions").fetchone() == (
+        len(expected), EVENTS,
+    )  # fmt: skip
+    assert directories(carts) == []
+
+
+def _without(connection, *positions):
+    connection.execute(
+        "CREATE SCHEMA parted; CREATE TABLE parted.mt_events AS SELECT * FROM shop.mt_events"
+    )
+    connection.execute("DELETE FROM parted.mt_events WHERE seq_id = ANY(%s)", (list(positions),))
+    return shop.truth(connection, EVENTS, "parted")
+
+
+def test_other_code_that_is_accepted_begins_the_load_again(connection, carts):
+    die(carts, POINTS["in the middle of the partitions"])
+    carts.reconfigure(code=shop.PROJECTION + "\nOTHER = 1\n")
+    carts.write(
+        "shop_projections.py",
+        shop.PROJECTION.replace("data, kind =", "kind, data =").replace(
+            "event.json(), event.type", "event.type, event.json()"
+        ),
+    )
+    refused = carts.run("rebuild", "--blue-green", "--resume")
+    assert refused.code != 0
+    again = carts.ok("rebuild", "--blue-green", "--resume", "--accept-code")
+    assert "the code has changed" in again.err
+    check(connection, carts)
+
+
+@pytest.mark.parametrize(
+    "point", ["between the manifest and the row", "in the middle of the partitions"]
+)
+def test_after_an_erasure_nothing_of_its_files_is_used(dsn, connection, carts, point):
+    die(carts, POINTS[point])
+    spills.outdate([dsn], "shop", "events were erased since")
+    again = carts.ok("rebuild", "--blue-green", "--resume")
+    assert "events were erased since" in again.err
+    check(connection, carts)
+
+
+def test_aborted_it_leaves_no_files(connection, carts):
+    die(carts, POINTS["in the middle of the partitions"])
+    assert directories(carts)
+    carts.ok("rebuild", "--blue-green", "--abort", "--yes")
+    assert directories(carts) == []
+    assert connection.execute("SELECT * FROM esops.spills").fetchall() == []
+
+
+def test_files_that_a_killed_process_left_go_with_the_next_spill(connection, carts):
+    die(carts, POINTS["before the directory is deleted"])
+    shutil.copytree(directories(carts)[0], carts.folder_of_spills / f"{PREFIX}other")
+    carts.ok("rebuild", "--blue-green", "--resume")
+    carts.ok("rebuild", "--blue-green")
+    check(connection, carts, 2)
+
+
+def test_several_processes_spill_each_for_itself(connection, carts):
+    done = carts.ok("rebuild", "--blue-green", "--workers", "2")
+    check(connection, carts)
+    del done
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "in the middle of a frame",
+        "between the manifest and the row",
+        "in the middle of the partitions",
+    ],
+)
+@pytest.mark.parametrize("lost", [False, True])
+def test_several_processes_of_which_each_is_killed(connection, carts, point, lost):
+    carts.environment["DIE"] = json.dumps(POINTS[point])
+    carts.run("rebuild", "--blue-green", "--workers", "2")
+    del carts.environment["DIE"]
+    spilled = connection.execute("SELECT count(*) FROM esops.spills").fetchone()[0]
+    assert spilled > 0
+    if lost:
+        shutil.rmtree(carts.folder_of_spills)
+    carts.ok("rebuild", "--blue-green", "--resume")
+    check(connection, carts)
+
+
+def test_stopped_and_paused_and_resumed(connection, carts):
+    carts.patch(
+        "import time\nfrom esops.running.spill import directory as d\nw = d.SpillDirectory.forget\n"
+        "d.SpillDirectory.forget = lambda *a: (time.sleep(0.2), w(*a))"
+    )
+    resumed = ()
+    for _ in range(3):
+        process = carts.start("rebuild", "--blue-green", *resumed)
+        until(lambda: _folding(connection))
+        time.sleep(0.3)
+        process.terminate()
+        _, err = finish(process)
+        assert "paused" in err
+        assert process.returncode not in (0, -signal.SIGKILL)
+        resumed = ("--resume",)
+    process = carts.start("rebuild", "--blue-green", "--resume")
+    until(lambda: _folding(connection))
+    carts.ok("projection", "pause", "cart_summary")
+    time.sleep(1.5)
+    before = connection.execute("SELECT partition, done FROM esops.spills").fetchone()
+    time.sleep(0.7)
+    assert connection.execute("SELECT partition, done FROM esops.spills").fetchone() == before
+    carts.ok("projection", "resume", "cart_summary")
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    check(connection, carts)
+
+
+def _folding(connection):
+    if connection.execute("SELECT to_regclass('esops.spills')").fetchone()[0] is None:
+        return False
+    return connection.execute("SELECT 1 FROM esops.spills WHERE until IS NOT NULL").fetchone()
+
+
+def test_a_rate_is_kept(connection, carts):
+    begin = time.monotonic()
+    carts.ok("rebuild", "--blue-green", "--max-rate", "6000")
+    assert time.monotonic() - begin > 1.5
+    check(connection, carts)
+
+
+def test_in_ranges_each_range_spills(connection, carts):
+    carts.reconfigure('spill_limit = "0kB"')
+    carts.ok("rebuild", "--blue-green")
+    carts.reconfigure()
+    done = carts.ok("rebuild", "--ranges", "2", "--yes")
+    assert done.err.count("partitions; ") or "partitions" in done.err
+    check(connection, carts)
+    assert list(itertools.chain(directories(carts))) == []

@@ -1,0 +1,256 @@
+"""A load whose rows do not fit into memory comes to the plain fold: whatever the events, the keys and
+the room, and wherever it is stopped.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import defaultdict
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from esops import fold
+from esops.errors import Stopped
+from esops.events import EventFilter, Position
+from esops.readmodel import migrations, registry
+from esops.readmodel.registry import Version
+from esops.running.runner import Runner
+from esops.running.spill.directory import PREFIX
+from esops.running.spill.keys import partitions_of
+from esops.running.work import RunControl, Work
+from tests.integration.test_fold import ListStore
+from tests.support.waiting import DEADLINE
+from tests.unit.test_building_blocks import event
+
+PATIENCE = timedelta(seconds=DEADLINE)
+
+
+class CountingStore(ListStore):
+    """Knows how many events there are."""
+
+    def count_between(self, after, until):
+        return sum(
+            1 for e in self.events if (after is None or e.position > after) and e.position <= until
+        )
+
+
+KEYS = {
+    "text": ("text", lambda n: f"straße-{n}"),
+    "uuid": ("uuid", lambda n: UUID(int=n)),
+    "numeric": ("numeric", lambda n: [Decimal(n), n, Decimal(f"{n}.00"), float(n)][n % 4]),
+    "bigint": ("bigint", lambda n: -n),
+    "double precision": ("double precision", lambda n: n / 4),
+    "timestamptz": (
+        "timestamptz",
+        lambda n: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(minutes=n),
+    ),
+    "timestamp": ("timestamp", lambda n: datetime(2024, 1, 1) + timedelta(minutes=n)),
+    "date": ("date", lambda n: date(2024, 1, 1) + timedelta(days=n)),
+    "bytea": ("bytea", lambda n: b"\0%d" % n),
+    "interval": ("interval", lambda n: timedelta(seconds=n)),
+    "boolean": ("boolean", lambda n: n % 2 == 0),
+}
+
+
+def counting(make):
+    """A fold by keys of one kind, which counts, adds, and now and then removes a row."""
+
+    @fold(key=lambda e: make(e.json()["key"]))
+    def counted(row, event):
+        data = event.json()
+        if data["do"] == "remove":
+            return None
+        row = row or {"n": 0, "texts": ""}
+        return {"n": row["n"] + 1, "texts": f"{row['texts']},{event.version}"[-40:]}
+
+    return counted
+
+
+def history(length: int, keys: int, seed: int = 1, removed: float = 0.05) -> list:
+    chance = random.Random(seed)
+    return [
+        event(
+            stream=f"s-{n % keys}",
+            version=n,
+            position=Position((n,)),
+            data=orjson.dumps(
+                {"key": n % keys, "do": "remove" if chance.random() < removed else "add"}
+            ),
+        )
+        for n in range(1, length + 1)
+    ]
+
+
+def expected(definition, events, make) -> dict:
+    rows: dict = defaultdict(lambda: None)
+    for each in events:
+        key = make(each.json()["key"])
+        rows[key] = definition(rows[key], each)
+    return {key: (row["n"], row["texts"]) for key, row in rows.items() if row is not None}
+
+
+@pytest.fixture
+def load(dsn, connection, tmp_path):
+    return Load(dsn, connection, tmp_path)
+
+
+class Load:
+    """A version that is being built in tiny memory."""
+
+    def __init__(self, dsn, connection, folder) -> None:
+        self.dsn, self.connection, self.folder = dsn, connection, folder / "spill"
+        self.said: list[str] = []
+        migrations.install(connection)
+
+    def table(self, columns: str = "k text PRIMARY KEY") -> None:
+        self.connection.execute("DROP TABLE IF EXISTS c__v1")
+        self.connection.execute(f"CREATE TABLE c__v1 ({columns}, n int, texts text)")
+        self.connection.execute("TRUNCATE esops.versions, esops.dead_letters, esops.spills")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.said = []
+        registry.insert(
+            self.connection,
+            Version("c", 1, "building", "s", None, 0, 0, {"c": ("public", "c__v1")}, "x"),
+        )
+
+    def runner(
+        self,
+        definition,
+        store,
+        *,
+        cache=20_000,
+        limit=1 << 30,
+        commit=None,
+        on_error="stop",
+        stop=lambda: False,
+    ):
+        work = Work(
+            "c", 1, definition, EventFilter(), on_error, cache, commit,
+            spill=self.folder, spill_limit=limit,
+        )  # fmt: skip
+        control = RunControl(stop=stop, say=self.said.append)
+        return Runner(store, self.dsn, work, control, lock_patience=PATIENCE)
+
+    def run(self, definition, events, until=None, **options) -> None:
+        store = CountingStore(events, options.pop("pieces", 700))
+        runner = self.runner(definition, store, **options)
+        try:
+            runner.run_until(until or events[-1].position)
+        finally:
+            runner.close()
+
+    @property
+    def rows(self) -> dict:
+        found = self.connection.execute("SELECT * FROM c__v1").fetchall()
+        rows = {row[:-2] if len(row) > 3 else row[0]: row[-2:] for row in found}
+        assert len(rows) == len(found), "rows were doubled"
+        return rows
+
+    @property
+    def version(self) -> Version:
+        return registry.version(self.connection, "c", 1)
+
+    @property
+    def row(self):
+        return self.connection.execute(
+            "SELECT until, partition, done, partitions FROM esops.spills"
+        ).fetchone()
+
+    @property
+    def directories(self) -> list[Path]:
+        return list(self.folder.glob(f"{PREFIX}*"))
+
+    def check(self, rows, events, *, letters=0) -> None:
+        assert self.rows == rows
+        assert self.version.position == events[-1].position
+        assert (self.version.events, self.version.rows) == (len(events), len(rows))
+        assert self.row is None
+        assert self.directories == []
+        found = self.connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone()
+        assert found == (letters,)
+
+    def spilled(self) -> bool:
+        return any("partitions" in text for text in self.said)
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_keys_of_every_kind(load, kind):
+    type_, make = KEYS[kind]
+    load.table(f"k {type_} PRIMARY KEY")
+    definition, events = counting(make), history(6_000, 1_500)
+    load.run(definition, events, cache=2_000 if kind == "boolean" else 20_000)
+    load.check(expected(definition, events, make), events)
+    assert load.spilled() or kind == "boolean"
+
+
+def test_a_key_of_several_columns(load):
+    load.table("a text, b numeric, PRIMARY KEY (a, b)")
+
+    def make(n):
+        return (f"é{n % 3}", Decimal(n) / 2)
+
+    definition, events = counting(make), history(6_000, 1_500)
+    load.run(definition, events)
+    load.check(expected(definition, events, make), events)
+    assert load.spilled()
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 3_000),
+    st.integers(300, 2_500),
+    st.sampled_from([1_000, 5_000, 20_000, 100_000]),
+    st.sampled_from([None, 100, 999]),
+    st.sampled_from([30_000, 1 << 30]),
+    st.lists(st.integers(1, 40), max_size=4),
+)
+def test_any_history_with_any_memory_room_and_stops(
+    load, seed, keys, length, cache, commit, limit, stops
+):
+    load.table()
+    make = KEYS["text"][1]
+    definition, events = counting(make), history(length, keys, seed)
+    for stop in stops:
+        asked = iter(range(stop))
+        try:
+            load.run(
+                definition, events, cache=cache, commit=commit, limit=limit, pieces=97,
+                stop=lambda asked=asked: next(asked, None) is None,
+            )  # fmt: skip
+        except Stopped:
+            pass
+    load.run(definition, events, cache=cache, commit=commit, limit=limit, pieces=97)
+    load.check(expected(definition, events, make), events)
+
+
+@given(
+    st.lists(
+        st.integers()
+        | st.text()
+        | st.floats(allow_nan=False)
+        | st.decimals(allow_nan=False)
+        | st.datetimes()
+        | st.datetimes(timezones=st.just(UTC))
+        | st.uuids()
+        | st.binary()
+        | st.dates()
+        | st.booleans()
+    )
+)
+def test_equal_keys_are_in_one_partition_alone_and_in_tuples(values):
+    alone, paired = partitions_of(values, 64), partitions_of([(v, "x") for v in values], 64)
+    for n, one in enumerate(values):
+        assert partitions_of([one], 64) == [alone[n]]
+        for m, other in enumerate(values[:n]):
+            if one == other:
+                assert alone[n] == alone[m]
+                assert paired[n] == paired[m]
