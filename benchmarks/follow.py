@@ -132,7 +132,7 @@ def reached(on: psycopg.Connection) -> int:
 
 
 def lags(dsn: str, seconds: float) -> list[float]:
-    """For each commit at the rate, how long until all versions have it; looked at each 5 ms."""
+    """For each commit at the rate, how long until all versions have it; looked at each 10 ms."""
     committed: list[tuple[int, float]] = []
     stop = threading.Event()
 
@@ -166,7 +166,7 @@ def lags(dsn: str, seconds: float) -> list[float]:
             while at < len(committed) and committed[at][0] <= position:
                 found.append(max(0.0, now - committed[at][1]))
                 at += 1
-            time.sleep(0.005)
+            time.sleep(0.01)
             assert now < ends + 60, "versions do not follow"
     stop.set()
     writer.join()

@@ -193,10 +193,10 @@ class Turns(threading.Thread):
             self._mark(key, _TO_OPEN)
             try:
                 self._followed.append(self._opened(key))
-            except Stopped:
-                pass
             except EsopsError as error:
-                self._forget(key, error)
+                # What does not settle in time is Stopped as well.
+                if not (isinstance(error, Stopped) and self._shared.stop.is_set()):
+                    self._forget(key, error)
             except Exception as error:  # noqa: BLE001 - it is this version's error
                 self._forget(key, _defect(error))
             finally:
@@ -285,6 +285,8 @@ class Turns(threading.Thread):
             worked = True
         finally:
             self._mark(None, 0.0)
+        # One that has caught up with what was known before its turn leaves the reading to others.
+        self._reads_far |= self._far_until is not None and runner.position != head
         if not each.fixed:
             each.fixed = True
             with translated():
@@ -301,7 +303,6 @@ class Turns(threading.Thread):
             if not self._shared.far.acquire(blocking=False):
                 return False
             self._far_until = time.monotonic() + _FAR
-        self._reads_far = True
         return True
 
     def _end_far(self, *, now: bool = False) -> None:
