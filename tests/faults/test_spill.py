@@ -261,6 +261,25 @@ def test_other_code_that_is_accepted_begins_the_load_again(connection, carts):
     check(connection, carts)
 
 
+def test_the_installed_command_is_killed_and_resumed(connection, carts):
+    installed = carts.installed
+    die(installed, POINTS["in the middle of the partitions"])
+    installed.ok("rebuild", "--blue-green", "--resume")
+    check(connection, carts)
+
+
+@pytest.mark.parametrize(
+    "point", ["between the manifest and the row", "in the middle of the partitions"]
+)
+def test_resumed_without_a_switch(connection, carts, point):
+    die(carts, POINTS[point], "--no-switch")
+    assert carts.run("projection", "switch", "cart_summary", "--to", "1", "--yes").code != 0
+    carts.ok("rebuild", "--blue-green", "--resume")
+    check(connection, carts)
+    state = connection.execute("SELECT state FROM esops.versions").fetchone()
+    assert state == ("standby",)
+
+
 @pytest.mark.parametrize(
     "point", ["between the manifest and the row", "in the middle of the partitions"]
 )

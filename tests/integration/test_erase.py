@@ -483,6 +483,24 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
     assert "ann@example.com" not in everything(connection)
 
 
+def test_what_a_paused_load_has_written_to_files_is_not_used_any_more(project, dsn, connection):
+    marten.create(connection)
+    fill(dsn)
+    project.write("people.py", PROJECTION)
+    project.write("people.sql", "CREATE TABLE {table} (id text PRIMARY KEY, email text)")
+    people = {"python": "people:people", "tables": ["people"], "ddl": "people.sql"}
+    configure(project, dsn, projections={"people": people})
+    project.ok("rebuild", "people", "--blue-green", "--no-switch")
+    connection.execute(
+        "INSERT INTO esops.spills (projection, version, shard, spill, host, directory, fresh, "
+        "partitions) VALUES ('people', 1, -1, 's', 'here', '/nowhere', true, 16)"
+    )
+    assert erase(project, "--where", "customerId=42", "--yes").code in (0, 1)
+    assert connection.execute("SELECT stale FROM esops.spills").fetchone() == (
+        "events were erased since",
+    )
+
+
 def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     """Unless a process follows it, which keeps rows in memory, or events are missing."""
     marten.create(connection)
