@@ -45,6 +45,9 @@ def patch(module, name, when, count):
         return made
     setattr(owner, last, dying)
 
+if os.environ.get("KEEP"):
+    from esops.running.spill import applier
+    applier.KEEP_EVERY_SECONDS = 0.0
 if os.environ.get("DIE"):
     patch(*json.loads(os.environ["DIE"]))
 """
@@ -119,6 +122,29 @@ def test_killed_at_each_step_and_resumed(connection, carts, point):
     check(connection, carts)
     # Nothing that was certain is done again.
     assert "begins again" not in again.err
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        (FILES, "SpillDirectory.keep", "before", 2),
+        (FILES, "SpillDirectory.keep", "after", 2),
+        (FILES, "SpillDirectory.write", "after", 3),
+        (FILES, "_append", "after", 70),
+        (FILES, "_sync", "after", 40),
+    ],
+)
+def test_killed_between_two_manifests_it_continues_at_the_last_one(connection, carts, point):
+    carts.environment["KEEP"] = "1"
+    die(carts, point)
+    (directory,) = directories(carts)
+    kept = json.loads((directory / "manifest.json").read_text())
+    assert 0 < int(kept["position"]) < EVENTS
+    assert sum(kept["counts"]) == int(kept["position"])
+    again = carts.ok("rebuild", "--blue-green", "--resume")
+    assert "cannot be used" not in again.err
+    assert directories(carts) == []
+    check(connection, carts)
 
 
 @pytest.mark.parametrize("point", POINTS)

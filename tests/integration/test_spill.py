@@ -10,6 +10,7 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import UUID
 
 import orjson
@@ -23,7 +24,7 @@ from esops.events import EventFilter, Position
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner
-from esops.running.spill.directory import PREFIX
+from esops.running.spill.directory import PREFIX, room
 from esops.running.spill.keys import partitions_of
 from esops.running.work import RunControl, Work
 from tests.integration.test_fold import ListStore
@@ -229,6 +230,80 @@ def test_any_history_with_any_memory_room_and_stops(
         except Stopped:
             pass
     load.run(definition, events, cache=cache, commit=commit, limit=limit, pieces=97)
+    load.check(expected(definition, events, make), events)
+
+
+@pytest.mark.parametrize("within", [120.0, -1.0])
+def test_keys_that_come_back_late_are_noticed_late(load, monkeypatch, within):
+    monkeypatch.setattr("esops.running.spill.applier.AGAIN_WITHIN_SECONDS", within)
+    load.table()
+    make = KEYS["text"][1]
+    # Each key has three events at once, and comes back much later.
+    keys = [key for _ in range(5) for key in range(600) for _ in range(3)]
+    events = [
+        event(
+            stream=f"s-{key}",
+            version=n,
+            position=Position((n,)),
+            data=orjson.dumps({"key": key, "do": "add"}),
+        )
+        for n, key in enumerate(keys, 1)
+    ]
+    definition = counting(make)
+    load.run(definition, events, cache=40_000, pieces=100)
+    load.check(expected(definition, events, make), events)
+    assert load.spilled()
+    # All events are in the files where what was committed has been dropped.
+    assert any("9,000 events" in text for text in load.said) == (within > 0)
+
+
+def test_keys_that_do_not_come_back_need_no_spill(load):
+    load.table()
+    make = KEYS["text"][1]
+    keys = [key for key in range(2_000) for _ in range(4)]
+    events = [
+        event(
+            stream=f"s-{key}",
+            version=n,
+            position=Position((n,)),
+            data=orjson.dumps({"key": key, "do": "add"}),
+        )
+        for n, key in enumerate(keys, 1)
+    ]
+    definition = counting(make)
+    load.run(definition, events, cache=40_000, pieces=100)
+    load.check(expected(definition, events, make), events)
+    assert not load.spilled()
+
+
+def test_the_disk_keeps_a_reserve(monkeypatch, tmp_path):
+    def full(total, free):
+        monkeypatch.setattr(
+            "esops.running.spill.directory.shutil.disk_usage",
+            lambda _: SimpleNamespace(total=total, free=free),
+        )
+
+    full(100 << 30, 50 << 30)
+    assert room(tmp_path, 20 << 30) == 20 << 30
+    full(100 << 30, 10 << 30)
+    assert room(tmp_path, 20 << 30) == 6 << 30
+    full(1 << 30, 20 << 20)
+    assert room(tmp_path, 20 << 30) < 0
+
+
+def test_a_disk_that_fills_up_ends_the_round(load, monkeypatch):
+    load.table()
+    make = KEYS["text"][1]
+    definition, events = counting(make), history(6_000, 1_500)
+    looks = iter(range(1_000))
+
+    def filling(_):
+        return SimpleNamespace(
+            total=1 << 40, free=(5 << 30) - 9_000_000 * (next(looks) % 8 == 7) * 999
+        )
+
+    monkeypatch.setattr("esops.running.spill.directory.shutil.disk_usage", filling)
+    load.run(definition, events, pieces=300)
     load.check(expected(definition, events, make), events)
 
 
