@@ -152,7 +152,8 @@ class SpillOwner(Applier):
             until=None,
             partitions=partitions,
         )
-        database = self._database()
+        with translated():
+            database = self._database()
         owner = DirectoryOwner(database, version.projection, version.version, name, spill.host)
         with translated():
             if not spill.fresh:
