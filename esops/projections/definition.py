@@ -202,7 +202,9 @@ def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: 
                 hint=f"It must be in {directory} or installed.",
             ) from None
         raise UsageError(f"{where}: module {module_name!r} cannot be imported: {error}") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script without a guard for __main__ may call sys.exit()
         raise UsageError(
             f"{where}: module {module_name!r} cannot be imported: {blame(error)}"
         ) from error

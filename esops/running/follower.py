@@ -48,6 +48,10 @@ from esops.stores.filters import check_filter
 log = structlog.get_logger("esops.run")
 LEFT_ALONE = 100
 """The exit code of a process that left its version alone; none of esops' own codes."""
+DONE = 101
+"""That of one that did its work. It is not 0, with which a version's own code could end it."""
+UNSAID = 102
+"""What stands for the exit code of one that ended with 0, without a word."""
 
 
 def open_runner(
@@ -100,7 +104,7 @@ def follow_in_process(
         )
     except Stopped as stopped:
         if not until_caught_up:
-            raise SystemExit(0) from None
+            raise SystemExit(DONE) from None
         log_error(stopped, projection, number)
         raise SystemExit(stopped.exit_code) from None
     except EsopsError as error:
@@ -109,6 +113,7 @@ def follow_in_process(
         if settings.debug:
             raise
         failed(EsopsError(f"a defect in esops: {type(error).__name__}: {error}"))
+    raise SystemExit(DONE)
 
 
 def note_failure(

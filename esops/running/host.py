@@ -31,7 +31,14 @@ from esops.errors import ConnectionLost, EsopsError, UsageError
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
-from esops.running.follower import LEFT_ALONE, follow_in_process, note_failure
+from esops.running.follower import (
+    DONE,
+    LEFT_ALONE,
+    UNSAID,
+    follow_in_process,
+    log_error,
+    note_failure,
+)
 from esops.running.together import Together
 from esops.running.turns import Key
 from esops.wording import count
@@ -349,7 +356,7 @@ class Host:
             code = child.process.exitcode
             if code is not None:
                 del self._children[key]
-                self._note_end(key, code, child.started)
+                self._note_end(key, 0 if code == DONE else code or UNSAID, child.started)
         for each in list(self._together):
             stuck = each.end_if_stuck()
             for key, started, code in each.heard():
@@ -377,6 +384,11 @@ class Host:
         )
 
     def _note_end(self, key: Key, code: int, started: float) -> None:
+        if code < 0 or code == UNSAID:  # it could not note that itself
+            error = _unsaid(code)
+            log_error(error, *key)
+            note_failure(self._config.path, *key, error, by=os.getpid())
+            code = error.exit_code
         if code in {0, LEFT_ALONE} or self._until_caught_up:
             self._failures.pop(key, None)
             left = code == LEFT_ALONE
@@ -388,9 +400,6 @@ class Host:
         if time.monotonic() - started > _RETRY_MOST.total_seconds():
             self._failures.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        if code < 0:  # it could not note that itself
-            killed = EsopsError(f"its process was ended by signal {-code}")
-            note_failure(self._config.path, *key, killed, by=os.getpid())
         # Ever longer, so that a version that cannot start does not keep the machine busy.
         pause = min(2.0**failures, _RETRY_MOST.total_seconds())
         self._not_before[key] = time.monotonic() + pause
@@ -417,3 +426,13 @@ class Host:
             if process.exitcode is None:
                 process.kill()
         self._disconnect()
+
+
+def _unsaid(code: int) -> EsopsError:
+    """Why a process ended that did not say so itself."""
+    if code < 0:
+        return EsopsError(f"its process was ended by signal {-code}")
+    return EsopsError(
+        "its process ended without a word of why, as if the projection's code had ended it",
+        hint="Look for os._exit and the like in the code and in what it imports.",
+    )

@@ -13,6 +13,8 @@ from psycopg.pq import TransactionStatus
 from esops.postgres.connection import connect
 from esops.readmodel import locks
 
+_LOCK_TIMEOUT = b"SET lock_timeout = '500ms'"
+
 
 class RunnerSession(Protocol):
     """Where a runner gets its connection to the read model from, and gives it back."""
@@ -54,6 +56,8 @@ class SharedSession:
         """The one that is open, or a new one where that was lost."""
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._dsn, "run")
+            # Who waits for a lock holds up the other versions of the session.
+            self._connection.execute(_LOCK_TIMEOUT)
         return self._connection
 
     def leave(self, connection: psycopg.Connection, lock: str | None) -> None:

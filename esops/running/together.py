@@ -8,6 +8,7 @@ from multiprocessing.context import SpawnContext
 from pathlib import Path
 
 from esops import term
+from esops.running.follower import UNSAID
 from esops.running.group import THREADS, Declined, Ended, Follow, follow_together
 from esops.running.turns import Key
 
@@ -59,7 +60,8 @@ class Together:
             pass
         code = self.process.exitcode
         if code is not None:
-            found += [(key, at, code) for key, at in self.started.items()]
+            # A process that did its work said so of each version.
+            found += [(key, at, code or UNSAID) for key, at in self.started.items()]
             self.started = {}
         if self.started:
             self.empty_since = time.monotonic()

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import psycopg
+import structlog
 
 from esops import stores
 from esops.config import Config
-from esops.errors import ConnectionLost, EsopsError, Stopped, Unavailable
+from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, Unavailable
 from esops.events import EventFilter, Position
 from esops.postgres.connection import translated
 from esops.readmodel import conduct
@@ -35,6 +36,7 @@ from esops.running.work import RunControl, Work
 from esops.stores.base import EventStore
 from esops.stores.outage import PATIENCE
 
+log = structlog.get_logger("esops.run")
 TURN = 0.25
 """Seconds after which a version lets the next one have its turn."""
 _CACHE = 64 << 20
@@ -197,7 +199,9 @@ class Turns(threading.Thread):
                 # What does not settle in time is Stopped as well.
                 if not (isinstance(error, Stopped) and self._shared.stop.is_set()):
                     self._forget(key, error)
-            except Exception as error:  # noqa: BLE001 - it is this version's error
+            except psycopg.errors.LockNotAvailable as error:
+                self._forget(key, Busy(f"another session holds a lock that it needs: {error}"))
+            except BaseException as error:  # noqa: BLE001 - it is this version's error
                 self._forget(key, _defect(error))
             finally:
                 self._mark(None, 0.0)
@@ -338,13 +342,31 @@ class Turns(threading.Thread):
             self._lose(each, away.lost)
         except ConnectionLost as lost:
             self._lose(each, lost)
+        except psycopg.errors.LockNotAvailable:
+            self._wait_for_lock(each)
         except Stopped:
             pass
         except EsopsError as error:
             self._forget(each.key, error)
-        except Exception as error:  # noqa: BLE001 - it is this version's error
+        except BaseException as error:  # noqa: BLE001 - it is this version's error
             self._forget(each.key, _defect(error))
         return False
+
+    def _wait_for_lock(self, each: _Followed) -> None:
+        """Try again later, for as long as somebody holds a lock on a table of the version: a build
+        of an index, a migration. What was applied is rolled back.
+        """
+        if each.lost_since is None:
+            each.lost_since = time.monotonic()
+            log.warning(
+                "a version waits for a lock that another session holds on its tables",
+                projection=each.version.projection,
+                version=each.version.version,
+            )
+        if each.runner is not None:
+            each.runner.drop()
+        each.due = time.monotonic() + each.pause
+        each.pause = min(each.pause * 1.5, _MOST_PAUSE)
 
     def _lose(self, each: _Followed, lost: ConnectionLost) -> None:
         """Try again later; after ten minutes it is an error."""
@@ -400,5 +422,5 @@ class Turns(threading.Thread):
             pass
 
 
-def _defect(error: Exception) -> EsopsError:
+def _defect(error: BaseException) -> EsopsError:
     return EsopsError(f"a defect in esops: {type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ import pytest
 from esops.config import load_config
 from esops.errors import UsageError
 from esops.running import host as module
+from esops.running.follower import DONE
 from esops.running.host import Host
 from esops.term import GlobalOptions
 from tests.fast.clock import Clock
@@ -30,7 +31,7 @@ class Process:
         self.started = True
 
     def terminate(self) -> None:
-        self.terminated, self.exitcode = True, 0
+        self.terminated, self.exitcode = True, DONE
 
     def join(self, _: float) -> None: ...
 
@@ -126,7 +127,7 @@ def test_one_that_fails_is_started_again_ever_more_seldom(host):
 
 def test_one_that_ends_well_is_not_started_again_once_caught_up(host):
     made = host(until_caught_up=True)
-    made.processes.ends = [0]
+    made.processes.ends = [DONE]
     run(made, 200)
     assert len(made.processes.made) == 1
     assert [each.exit_code for each in made.host.ended] == [0]
@@ -192,7 +193,7 @@ def test_what_it_declines_is_followed_by_a_new_process(host, shop):
         [("carts", 1, False), ("carts", 2, True)],
         [("carts", 2, False)],
     ]
-    assert made.groups[0].process.exitcode == 0, "it ended only with all"
+    assert made.groups[0].process.exitcode == DONE, "it ended only with all"
 
 
 def test_one_that_fails_is_started_again_in_a_process_that_loads_its_code_anew(host, shop):
@@ -235,7 +236,7 @@ def test_one_that_holds_up_the_others_gets_a_process_of_its_own(host, shop):
 
 def test_until_caught_up_each_version_has_a_process(host):
     made = host(until_caught_up=True, isolate=False)
-    made.processes.ends = [0]
+    made.processes.ends = [DONE]
     run(made, 200)
     assert len(made.processes.made) == 1
     assert made.groups == []

@@ -185,6 +185,80 @@ def test_code_that_does_not_come_back_is_set_apart(dsn, connection, project):
     assert "did not come back" in err
 
 
+ENDINGS = {
+    "sys": "raise SystemExit(0)",
+    "base": "raise BaseException('no error at all')",
+    "cancelled": "import asyncio\n        raise asyncio.CancelledError",
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_code_that_would_end_the_process_fails_at_its_event(dsn, connection, project, how):
+    shop.make(dsn, 100)
+    ending = CODE.replace(
+        "    return", f"    if event.position[0] == 120:\n        {ENDINGS[how]}\n    return"
+    )
+    code = {"first": CODE, "ending": ending}
+    configure(project, dsn, code)
+    rebuild(project, *code)
+    shop.more(dsn, 50)
+    done = project.run("run", "--until-caught-up")
+    assert done.code not in {0, None}, done.err
+    assert "cannot project event" in done.err
+    assert reached(connection, "ending") == 119
+    host = project.start("run")
+    try:
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "first") == 200)
+        stays(lambda: reached(connection, "ending") == 119, 1)
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "first") == 250)
+    finally:
+        end(host)
+
+
+def test_a_process_that_ends_without_a_word_has_not_caught_up(dsn, connection, project):
+    shop.make(dsn, 100)
+    ending = CODE.replace(
+        "    return",
+        "    import os\n    if event.position[0] == 120:\n        os._exit(0)\n    return",
+    )
+    configure(project, dsn, {"ending": ending})
+    rebuild(project, "ending")
+    shop.more(dsn, 50)
+    done = project.run("run", "--until-caught-up")
+    assert done.code not in {0, None}, done.err
+    assert "without a word" in done.err
+    assert "1 version caught up" not in done.err
+
+
+def test_a_lock_on_a_table_holds_up_nobody_else_and_is_waited_for(dsn, connection, project):
+    project.patch("import esops.running.turns as turns\nturns._TO_APPLY = 3.0\n")
+    shop.make(dsn, 100)
+    code = {"first": CODE, "second": CODE, "third": CODE}
+    configure(project, dsn, code)
+    rebuild(project, *code)
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [3])
+        before = followers(connection)
+        with psycopg.connect(dsn) as other:
+            other.execute("LOCK TABLE first__v1 IN SHARE MODE")
+            for n in range(1, 5):
+                shop.more(dsn, 50)
+                for each in ("second", "third"):
+                    until(lambda each=each, n=n: reached(connection, each) == 100 + 50 * n)
+                time.sleep(1)
+            assert reached(connection, "first") == 100
+        until(lambda: reached(connection, "first") == 300)
+        assert events(connection, "first") == 300
+        assert followers(connection) == before
+    finally:
+        _, err = end(host)
+    assert "waits for a lock" in err
+    assert "did not come back" not in err
+
+
 def test_a_paused_projection_waits_and_the_others_do_not(dsn, connection, project):
     shop.make(dsn, 100)
     configure(project, dsn, {"first": CODE, "second": CODE})

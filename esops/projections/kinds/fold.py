@@ -191,7 +191,9 @@ class Fold:
             raise
         except Unfit as error:
             raise BadEvent(str(error)) from None
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also what would end the process, such as sys.exit()
             raise BadEvent(blame(error)) from error
 
     def _weigh(self, touched: Collection[Key]) -> None:
@@ -237,7 +239,9 @@ class Fold:
         self._shape.open(connection)
         try:
             return list(map(self._key_of, events))
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise BadEvent(f"its key cannot be made: {blame(error)}") from error
 
     def flush(self, connection: psycopg.Connection) -> int:

@@ -103,7 +103,7 @@ class Handling(Buffered):
                     continue
                 try:
                     handler(event, write)
-                except (BadEvent, psycopg.Error):
+                except (BadEvent, psycopg.Error, KeyboardInterrupt):
                     raise
-                except Exception as error:
+                except BaseException as error:
                     raise BadEvent(blame(error)) from error
