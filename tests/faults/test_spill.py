@@ -48,6 +48,22 @@ def patch(module, name, when, count):
 if os.environ.get("KEEP"):
     from esops.running.spill import applier
     applier.KEEP_EVERY_SECONDS = 0.0
+if os.environ.get("LOSE"):
+    from esops.errors import ConnectionLost
+    from esops.running.spill import writing
+
+    owner, name, numbers = json.loads(os.environ["LOSE"])
+    owner, calls = getattr(writing, owner), [0]
+    whole = getattr(owner, name)
+
+    def losing(*arguments):
+        calls[0] += 1
+        made = whole(*arguments)
+        if calls[0] in numbers:
+            raise ConnectionLost("the server closed the connection")
+        return made
+
+    setattr(owner, name, losing)
 if os.environ.get("DIE"):
     patch(*json.loads(os.environ["DIE"]))
 """
@@ -202,6 +218,22 @@ def test_killed_at_random_moments_until_it_comes_through(connection, carts):
 def _journal(connection):
     found = connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone()
     return found[0] and connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone()[0]
+
+
+LOST = {
+    "with events that are not written": ("PartitionWriter", "add", [2, 3, 5]),
+    "while keys are made": ("PartitionWriter", "_partitions_of", [2, 7]),
+}
+
+
+@pytest.mark.parametrize("moment", LOST)
+def test_a_connection_lost_while_events_are_written_doubles_none(connection, carts, moment):
+    carts.environment["LOSE"] = json.dumps(LOST[moment])
+    done = carts.ok("rebuild", "--blue-green")
+    assert "can be reached again" in done.err
+    assert f"{EVENTS:,} events up to position {EVENTS}" in done.err
+    check(connection, carts)
+    assert directories(carts) == []
 
 
 def test_a_directory_that_nobody_may_write_to(connection, carts):

@@ -192,6 +192,7 @@ class SpillingApplier(SpillOwner):
         """Write events until all are there, there is no more room, or, under a rate limit, for a
         moment.
         """
+        writer.begin()
         rests = self._throttle.rests
         limit, seen = (self._throttle.slice if rests else None), 0
         for batch in self._store.read_all(writer.position, target, self._work.events, limit):

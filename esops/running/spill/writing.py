@@ -9,7 +9,7 @@ from esops.events import Position, RecordedEvent
 from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Key
 from esops.running.spill.directory import NoRoom, SpillDirectory
-from esops.running.spill.frames import frames
+from esops.running.spill.frames import DamagedSpill, frames
 from esops.running.spill.keys import partitions_of
 from esops.stores.base import Batch
 
@@ -45,12 +45,21 @@ class PartitionWriter:
         self.full: str | None = None
         """Why no more can be written; None while there is room."""
 
+    def begin(self) -> None:
+        """Forget what is not written: a read begins after `position`, where one before it ended
+        early.
+        """
+        self._group, self._events, self._reached = [], 0, self.position
+
     def add(self, batch: Batch) -> None:
         """Write the events of a batch, or keep them for a while to write them with the next ones.
 
         Raises ConnectionLost where the read model has to be asked about a key and cannot be.
         """
         if batch.events:
+            first = batch.events[0].position
+            if self._reached is not None and first < self._reached:
+                raise DamagedSpill(f"the event at {first} came after position {self._reached}")
             self._group.append(batch.events)
             self._events += len(batch.events)
         self._reached = batch.position
@@ -78,8 +87,9 @@ class PartitionWriter:
             self._files.write(frames(group, places), list(map(len, places)))
         except NoRoom as none:
             # A part of it may fit.
-            if place > _LEAST:
-                for half in _halves(group):
+            halves = _halves(group) if place > _LEAST else ()
+            if halves:
+                for half in halves:
                     if self.full is None:
                         self._write(half)
             else:
@@ -108,9 +118,14 @@ class PartitionWriter:
 
 def _halves(
     group: Sequence[Sequence[RecordedEvent]],
-) -> tuple[Sequence[Sequence[RecordedEvent]], Sequence[Sequence[RecordedEvent]]]:
+) -> Sequence[Sequence[Sequence[RecordedEvent]]]:
+    """Two parts of some batches, between which the position changes; none where it does not."""
     if len(group) > 1:
         half = len(group) // 2
         return group[:half], group[half:]
-    half = len(group[0]) // 2
-    return [group[0][:half]], [group[0][half:]]
+    (events,) = group
+    half = len(events) // 2
+    # All events of one position are written, or none: reading continues after a position.
+    while half and events[half].position == events[half - 1].position:
+        half -= 1
+    return ([events[:half]], [events[half:]]) if half else ()
