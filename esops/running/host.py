@@ -375,6 +375,8 @@ class Host:
         """Give a version that held up others a process of its own; all begin again at once."""
         self._alone.add(key)
         self._looked = float("-inf")
+        error = EsopsError("its code did not come back, and held up the others")
+        note_failure(self._config.path, *key, error, by=os.getpid())
         log.warning(
             "the code of a version did not come back, and held up the others: it gets a process of "
             "its own from now on, and all are started again",
@@ -421,8 +423,9 @@ class Host:
         processes += [each.process for each in self._together]
         for process in processes:
             process.terminate()
+        deadline = time.monotonic() + 20
         for process in processes:
-            process.join(20)
+            process.join(max(0.0, deadline - time.monotonic()))
             if process.exitcode is None:
                 process.kill()
         self._disconnect()

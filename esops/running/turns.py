@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -110,6 +111,8 @@ class _Followed:
     """It has no turn before this moment (monotonic seconds)."""
     lost_since: float | None = None
     pause: float = 0.2
+    context: Context = field(default_factory=Context)
+    """What its code sets for itself, such as the precision of decimals, is nobody else's."""
     fixed: bool = False
 
     @property
@@ -194,7 +197,10 @@ class Turns(threading.Thread):
         with self._shared.opening:
             self._mark(key, _TO_OPEN)
             try:
-                self._followed.append(self._opened(key))
+                context = Context()
+                each = context.run(self._opened, key)
+                each.context = context
+                self._followed.append(each)
             except EsopsError as error:
                 # What does not settle in time is Stopped as well.
                 if not (isinstance(error, Stopped) and self._shared.stop.is_set()):
@@ -335,7 +341,7 @@ class Turns(threading.Thread):
         """A turn, with whatever it raises made this version's own trouble."""
         try:
             with self._naming(each.version, each.dsn):
-                return self._turn(each)
+                return each.context.run(self._turn, each)
         except Resting as resting:
             each.due = resting.until
         except Away as away:

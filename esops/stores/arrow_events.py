@@ -102,7 +102,10 @@ def rows_of(events: Sequence[RecordedEvent]) -> tuple[pa.RecordBatch, int] | Non
     """
     first, last = events[0], events[-1]
     columns = first.columns
-    if not isinstance(columns, BatchColumns) or last.columns is not columns or columns.decoded:
+    if not isinstance(columns, BatchColumns) or columns.decoded:
+        return None
+    # Those of a joined store can have an archived one among them.
+    if any(each.columns is not columns for each in events):
         return None
     rows = [each.row for each in events]
     if last.row - first.row + 1 == len(rows):

@@ -185,6 +185,33 @@ def test_code_that_does_not_come_back_is_set_apart(dsn, connection, project):
     assert "did not come back" in err
 
 
+def test_what_one_fold_sets_for_itself_is_not_in_force_in_others(dsn, connection, project):
+    shop.make(dsn, 100)
+    exact = """
+from decimal import Decimal, getcontext
+from esops import fold
+
+@fold(key="stream")
+def carts(row, event):
+    return {"cart_id": event.stream, "events": int(
+        Decimal(row["events"] if row else 0) + Decimal(1_234_567))}
+"""
+    coarse = exact.replace("    return", "    getcontext().prec = 3\n    return")
+    code = {"coarse": coarse, "first": exact, "other": coarse, "second": exact}
+    configure(project, dsn, code)
+    rebuild(project, *code)
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [4])
+        shop.more(dsn, 60)
+        for each in code:
+            until(lambda each=each: reached(connection, each) == 160)
+    finally:
+        end(host)
+    for each in ("first", "second"):
+        assert events(connection, each) == 160 * 1_234_567
+
+
 ENDINGS = {
     "sys": "raise SystemExit(0)",
     "base": "raise BaseException('no error at all')",
