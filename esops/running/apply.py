@@ -9,8 +9,8 @@ itself, by committing in ever smaller pieces; then it stops the projection or be
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import structlog
@@ -35,7 +35,7 @@ from esops.running.statements import Held, StatementApplier
 from esops.running.throttle import Throttle
 from esops.running.user_schema import naming
 from esops.running.work import RunControl, Work
-from esops.stores.base import EventStore
+from esops.stores.base import Batch, EventStore
 
 log = structlog.get_logger("esops.runner")
 
@@ -230,33 +230,33 @@ class Applier(StatementApplier):
             (size for size in (narrow, self._work.commit_events) if size is not None), default=None
         )
         since = time.monotonic()
-        wanted, rests = self._work.events, self._throttle.rests
+        rests = self._throttle.rests
         limit, seen = (self._throttle.slice if rests else None), 0
-        # A shared read would hold up the others while this one rests.
-        batches = None if rests else self._read(self.position, target, wanted)
-        for batch in batches or self._store.read_all(self.position, target, wanted, limit):
-            # Pieces, so that stop and pause are heard within a big batch, too.
-            for part, reached in pieces(batch, lambda: self._most(piece)):
-                seen += len(part)
-                if part:
-                    self._apply(part)
-                    self._progress.applied(self.events + self._since_commit, reached)
-                enough = self._since_commit >= (piece or self._progress.most_buffered)
-                if (
-                    enough
-                    or self._projector.full
-                    or time.monotonic() - since >= self._commit_every.total_seconds()
-                ):
-                    self._commit(reached)
-                    since = time.monotonic()
-                    yield
-                # What is applied is worth keeping, so stopping costs a commit.
-                if self._stop():
-                    self._commit(reached)
-                    raise Stopped(f"stopped at position {reached}")
-                if self._throttle.holds() or self._throttle.rests != rests:
-                    self._commit(reached)
-                    raise Held
+        # Closed at once, whatever ends this: who shares a read must not wait for one that left.
+        with closing(self._batches(target, limit, rests=rests)) as batches:
+            for batch in batches:
+                # Pieces, so that stop and pause are heard within a big batch, too.
+                for part, reached in pieces(batch, lambda: self._most(piece)):
+                    seen += len(part)
+                    if part:
+                        self._apply(part)
+                        self._progress.applied(self.events + self._since_commit, reached)
+                    enough = self._since_commit >= (piece or self._progress.most_buffered)
+                    if (
+                        enough
+                        or self._projector.full
+                        or time.monotonic() - since >= self._commit_every.total_seconds()
+                    ):
+                        self._commit(reached)
+                        since = time.monotonic()
+                        yield
+                    # What is applied is worth keeping, so stopping costs a commit.
+                    if self._stop():
+                        self._commit(reached)
+                        raise Stopped(f"stopped at position {reached}")
+                    if self._throttle.holds() or self._throttle.rests != rests:
+                        self._commit(reached)
+                        raise Held
         # A full slice: there may be more. Otherwise everything up to the target has been seen.
         if seen == limit:
             self._commit(reached)
@@ -264,6 +264,13 @@ class Applier(StatementApplier):
         else:
             self._commit(target)
         yield
+
+    def _batches(self, target: Position, limit: int | None, *, rests: bool) -> Generator[Batch]:
+        """The events up to a position."""
+        wanted = self._work.events
+        # A shared read would hold up the others while this one rests.
+        shared = None if rests else self._read(self.position, target, wanted)
+        yield from shared or self._store.read_all(self.position, target, wanted, limit)
 
     @property
     def _commit_every(self) -> timedelta:

@@ -441,3 +441,22 @@ def test_in_ranges_each_range_spills(connection, carts):
     assert done.err.count("partitions; ") or "partitions" in done.err
     check(connection, carts)
     assert list(itertools.chain(directories(carts))) == []
+
+
+def test_one_of_two_that_share_a_read_spills(connection, carts):
+    """The one that leaves the shared read does not hold up the other."""
+    carts.write(
+        "esops.toml",
+        (carts.folder / "esops.toml").read_text()
+        + '\n[projections.other]\npython = "shop_projections:cart_summary"\ntables = ["other"]\n'
+        'ddl = "cart_summary.sql"\n',
+    )
+    process = carts.start("rebuild", "cart_summary", "other", "--blue-green")
+    _, err = finish(process)
+    assert process.returncode == 0, err
+    assert "do not fit into memory" in err
+    check(connection, carts)
+    assert connection.execute(
+        "SELECT count(*) FROM (SELECT * FROM cart_summary__v1 EXCEPT SELECT * FROM other__v1) AS o"
+    ).fetchone() == (0,)
+    assert directories(carts) == []
