@@ -512,7 +512,10 @@ def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     for _ in range(2):
         project.ok("rebuild", "people", "--blue-green")
     process = project.start("run")
-    held = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops%people v%'"
+    held = (
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "WHERE locktype = 'advisory' AND application_name LIKE 'esops %'"
+    )
     until(lambda: connection.execute(held).fetchone() == (2,))
     planned = erase(project, "--where", "customerId=42", "--dry-run").json
     assert sum("stop that before you erase" in note for note in planned["notes"]) == 2
