@@ -48,6 +48,10 @@ LOOK_EVERY = timedelta(seconds=2)
 """How often it looks for versions that are not followed yet."""
 _STEP = timedelta(milliseconds=250)
 """How often it looks at its processes."""
+_TROUBLES = (
+    "the code of a version did not come back, or changed how decimals are calculated with when it "
+    "was imported"
+)
 _LINGERS = 5.0
 """Seconds after which a process ends that follows nothing any more."""
 _CHORE_EVERY = timedelta(seconds=20)
@@ -128,7 +132,7 @@ class Host:
         """The last one has loaded the newest code."""
         self._declined: set[Key] = set()
         """Versions for which the newest code has to be loaded again."""
-        self._alone: set[Key] = set()
+        self._alone: set[str] = set()
         """Versions that held up others."""
         self._connections: dict[str, psycopg.Connection] = {}
         self._looked = float("-inf")
@@ -295,7 +299,7 @@ class Host:
             not self._until_caught_up
             and settings.kind == "fold"
             and not settings.isolate
-            and (version.projection, version.version) not in self._alone
+            and version.projection not in self._alone
         )
 
     def _start_together(self, versions: Sequence[Version]) -> None:
@@ -372,17 +376,19 @@ class Host:
                 each.process.terminate()
 
     def _set_apart(self, key: Key) -> None:
-        """Give a version that held up others a process of its own; all begin again at once."""
-        self._alone.add(key)
+        """Give a projection whose code troubles others processes of its own; all begin again at
+        once.
+        """
+        self._alone.add(key[0])
         self._looked = float("-inf")
-        error = EsopsError("its code did not come back, and held up the others")
+        error = EsopsError(_TROUBLES)
         note_failure(self._config.path, *key, error, by=os.getpid())
         log.warning(
-            "the code of a version did not come back, and held up the others: it gets a process of "
-            "its own from now on, and all are started again",
+            "a projection gets processes of its own, and all versions are started again",
+            reason=_TROUBLES,
             projection=key[0],
             version=key[1],
-            hint=f"Set isolate = true for projections.{key[0]}, or find out what it waits for.",
+            hint=f"Set isolate = true for projections.{key[0]}.",
         )
 
     def _note_end(self, key: Key, code: int, started: float) -> None:

@@ -6,6 +6,7 @@ Whatever stops one version (a poison event, a lost store, a pause) does not stop
 
 from __future__ import annotations
 
+import decimal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -199,6 +200,9 @@ class Turns(threading.Thread):
             try:
                 context = Context()
                 each = context.run(self._opened, key)
+                if context.run(_arithmetic) != _USUAL:
+                    self._set_apart(key)
+                    return
                 each.context = context
                 self._followed.append(each)
             except EsopsError as error:
@@ -211,6 +215,15 @@ class Turns(threading.Thread):
                 self._forget(key, _defect(error))
             finally:
                 self._mark(None, 0.0)
+
+    def _set_apart(self, key: Key) -> None:
+        """Let the parent end this process and give the version one of its own.
+
+        A module is imported once. What it set when it was imported is in force for the version that
+        imported it, and would not be for another one that uses it, too.
+        """
+        self._mark(key, -1.0)
+        self._shared.stop.wait(_TO_OPEN)
 
     def _opened(self, key: Key) -> _Followed:
         dsn = self._shared.config.readmodel_of(key[0]).dsn
@@ -426,6 +439,16 @@ class Turns(threading.Thread):
             pass  # each version notices in its turn
         except (EsopsError, psycopg.Error):
             pass
+
+
+def _arithmetic() -> tuple[object, ...]:
+    """How decimals are calculated with in the present context."""
+    now = decimal.getcontext()
+    traps = tuple(sorted(str(signal) for signal, on in now.traps.items() if on))
+    return now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp, traps
+
+
+_USUAL = Context().run(_arithmetic)
 
 
 def _defect(error: BaseException) -> EsopsError:

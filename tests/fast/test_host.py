@@ -221,7 +221,7 @@ def test_all_of_a_process_that_was_killed_are_started_again_together(host, shop)
     ] * 2
 
 
-def test_one_that_holds_up_the_others_gets_a_process_of_its_own(host, shop):
+def test_the_projection_of_one_that_holds_up_the_others_gets_processes_of_its_own(host, shop):
     shop.ok("rebuild", "--blue-green")
     made = host(isolate=False)
 
@@ -230,8 +230,8 @@ def test_one_that_holds_up_the_others_gets_a_process_of_its_own(host, shop):
 
     at(made, (1, hang))
     run(made, 10)
-    assert [group.given for group in made.groups][1:] == [[("carts", 2, False)]]
-    assert [each.name for each in made.processes.made] == ["carts v1"]
+    assert len(made.groups) == 1
+    assert sorted(each.name for each in made.processes.made) == ["carts v1", "carts v2"]
 
 
 def test_until_caught_up_each_version_has_a_process(host):

@@ -212,6 +212,41 @@ def carts(row, event):
         assert events(connection, each) == 160 * 1_234_567
 
 
+def test_arithmetic_that_a_module_sets_when_it_is_imported_is_in_force_for_all_that_use_it(
+    dsn, connection, project
+):
+    """And for nobody else."""
+    shop.make(dsn, 100)
+    exact = """
+from decimal import Decimal
+from esops import fold
+
+@fold(key="stream")
+def carts(row, event):
+    return {"cart_id": event.stream, "events": int(Decimal(0) + Decimal(1_234_567))}
+"""
+    uses = exact.replace("from esops", "import setting\nfrom esops", 1)
+    project.write("setting.py", "import decimal\ndecimal.getcontext().prec = 3\n")
+    code = {"first": exact, "one": uses, "other": uses, "second": exact}
+    configure(project, dsn, code)
+    rebuild(project, *code)
+    project.ok("rebuild", "one", "--blue-green")
+    host = project.start("run")
+    try:
+        shop.more(dsn, 60)
+        for each in code:
+            until(lambda each=each: reached(connection, each) == 160)
+    finally:
+        _, err = end(host)
+    assert "when it was imported" in err
+    for table, number in (
+        ("first", 1_234_567), ("second", 1_234_567), ("one", 1_230_000), ("other", 1_230_000),
+        ("one__v1", 1_230_000),
+    ):  # fmt: skip
+        found = connection.execute(f"SELECT DISTINCT events FROM {table}").fetchall()
+        assert found == [(number,)], table
+
+
 ENDINGS = {
     "sys": "raise SystemExit(0)",
     "base": "raise BaseException('no error at all')",
