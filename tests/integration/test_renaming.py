@@ -63,6 +63,8 @@ def test_a_projection_takes_all_along_and_goes_on(carts, dsn, connection):
         " VALUES ('old_carts', 1, 0, 2, '1');"
         "INSERT INTO esops.older_marks (projection, version, position, mark)"
         " VALUES ('old_carts', 1, '1', '{}');"
+        "INSERT INTO esops.spills (projection, version, shard, spill, host, directory, fresh,"
+        " partitions) VALUES ('old_carts', 1, 0, 's', 'h', '/none', true, 16);"
         "INSERT INTO esops.erased (projection, version, rows, rules)"
         " VALUES ('old_carts', 1, 1, '{}');"
         "INSERT INTO esops.controls (projection, limits) VALUES ('carts', '{\"max_rate\": 5000}')"
@@ -78,7 +80,7 @@ def test_a_projection_takes_all_along_and_goes_on(carts, dsn, connection):
     carts.ok(*RENAME, "--yes")
     after = registry(connection)
     assert after == {table: {NEW} for table in before}
-    assert len(after) == 9
+    assert len(after) == 10
     assert connection.execute("SELECT paused, limits FROM esops.controls").fetchall() == [
         (True, {"max_rate": 5000})
     ]
@@ -88,7 +90,7 @@ def test_a_projection_takes_all_along_and_goes_on(carts, dsn, connection):
     assert note == {"from": OLD, "to": NEW}
     # It goes on where it was, and what comes next does not collide with what is there.
     carts.ok("projection", "resume", NEW)
-    connection.execute("DELETE FROM esops.dead_letters; DELETE FROM esops.shards")
+    connection.execute("DELETE FROM esops.dead_letters; DELETE FROM esops.shards; DELETE FROM esops.spills")
     shop.more(dsn, 20)
     carts.ok("run", "--until-caught-up")
     assert is_right(connection)
