@@ -90,7 +90,9 @@ def test_a_projection_takes_all_along_and_goes_on(carts, dsn, connection):
     assert note == {"from": OLD, "to": NEW}
     # It goes on where it was, and what comes next does not collide with what is there.
     carts.ok("projection", "resume", NEW)
-    connection.execute("DELETE FROM esops.dead_letters; DELETE FROM esops.shards; DELETE FROM esops.spills")
+    connection.execute(
+        "DELETE FROM esops.dead_letters; DELETE FROM esops.shards; DELETE FROM esops.spills"
+    )
     shop.more(dsn, 20)
     carts.ok("run", "--until-caught-up")
     assert is_right(connection)
