@@ -196,9 +196,11 @@ class RecordedEvent(_Parts):
 
     def _replace(self, **changes: Any) -> RecordedEvent:
         """The event with other values in some fields."""
-        return RecordedEvent(
-            **{**dict(zip(self.__match_args__, self.fields, strict=True)), **changes}
-        )
+        return RecordedEvent(**{**self._asdict(), **changes})
+
+    def _asdict(self) -> dict[str, Any]:
+        """The nine fields by their names."""
+        return dict(zip(self.__match_args__, self.fields, strict=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RecordedEvent, self.fields
@@ -226,9 +228,7 @@ class RecordedEvent(_Parts):
         return less
 
     def __repr__(self) -> str:
-        values = ", ".join(
-            f"{n}={v!r}" for n, v in zip(self.__match_args__, self.fields, strict=True)
-        )
+        values = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
         return f"RecordedEvent({values})"
 
     @property

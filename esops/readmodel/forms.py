@@ -30,7 +30,6 @@ _MODIFIED = re.compile(
     r"(?P<name>[a-z ]+?)(?:\((?P<first>\d+)(?:,(?P<second>\d+))?\))?(?P<array>\[\])?"
 )
 _INTEGERS = {"smallint": 15, "integer": 31, "bigint": 63}
-_SMALL = frozenset({"numeric", "real", "double precision", "boolean", "uuid"})
 _WIDE = Context(prec=150_000, Emax=999_999, Emin=-999_999)
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _DECIMAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,6})?\s*|\s*NaN\s*")
@@ -147,12 +146,6 @@ def length_of(column: Column) -> int | None:
 def is_number(value: Any) -> bool:
     """Whether a value is the text of a decimal number."""
     return isinstance(value, str) and _DECIMAL.fullmatch(value) is not None
-
-
-def has_fixed_size(column: Column) -> bool:
-    """Whether no value of the column takes more than a few bytes."""
-    base = _base(column)
-    return base in _INTEGERS or base in TIMES or base in _SMALL
 
 
 def _modified(column: Column) -> re.Match[str] | None:

@@ -187,7 +187,7 @@ def start_again(
     in one transaction; of a shard, only its rows and its own checkpoint.
 
     `stream_column` is the column of the key by which shards are split. Raises Refused where the
-    version is not being built any more, or where the shard's rows cannot be told from others.
+    version is not being built any more, or where nothing distinguishes the shard's rows.
     """
     with connection.transaction():
         now = registry.hold(connection, version, ("building",))

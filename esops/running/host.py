@@ -133,7 +133,7 @@ class Host:
         self._declined: set[Key] = set()
         """Versions for which the newest code has to be loaded again."""
         self._alone: set[str] = set()
-        """Versions that held up others."""
+        """Projections that get processes of their own, since their code troubled others."""
         self._connections: dict[str, psycopg.Connection] = {}
         self._looked = float("-inf")
 

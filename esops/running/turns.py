@@ -134,7 +134,7 @@ class Turns(threading.Thread):
     """The thread. What it is given to follow, it opens itself."""
 
     def __init__(self, shared: Shared, mark: Callable[[Key | None, float], None]) -> None:
-        """`mark` is told whose turn it is, and for how many seconds that may last."""
+        """`mark` gets whose turn it is, and for how many seconds that may last."""
         super().__init__(name="esops-turns", daemon=True)
         self._shared, self._mark = shared, mark
         self._given: list[Key] = []

@@ -174,3 +174,7 @@ def test_who_asks_for_positions_has_them_beside_the_events_of_the_next_batch(dsn
     assert second[3]._replace(type="x").position == positions[3]
     assert pickle.loads(pickle.dumps(second[3])) == second[3].detached() == first[3]
     assert type(second[3].detached()) is RecordedEvent
+    assert tuple(second[3]._asdict().items()) == tuple(
+        (name, getattr(second[3], name) if name != "recorded_at" else second[3][7])
+        for name in RecordedEvent.__match_args__
+    )
