@@ -1,7 +1,10 @@
 // Emmett's own event store with an inline projection: argv: connection string, seed, factor of the logic; "make" instead
-// of a seed makes the tables alone. It appends until its input ends, and prints what came of it.
+// of a seed makes the tables alone. It says "ready" when its projection is registered, appends from the first line of its
+// input to the end of it, and prints what came of it. An append of another instance that meets the registration would
+// leave its document as it was (facts/emmett.md).
 import { getPostgreSQLEventStore, pongoSingleStreamProjection } from "@event-driven-io/emmett-postgresql";
 import { projections } from "@event-driven-io/emmett";
+import { once } from "node:events";
 
 const [uri, seed, factor] = process.argv.slice(2);
 const carts = pongoSingleStreamProjection({
@@ -16,6 +19,8 @@ if (seed === "make") {
   await store.appendToStream("cart-first", [{ type: "ItemAdded", data: { quantity: 1 } }]);
 } else {
   let ended = false;
+  console.log("ready");
+  await once(process.stdin, "data");
   process.stdin.on("end", () => (ended = true)).resume();
   const told = { appends: 0, conflicts: 0, longest: 0, failures: [] };
   while (!ended) {

@@ -374,6 +374,10 @@ class EmmettWriters:
             for n, factor in enumerate(factors)
         ]
         try:
+            assert [each.stdout.readline() for each in running] == ["ready\n"] * len(running)
+            for each in running:
+                each.stdin.write("append\n")
+                each.stdin.flush()
             yield
         finally:
             answers = [each.communicate(timeout=60)[0] for each in running]
