@@ -116,6 +116,9 @@ def make_plan(
         # Created and rolled back in one transaction: nobody else ever sees it.
         draft = _try_out(target, options, store, connection, start, head)
         events, between = counted_events(store, head)
+        workers = measuring.for_plan(
+            options, target.definition, store, target.settings.filter, (head, events)
+        )
         away += shortened.check(store, target.name, target.settings, options, late)
         return RebuildPlan(
             target=target,
@@ -133,9 +136,7 @@ def make_plan(
             counted=store.capabilities.count_between,
             head=head,
             blue_bytes=sum(bytes_of(connection, table) for table in start.blue.values()),
-            workers=measuring.for_plan(
-                options, target.definition, store, target.settings.filter, (head, events)
-            ),
+            workers=workers,
             explained=draft.explained,
             serving_has=draft.serving_has,
             installs=migrations.plan(connection),

@@ -17,7 +17,8 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import database_of, qualified
 from esops.projections.definition import FoldDefinition
-from esops.projections.kinds.fold import Fold, of_stream
+from esops.projections.kinds.fold import Fold
+from esops.projections.kinds.fold_key import of_stream
 from esops.projections.projector import VersionTables
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent

@@ -73,6 +73,15 @@ class LostWhileBuilding:
         self.forget()
         self._asked, self._read = self._store.ask_shortened(self._settings.filter), read
 
+    def were_whole(self, read: Position | None) -> None:
+        """Take it that no stream had lost a first event when it was read: the fold has seen the
+        first event of each.
+
+        `read`: the version has read all events up to there.
+        """
+        self.forget()
+        self._whole = read
+
     @property
     def looks(self) -> bool:
         """Whether all streams were looked at, or are."""

@@ -157,7 +157,8 @@ class Applier(StatementApplier):
             cache=cache if loading else following_cache(cache),
             loading=loading,
             ensure_keys=self._ensure_keys,
-            begins=can.first_version if can.names_begin_again else None,
+            first_version=can.first_version,
+            names_begin_again=can.names_begin_again,
         )
 
     def _ensure_keys(self) -> None:
@@ -386,6 +387,14 @@ class Applier(StatementApplier):
         log.info("reconnected", position=str(self.position))
         self._skipped.forget_unwritten()
         self._since_commit = 0
+
+    @property
+    def of_whole_streams(self) -> int:
+        """How many events this has applied to an empty version, where it has read the first event
+        of each of their streams; 0 where nobody knows.
+        """
+        fold = self._projector
+        return fold.of_whole_streams if isinstance(fold, Fold) else 0
 
     @property
     def store(self) -> EventStore:

@@ -28,7 +28,8 @@ from esops.postgres import catalog
 from esops.postgres.connection import connect
 from esops.projections.definition import FoldDefinition
 from esops.projections.kinds import fold as fold_kind
-from esops.projections.kinds.fold import Fold, check_key
+from esops.projections.kinds.fold import Fold
+from esops.projections.kinds.fold_key import check_key
 from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent
 from tests.support.soak import rounds

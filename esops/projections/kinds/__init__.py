@@ -19,7 +19,8 @@ from esops.projections.definition import (
     ProcessDefinition,
     SqlDefinition,
 )
-from esops.projections.kinds.fold import Fold, check_key
+from esops.projections.kinds.fold import Fold
+from esops.projections.kinds.fold_key import check_key
 from esops.projections.kinds.handlers import Handling
 from esops.projections.kinds.process import Processing
 from esops.projections.kinds.sql import check_range

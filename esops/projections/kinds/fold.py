@@ -17,16 +17,15 @@ from operator import attrgetter
 
 import psycopg
 
-from esops.errors import Refused, UsageError
+from esops.archive_format.snapshots import is_snapshot
 from esops.events import RecordedEvent
-from esops.postgres.catalog import Column, Table
 from esops.projections.definition import Evolve, FoldDefinition, blame
+from esops.projections.kinds.fold_key import check_key, of_stream
 from esops.projections.projector import VersionTables
 from esops.readmodel.form import Unfit
 from esops.readmodel.rows import BadEvent, Rows, is_bad_row, one_line
 from esops.readmodel.types import Key, Row
 
-_LOOSE = frozenset({"citext", "jsonb", "timetz"})
 _FOLLOWING = 16
 """The part of the cache that a version gets which is not in its first load."""
 _SAMPLE, _SMALL = 64, 4_096
@@ -92,8 +91,9 @@ class Fold:
         if not tables.value_types:
             self._shape.has_rows = lambda: bool(self._young or self._old)
         self._evolve = definition.evolve
-        if definition.key is None and tables.begins is not None:
-            self._evolve = _beginning(definition.evolve, tables.begins)
+        of_streams = definition.key is None
+        if of_streams and tables.names_begin_again:
+            self._evolve = _beginning(definition.evolve, tables.first_version)
         self._key_of = definition.key or attrgetter(*of_stream(key))
         self._written = Bloom() if tables.empty else None
         self._young: dict[Key, Row | None] = {}
@@ -108,6 +108,9 @@ class Fold:
         self.most_at_once = _FIRST
         self.fetched = 0
         """How many rows were read from the table."""
+        self._first = tables.first_version
+        self._all_whole = of_streams and not tables.names_begin_again and tables.empty
+        self._applied = 0
 
     @property
     def kept(self) -> Mapping[Key, Row | None]:
@@ -131,6 +134,13 @@ class Fold:
         """Whether a row has shown a column, or another type, that earlier rows had not."""
         return self._shape.late
 
+    @property
+    def of_whole_streams(self) -> int:
+        """How many events this has applied to an empty table, where it has seen the first event of
+        each of their streams; 0 where that is not so, or not known.
+        """
+        return self._applied if self._all_whole else 0
+
     def close(self) -> None:
         """Release the rows at once: the collector of cycles seldom runs during a load."""
         self._young, self._old, self._dirty, self._fresh = {}, {}, set(), set()
@@ -141,6 +151,7 @@ class Fold:
 
         Raises BadEvent where the function raises, or a key cannot be made or does not fit.
         """
+        self._applied += len(events)
         if self._unwritten:
             keys = self._values(events, connection)
             if self._shape.are_plain(keys):
@@ -156,6 +167,7 @@ class Fold:
             if not is_bad_row(error):
                 raise
             raise BadEvent(f"its key does not fit the table's: {error}") from error
+        self._look_for_first(missing & self._fresh, keys, events)
         self._fold(keys, events)
         self._dirty |= touched
         self._weigh(touched)
@@ -166,12 +178,29 @@ class Fold:
         known = len(rows)
         self._fold(keys, events)
         new = list(islice(reversed(rows), len(rows) - known))
+        self._look_for_first(new, keys, events)
         if new and not self._shape.can_be_stored(new):
             try:
                 for key in new:
                     self._shape.key(key)
             except Unfit as error:
                 raise BadEvent(str(error)) from None
+
+    def _look_for_first(
+        self, new: Collection[Key], keys: Sequence[Key], events: Sequence[RecordedEvent]
+    ) -> None:
+        """Note whether these events have the first ones of streams that are seen for the first
+        time.
+        """
+        if self._all_whole and new:
+            first, pairs = self._first, zip(keys, events, strict=True)
+            begun = {
+                key
+                for key, event in pairs
+                # A snapshot stands for what was compacted, whatever its version.
+                if event.version == first and not is_snapshot(event.type)
+            }
+            self._all_whole = begun.issuperset(new)
 
     def _note_all(self) -> None:
         self._unwritten = False
@@ -328,65 +357,3 @@ def _beginning(evolve: Evolve, first: int) -> Evolve:
     then is of an earlier stream of that name.
     """
     return lambda row, event: evolve(None if event.version == first else row, event)
-
-
-def check_key(
-    definition: FoldDefinition, table: Table, key: tuple[str, ...], *, conjoined: bool
-) -> tuple[str, ...]:
-    """The columns of a table's key, which have to be of the form of the fold's key.
-
-    Raises UsageError or Refused that says why they are not.
-    """
-    if not key:
-        raise UsageError(
-            f"{table.schema}.{table.name} has no primary key; a fold needs one, because its rows "
-            "are found by it",
-            hint="Add PRIMARY KEY (…) to the table's DDL.",
-        )
-    for name in key:
-        _check_type(table, table.column(name))
-    if definition.key is None and conjoined and len(key) == 1:
-        raise Refused(
-            "tenants share the store, and two of them may use the same stream id: the stream alone "
-            "is no key",
-            hint="Give the table a key of tenant and stream, or set `tenant` for the store.",
-        )
-    if definition.key is None and len(key) > (2 if conjoined else 1):
-        raise UsageError(
-            f"the primary key of {table.schema}.{table.name} has {len(key)} columns, but the "
-            "key of the fold is the stream alone",
-            hint="Give fold() a key function that returns a tuple of as many values.",
-        )
-    return key
-
-
-def _check_type(table: Table, column: Column) -> None:
-    """Raises Refused where a key of this column may look different and be the same row."""
-    name, inside = column.name, column.loose_part
-    if column.loose or column.kind in _LOOSE or column.type == "bpchar" or inside is not None:
-        made_of = f", which has {inside} in it" if inside is not None else ""
-        blind = " with a nondeterministic collation" if column.loose else ""
-        raise Refused(
-            f"the column {name} of the key of {table.schema}.{table.name} takes keys that "
-            f"differ for equal ({column.type}{blind}{made_of}), so two keys of the fold would be "
-            "one row",
-            hint=f"Make {name} text with a deterministic collation, and let the key function "
-            "return one form of each key, for example key.lower(). numeric, real and double "
-            "precision are possible too, without a domain.",
-        )
-    if column.kind.startswith("_"):
-        raise Refused(
-            f"the column {name} of the key of {table.schema}.{table.name} is an array "
-            f"({column.type}), and a fold's rows are not found by arrays",
-            hint=f"Make {name} text, or give the table a key of several columns.",
-        )
-
-
-def of_stream(key: Sequence[str]) -> tuple[str, ...]:
-    """What of an event the columns of a key have, where the key is the stream: "tenant" and
-    "stream", in the order of the columns. Marten can have the id first, and the tenant after it.
-    """
-    if len(key) == 1:
-        return ("stream",)
-    last = "tenant" in key[1].lower() and "tenant" not in key[0].lower()
-    return ("stream", "tenant") if last else ("tenant", "stream")

@@ -23,7 +23,6 @@ from typing import Any
 from esops.events import Position, RecordedEvent
 from esops.readmodel.spills import Spill
 from esops.running.spill.frames import HEADER_BYTES, DamagedSpill, events_of, header
-from esops.stores.arrow_events import ColumnsInUse
 
 PREFIX = "esops-spill-"
 _OWNER, _MANIFEST = "owner.json", "manifest.json"
@@ -83,6 +82,8 @@ class SpillDirectory:
         self.path, self.manifest = path, manifest
         self.spill = path.name.removeprefix(PREFIX)
         self._limit, self._lock = limit, lock
+        from esops.stores.arrow_events import ColumnsInUse  # with Arrow, which few loads need here
+
         self._in_use = ColumnsInUse()
         self._lengths, self._counts = list(manifest.lengths), list(manifest.counts)
 

@@ -16,7 +16,7 @@ from esops.errors import AnotherLog
 from esops.events import Position
 from esops.postgres.connection import database_of, translated
 from esops.projections.definition import FoldDefinition
-from esops.projections.kinds.fold import of_stream
+from esops.projections.kinds.fold_key import of_stream
 from esops.readmodel import spills
 from esops.readmodel.spills import Spill
 from esops.running.apply import Applier

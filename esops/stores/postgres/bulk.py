@@ -23,7 +23,7 @@ from esops.stores.ahead import ahead
 from esops.stores.postgres.light import Few, LightReader, OtherType
 
 BATCH_BYTES = 2 << 20
-_AHEAD = 3
+_AHEAD = 8
 _SIZE_HINT = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
 
 
