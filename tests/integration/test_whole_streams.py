@@ -109,7 +109,9 @@ def test_nothing_is_known_otherwise(fold, connected, known):
 
 def test_streams_that_are_forgotten_are_found_in_the_table(fold, connected):
     """And one without a row there may have been read before, or not."""
-    one = fold(cache=4_000, evolve=lambda row, at: None if at.stream == "none" else {"id": at.stream})
+    one = fold(
+        cache=4_000, evolve=lambda row, at: None if at.stream == "none" else {"id": at.stream}
+    )
     one.apply(events(("none", 1), *((f"s{n}", 1) for n in range(30))), connected)
     for more in range(3):
         flush(one, connected)
