@@ -48,7 +48,8 @@ def check(
 
 class LostWhileBuilding:
     """Looks, before a version may serve, for streams that have lost first events since its rebuild
-    began: nobody knows whether those were read before.
+    began: nobody knows whether those were read before. That the first event of a stream was read
+    proves nothing, since those after it may be gone before they are.
 
     All streams are looked at once, as they are after the version has read the events up to some
     position. What they lose later of these does the version no harm. Of what lies after the
@@ -72,15 +73,6 @@ class LostWhileBuilding:
         """
         self.forget()
         self._asked, self._read = self._store.ask_shortened(self._settings.filter), read
-
-    def were_whole(self, read: Position | None) -> None:
-        """Take it that no stream had lost a first event when it was read: the fold has seen the
-        first event of each.
-
-        `read`: the version has read all events up to there.
-        """
-        self.forget()
-        self._whole = read
 
     @property
     def looks(self) -> bool:

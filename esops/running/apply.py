@@ -389,14 +389,6 @@ class Applier(StatementApplier):
         self._since_commit = 0
 
     @property
-    def of_whole_streams(self) -> int:
-        """How many events this has applied to an empty version, where it has read the first event
-        of each of their streams; 0 where nobody knows.
-        """
-        fold = self._projector
-        return fold.of_whole_streams if isinstance(fold, Fold) else 0
-
-    @property
     def store(self) -> EventStore:
         """Where the events come from; it stays open when this is closed."""
         return self._store

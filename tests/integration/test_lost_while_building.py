@@ -156,3 +156,44 @@ def test_a_question_that_is_dropped_ends_in_the_server(dsn, connection):
     assert eventually(lambda: connection.execute(running).fetchone() == (1,))
     asked.close()
     assert connection.execute(running).fetchone() == (0,)
+
+
+HALF = """
+import psycopg
+from esops import fold
+
+def lose():
+    with psycopg.connect({dsn!r}, autocommit=True) as connection:
+        connection.execute("DELETE FROM mt_events WHERE stream_id = 'cart-1' AND version < 6")
+
+@fold(key="stream")
+def carts(row, event):
+    if event.stream == "cart-200" and event.version == 1:
+        lose()
+    return {{"id": event.stream, "events": (row or {{"events": 0}})["events"] + 1}}
+"""
+
+
+def test_a_stream_of_which_the_first_event_was_read_has_lost_others(project, dsn, connection):
+    """Its first event proves nothing: here the row would have two of six events."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    connection.execute(
+        "INSERT INTO mt_streams (id, type, version) SELECT 'cart-' || n, 'cart', 6 "
+        "FROM generate_series(1, 200) AS n"
+    )
+    connection.execute(
+        "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) "
+        "SELECT nextval('mt_events_sequence'), gen_random_uuid(), 'cart-' || n, v, '{}', 'added' "
+        "FROM generate_series(1, 6) AS v, generate_series(1, 200) AS n ORDER BY v, n"
+    )
+    project.configure(
+        stores={"shop": {"dsn": dsn, "append": "quick"}},
+        projections={"carts": {"python": "carts:carts", "tables": ["carts"], "ddl": "carts.sql"}},
+    )
+    project.write("carts.py", HALF.format(dsn=dsn))
+    project.write("carts.sql", "CREATE TABLE {table} (id text PRIMARY KEY, events int)")
+    # The rate makes it read in slices: the second one comes after the loss.
+    stopped = project.run("rebuild", "--blue-green", "--max-rate", "2000")
+    assert stopped.code == 6, (stopped.out, stopped.err)
+    assert "has lost the 5 events before" in stopped.err
+    assert connection.execute("SELECT to_regclass('carts')").fetchone() == (None,)

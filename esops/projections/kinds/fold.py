@@ -17,7 +17,6 @@ from operator import attrgetter
 
 import psycopg
 
-from esops.archive_format.snapshots import is_snapshot
 from esops.events import RecordedEvent
 from esops.projections.definition import Evolve, FoldDefinition, blame
 from esops.projections.kinds.fold_key import check_key, of_stream
@@ -91,8 +90,7 @@ class Fold:
         if not tables.value_types:
             self._shape.has_rows = lambda: bool(self._young or self._old)
         self._evolve = definition.evolve
-        of_streams = definition.key is None
-        if of_streams and tables.names_begin_again:
+        if definition.key is None and tables.names_begin_again:
             self._evolve = _beginning(definition.evolve, tables.first_version)
         self._key_of = definition.key or attrgetter(*of_stream(key))
         self._written = Bloom() if tables.empty else None
@@ -108,9 +106,6 @@ class Fold:
         self.most_at_once = _FIRST
         self.fetched = 0
         """How many rows were read from the table."""
-        self._first = tables.first_version
-        self._all_whole = of_streams and not tables.names_begin_again and tables.empty
-        self._applied = 0
 
     @property
     def kept(self) -> Mapping[Key, Row | None]:
@@ -134,13 +129,6 @@ class Fold:
         """Whether a row has shown a column, or another type, that earlier rows had not."""
         return self._shape.late
 
-    @property
-    def of_whole_streams(self) -> int:
-        """How many events this has applied to an empty table, where it has seen the first event of
-        each of their streams; 0 where that is not so, or not known.
-        """
-        return self._applied if self._all_whole else 0
-
     def close(self) -> None:
         """Release the rows at once: the collector of cycles seldom runs during a load."""
         self._young, self._old, self._dirty, self._fresh = {}, {}, set(), set()
@@ -151,7 +139,6 @@ class Fold:
 
         Raises BadEvent where the function raises, or a key cannot be made or does not fit.
         """
-        self._applied += len(events)
         if self._unwritten:
             keys = self._values(events, connection)
             if self._shape.are_plain(keys):
@@ -167,7 +154,6 @@ class Fold:
             if not is_bad_row(error):
                 raise
             raise BadEvent(f"its key does not fit the table's: {error}") from error
-        self._look_for_first(missing & self._fresh, keys, events)
         self._fold(keys, events)
         self._dirty |= touched
         self._weigh(touched)
@@ -178,29 +164,12 @@ class Fold:
         known = len(rows)
         self._fold(keys, events)
         new = list(islice(reversed(rows), len(rows) - known))
-        self._look_for_first(new, keys, events)
         if new and not self._shape.can_be_stored(new):
             try:
                 for key in new:
                     self._shape.key(key)
             except Unfit as error:
                 raise BadEvent(str(error)) from None
-
-    def _look_for_first(
-        self, new: Collection[Key], keys: Sequence[Key], events: Sequence[RecordedEvent]
-    ) -> None:
-        """Note whether these events have the first ones of streams that are seen for the first
-        time.
-        """
-        if self._all_whole and new:
-            first, pairs = self._first, zip(keys, events, strict=True)
-            begun = {
-                key
-                for key, event in pairs
-                # A snapshot stands for what was compacted, whatever its version.
-                if event.version == first and not is_snapshot(event.type)
-            }
-            self._all_whole = begun.issuperset(new)
 
     def _note_all(self) -> None:
         self._unwritten = False

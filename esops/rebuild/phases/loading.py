@@ -109,13 +109,7 @@ class Loading(RebuildContext):
         """Begin to look for streams that have lost first events before these were read; the server
         does so beside the work on keys and indexes.
         """
-        if self._options.test_only or self._lost.looks:
-            return
-        # With types in the filter, what is read does not show what a stream has lost of others.
-        known = not self.target.settings.filter.types
-        if known and 0 < runner.of_whole_streams == self._green().events:
-            self._lost.were_whole(runner.position)
-        else:
+        if not self._options.test_only and not self._lost.looks:
             self._lost.ask(runner.position)
 
     def _where_blue_stops(self, blue: Version | None, head: Position | None) -> Position | None:
