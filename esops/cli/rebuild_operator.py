@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esops.rebuild.api import AnyPlan
     from esops.rebuild.variants.in_place_plan import InPlacePlan
     from esops.term import Output, ProgressLine
+    from esops.term.pace import Pace
 
 
 class TerminalOperator(Operator):
@@ -27,6 +28,7 @@ class TerminalOperator(Operator):
         self._done: dict[str, int] = {}
         self._total: dict[str, int | None] = {}
         self._doing: dict[str, str] = {}
+        self._paces: dict[str, Pace] = {}
         self._line: ProgressLine | None = None
 
     def planned(self, plan: AnyPlan) -> None:
@@ -39,8 +41,11 @@ class TerminalOperator(Operator):
         self._output.say(text if len(self._projections) == 1 else f"{projection}: {text}")
 
     def progress(self, projection: str, done: int, total: int | None) -> None:
-        """Show the sum over all projections."""
+        """Show the sum over all projections; the time left is that of the slowest one."""
+        from esops.term.pace import Pace
+
         with self._lock:
+            self._paces.setdefault(projection, Pace(done)).update(done)
             self._doing.pop(projection, None)
             self._done[projection], self._total[projection] = done, total
             # The sum is known once every projection has said how much it has to do.
@@ -100,9 +105,23 @@ class TerminalOperator(Operator):
 
     def _open(self, done: int, total: int | None) -> ProgressLine:
         if self._line is None:
-            what = f"rebuild {', '.join(self._projections)}: events applied"
-            self._line = self._output.progress(what, done, total)
+            several = len(self._projections)
+            subject = f"of {several} projections" if several > 1 else self._projections[0]
+            left = self._longest if several > 1 else None
+            what = f"rebuild {subject}: events applied"
+            self._line = self._output.progress(what, done, total, left)
         return self._line
+
+    def _longest(self) -> float | None:
+        """Seconds until the last of several projections has applied its events; None while that is
+        not known of one of them.
+        """
+        rest = [
+            0.0 if self._is_loaded(name) else pace.left(self._total.get(name))
+            for name, pace in list(self._paces.items())
+        ]
+        known = [each for each in rest if each is not None]
+        return max(known) if len(known) == len(self._projections) else None
 
     def _close(self) -> None:
         if self._line is not None:

@@ -98,6 +98,11 @@ def _literal(text: str) -> str:
     return sql.Literal(text).as_string(None)
 
 
+def lacks_keys(connection: psycopg.Connection, version: Version) -> bool:
+    """Whether a primary key of a version has still to be built."""
+    return bool(_missing(connection, version, primary_only=True))
+
+
 def build_after_load(
     connection: psycopg.Connection,
     version: Version,

@@ -24,7 +24,7 @@ from esops.projections.kinds import open_projector
 from esops.projections.kinds.fold import Fold, following_cache
 from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
-from esops.readmodel.after_load import build_after_load, noted_key
+from esops.readmodel.after_load import build_after_load, lacks_keys, noted_key
 from esops.readmodel.rows import BadEvent
 from esops.running.batches import Collector, pieces, without_collector
 from esops.running.checkpoint import VersionCheckpoint
@@ -162,11 +162,13 @@ class Applier(StatementApplier):
         )
 
     def _ensure_keys(self) -> None:
-        if not self._keyed:
+        version = self._checkpoint.version
+        # A rebuild may have built it after this was opened.
+        if not self._keyed and lacks_keys(self.connection, version):
             self._say("building the key")
             self._progress.doing("building the key")
-            build_after_load(self.connection, self._checkpoint.version, primary_only=True)
-            self._keyed = True
+            build_after_load(self.connection, version, primary_only=True)
+        self._keyed = True
 
     def run_until(self, target: Position) -> None:
         """Apply everything after the checkpoint up to a position and leave the checkpoint exactly

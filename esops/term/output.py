@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, TextIO, cast
 
@@ -212,6 +212,12 @@ class Output:
             self.talk.print("hint: ", style="bold cyan", end="")
             self.talk.print(visible_lines(error.hint), markup=False)
 
-    def progress(self, what: str, done: int, total: int | None) -> ProgressLine:
+    def progress(
+        self,
+        what: str,
+        done: int,
+        total: int | None,
+        left: Callable[[], float | None] | None = None,
+    ) -> ProgressLine:
         """Show a progress line for a long job; `done` is how much of it was done before."""
-        return ProgressLine(self, what, done, total)
+        return ProgressLine(self, what, done, total, left)

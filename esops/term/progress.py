@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
+from rich.progress_bar import ProgressBar
+from rich.table import Column
 from rich.text import Text
 
 from esops.escaping import visible
@@ -25,6 +20,10 @@ if TYPE_CHECKING:
     from esops.term.output import Output
 
 PLAIN_EVERY = timedelta(seconds=3)
+_NARROWEST, _WIDEST = 10, 40
+"""Columns of a terminal that the bar takes at least and at most."""
+_LEAST = 5
+"""Those that the name of what is worked on takes at least."""
 
 
 class ProgressLine:
@@ -33,11 +32,22 @@ class ProgressLine:
     Never swallows a log line.
     """
 
-    def __init__(self, output: Output, what: str, done: int, total: int | None) -> None:
-        """`done` is how much was done before, and does not count for the rate."""
+    def __init__(
+        self,
+        output: Output,
+        what: str,
+        done: int,
+        total: int | None,
+        left: Callable[[], float | None] | None = None,
+    ) -> None:
+        """`what` is the subject of the job and, behind a colon, what is counted; `done` is how much
+        was done before, and does not count for the rate. `left` gives the seconds that the rest
+        takes (None: not known) where the rate does not tell them.
+        """
         self._what = what = visible(what)
         self._output, self._done, self._total = output, done, total
         self._pace = Pace(done)
+        self._left = left or (lambda: self._pace.left(self._total))
         self._last = self._phase_since = time.monotonic()
         self._phase = ""
         self._bar: Progress | None = None
@@ -46,9 +56,9 @@ class ProgressLine:
         if output.talk.is_terminal and not output.settings.quiet:
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                _Figures(self),
+                _Activity(self, Column(no_wrap=True, overflow="ellipsis")),
+                _Bar(self),
+                _Figures(self, Column(no_wrap=True)),
                 console=output.talk,
                 transient=True,
             )
@@ -60,12 +70,12 @@ class ProgressLine:
         self._done, self._total, self._phase = done, total, ""
         self._pace.update(done)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, description=self._what)
+            self._bar.update(self._task, completed=done, total=total)
             return
         now = time.monotonic()
         if now - self._last >= PLAIN_EVERY.total_seconds():
             self._last = now
-            left = self._pace.left(self._total)
+            left = self._left()
             rest = f", about {duration(left)} left" if left else ""
             of = f" of {self._total:,}" if self._total is not None else ""
             self._output.say(f"{self._what}: {done:,}{of}, {self._pace.rate:,.0f}/s{rest}")
@@ -78,9 +88,23 @@ class ProgressLine:
             self._pace.pause()
         else:
             self._pace.beside()
-        if self._bar is not None:
-            subject = self._what.partition(":")[0]
-            self._bar.update(self._task, description=f"{subject}: {self._phase}")
+
+    def activity(self) -> str:
+        """What stands before the bar; less of it where the terminal is narrow."""
+        subject = self._what.partition(":")[0]
+        if self._phase:
+            return f"{subject}: {self._phase}"
+        most = max(_LEAST, self._room() - _NARROWEST)
+        name = subject.rpartition(" ")[2]
+        return next((each for each in (self._what, subject) if len(each) <= most), name[:most])
+
+    def bar_width(self) -> int:
+        """Columns of the terminal for the bar itself."""
+        return max(_NARROWEST, min(_WIDEST, self._room() - len(self.activity())))
+
+    def _room(self) -> int:
+        """Columns of the terminal beside the figures and what stands between."""
+        return self._output.talk.width - len(self.figures()) - len("⠼   ")
 
     def figures(self) -> str:
         """What stands behind the bar."""
@@ -89,7 +113,7 @@ class ProgressLine:
         if self._phase:
             passed = time.monotonic() - self._phase_since
             return f"{counted}  for {duration(passed)}" if self._done else f"for {duration(passed)}"
-        rate, left = self._pace.rate, self._pace.left(self._total)
+        rate, left = self._pace.rate, self._left()
         rest = "" if left is None else f"  about {duration(left)} left"
         return f"{counted}  {rate:,.0f}/s{rest}"
 
@@ -99,12 +123,29 @@ class ProgressLine:
             self._bar.stop()
 
 
-class _Figures(ProgressColumn):
-    """The figures of a line at the moment when it is drawn."""
-
+class _Bar(BarColumn):
     def __init__(self, line: ProgressLine) -> None:
         self._line = line
         super().__init__()
 
+    def render(self, task: Task) -> ProgressBar:
+        self.bar_width = self._line.bar_width()
+        return super().render(task)
+
+
+class _OfLine(ProgressColumn):
+    """A part of a line at the moment when it is drawn."""
+
+    def __init__(self, line: ProgressLine, column: Column) -> None:
+        self._line = line
+        super().__init__(column)
+
+
+class _Activity(_OfLine):
+    def render(self, task: Task) -> Text:  # noqa: ARG002 - the line knows it all
+        return Text(self._line.activity())
+
+
+class _Figures(_OfLine):
     def render(self, task: Task) -> Text:  # noqa: ARG002 - the line knows it all
         return Text(self._line.figures())

@@ -4,11 +4,13 @@ load will have."""
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from esops import term
+from esops.cli.rebuild_operator import TerminalOperator
 from esops.events import Position
 from esops.rebuild.load.estimate import Load
 from esops.running.progress_reports import FIRST_PIECE, LEAST, MOST, ProgressReports
@@ -216,3 +218,40 @@ def test_a_terminal_sees_what_is_done_beside_applying_events():
     assert line.figures().startswith("500 of 1,000  for 0.0 s")
     line.close()
     assert "rebuild carts: building keys and indexes" in shown.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("name", ["carts", "parcel_status", "the_parcels_of_all_customers"])
+def test_a_bar_takes_one_line_whose_figures_are_whole(width, name):
+    shown = io.StringIO()
+    output = term.Output()
+    output.talk = Console(file=shown, force_terminal=True, width=width, color_system=None)
+    line = output.progress(f"rebuild {name}: events applied", 0, 185_822, lambda: 34.0)
+    line.update(13_750, 185_822)
+    line.close()
+    figures = line.figures()
+    assert figures.endswith("about 34 s left")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    drawn = [each for each in re.split(r"\r|\n", plain) if each.strip()]
+    # All that is drawn is whole lines, and nothing is carried over to another one.
+    assert all(each.startswith("⠋ ") and len(each) <= width for each in drawn)
+    assert figures in drawn[-1]
+    assert name[:4] in drawn[-1]
+
+
+def test_of_several_projections_the_slowest_says_how_long_it_takes():
+    clock = Clock()
+    operator = TerminalOperator(term.Output(), ["fast", "slow"], yes=False)
+    fast, slow = Pace(0, clock), Pace(0, clock)
+    operator._paces = {"fast": fast, "slow": slow}
+    for n in range(1, 6):
+        clock.now += 1
+        operator.progress("fast", 1_000 * n, 10_000)
+        assert operator._longest() is None
+    for n in range(6, 11):
+        clock.now += 1
+        operator.progress("fast", 1_000 * n, 10_000)
+        operator.progress("slow", 10 * n, 10_000)
+    assert slow.rate > 0
+    assert operator._longest() == pytest.approx(slow.left(10_000))
+    assert operator._longest() > 500

@@ -22,6 +22,10 @@ class Following(Loading):
 
     def _follow(self) -> None:
         """Keep up until the lag has been small twice in a row, or nothing is left."""
+        with self._doing("keeping up with the writers"):
+            self._follow_closely()
+
+    def _follow_closely(self) -> None:
         runner = self._open_runner()
         small = 0
         # Twice, since one look may fall between two bursts of the writers.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -41,10 +42,11 @@ class Verifying(Following):
             self._say("verifying")
             with self._doing(f"comparing with v{blue.version}"):
                 self._compare_with(blue, runner)
-        with self._doing("asking the assertions"):
+        assertions = self.target.settings.verify.assertions
+        with self._doing("asking the assertions") if assertions else nullcontext():
             found = self._comparer().assertions(
                 self._kept_verification(),
-                self.target.settings.verify.assertions,
+                assertions,
                 self._between_assertions(blue, runner),
             )
         fine = tolerated(found, self._options.max_diff)
