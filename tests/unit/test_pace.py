@@ -234,7 +234,7 @@ def test_a_bar_takes_one_line_whose_figures_are_whole(width, name):
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
     drawn = [each for each in re.split(r"\r|\n", plain) if each.strip()]
     # All that is drawn is whole lines, and nothing is carried over to another one.
-    assert all(each.startswith("⠋ ") and len(each) <= width for each in drawn)
+    assert all(re.match("[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] ", each) and len(each) <= width for each in drawn)
     assert figures in drawn[-1]
     assert name[:4] in drawn[-1]
 
