@@ -143,6 +143,17 @@ def log_error(error: EsopsError, projection: str, number: int) -> None:
     log.error(error.message, projection=projection, version=number, **hint)
 
 
+def log_following(version: Version) -> None:
+    """Say that this process advances a version: it has looked at the code, and holds its lock."""
+    log.info(
+        "following",
+        projection=version.projection,
+        version=version.version,
+        state=version.state,
+        pid=os.getpid(),
+    )
+
+
 def _follow_version(
     config: Config,
     projection: str,
@@ -168,6 +179,7 @@ def _follow_version(
     runner = open_runner(config, version, stop=stop, store=store)
     try:
         check_opened(config, version, runner, same=same)
+        log_following(version)
         if until_caught_up:
             runner.catch_up()
             with translated():

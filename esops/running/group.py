@@ -24,7 +24,7 @@ from esops.errors import EsopsError
 from esops.running.follower import log_error, note_failure
 from esops.running.heads import HeadWatch
 from esops.running.loaded import LoadedFiles
-from esops.running.turns import Key, Shared, Turns
+from esops.running.turns import Key, Says, Shared, Turns
 
 log = structlog.get_logger("esops.run")
 THREADS = 2
@@ -102,7 +102,8 @@ class _Group:
         self._says = threading.Lock()
         self._heads: dict[str, HeadWatch] = {}
         self._makes_heads = threading.Lock()
-        shared = Shared(config, store, stop, self._head, self._ended)
+        says = Says(self._ended, self._declined, self._files.note)
+        shared = Shared(config, store, stop, self._head, says)
         self._threads = [Turns(shared, self._marker(number)) for number in range(THREADS)]
 
     def run(self) -> bool:
@@ -130,11 +131,11 @@ class _Group:
 
     def _follow(self, asked: Follow) -> None:
         if asked.late and self._files.changed():
-            self._say(Declined(asked.key))
+            self._declined(asked.key)
             return
         self._numbers[asked.key] = asked.number
         thread = min(self._threads, key=lambda each: each.load)
-        thread.give(asked.key)
+        thread.give(asked.key, late=asked.late)
         if thread.ident is None:
             thread.start()
 
@@ -166,6 +167,9 @@ class _Group:
             log_error(error, *key)
             note_failure(self._config.path, *key, error, by=self._parent)
         self._say(Ended(key, 0 if error is None else error.exit_code))
+
+    def _declined(self, key: Key) -> None:
+        self._say(Declined(key))
 
     def _say(self, message: Ended | Declined) -> None:
         with self._says:

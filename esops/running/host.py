@@ -324,7 +324,6 @@ class Host:
         key = (version.projection, version.version)
         self._declined.discard(key)
         process.follow(key, late=late)
-        self._log_start(version, process.process.pid)
 
     def _start(self, version: Version) -> None:
         key = (version.projection, version.version)
@@ -344,16 +343,6 @@ class Host:
         )
         process.start()
         self._children[key] = _Child(process, time.monotonic())
-        self._log_start(version, process.pid)
-
-    def _log_start(self, version: Version, pid: int | None) -> None:
-        log.info(
-            "following",
-            projection=version.projection,
-            version=version.version,
-            state=version.state,
-            pid=pid,
-        )
 
     def _reap(self) -> None:
         for key, child in list(self._children.items()):
@@ -365,7 +354,7 @@ class Host:
             stuck = each.end_if_stuck()
             for key, started, code in each.heard():
                 if code is None:
-                    self._declined.add(key)
+                    self._decline(key)
                 elif stuck is None:
                     self._note_end(key, code, started)
             if stuck is not None and each.process.exitcode is not None:
@@ -374,6 +363,14 @@ class Host:
                 self._together.remove(each)
             elif time.monotonic() - each.empty_since > _LINGERS:
                 each.process.terminate()
+
+    def _decline(self, key: Key) -> None:
+        self._declined.add(key)
+        log.info(
+            "a new process loads the code on disk for this version, since the code has changed",
+            projection=key[0],
+            version=key[1],
+        )
 
     def _set_apart(self, key: Key) -> None:
         """Give a projection whose code troubles others processes of its own; all begin again at

@@ -25,23 +25,36 @@ class LoadedFiles:
     def changed(self) -> bool:
         """Whether one of them is another one now. In doubt it is."""
         for path in (*_of_modules(), *self._of_project()):
-            try:
-                found = Path(path).stat()
-            except OSError:
-                stamp, changed_at = None, 0.0
-            else:
-                stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-                # Also of one that was put in the place of another with an older time.
-                changed_at = found.st_ctime
+            stamp, changed_at = _look(path)
             if changed_at >= self._began or self._stamps.setdefault(path, stamp) != stamp:
                 return True
         return False
+
+    def note(self) -> None:
+        """Note what has been loaded since, as it is now: to be called when code was loaded.
+
+        Another release may take a file's place later that is older than this process, as where a
+        symbolic link is moved.
+        """
+        for path in _of_modules():
+            self._stamps.setdefault(path, _look(path)[0])
 
     def _of_project(self) -> Iterator[str]:
         yield str(self._config.path)
         for settings in self._config.projections.values():
             for pattern in settings.fingerprint:
                 yield from map(str, sorted(Path(self._config.directory).glob(pattern)))
+
+
+def _look(path: str) -> tuple[_Stamp, float]:
+    """A file's stamp, and when it was changed or put in the place of another with an older time
+    (seconds since 1970).
+    """
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None, 0.0
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns), found.st_ctime
 
 
 def _of_modules() -> list[str]:

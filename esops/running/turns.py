@@ -27,7 +27,7 @@ from esops.readmodel import conduct
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.running.code import code_of, note_anew
 from esops.running.compactions import Compactions
-from esops.running.follower import check_opened, free_version, left_alone
+from esops.running.follower import check_opened, free_version, left_alone, log_following
 from esops.running.gone import check_tables
 from esops.running.heads import HeadWatch
 from esops.running.orders import IDLE_EVERY, Orders, Resting, SharedThrottle
@@ -65,6 +65,10 @@ class Away(Exception):
         self.lost = lost
 
 
+class OtherCode(Exception):
+    """The code that this process has loaded did not build a version that it was offered late."""
+
+
 class SharedRunner(Runner):
     """A runner that never waits: whoever drives it has other versions to drive."""
 
@@ -80,6 +84,18 @@ class SharedRunner(Runner):
         self._reopen()
 
 
+@dataclass(frozen=True, slots=True)
+class Says:
+    """Whom the threads tell what has become of a version."""
+
+    ended: Callable[[Key, EsopsError | None], None]
+    """It is not followed any more: for good, or because of an error."""
+    declined: Callable[[Key], None]
+    """It is not followed here, but by a new process, which loads its code again."""
+    loaded: Callable[[], None]
+    """The code of one was loaded."""
+
+
 @dataclass
 class Shared:
     """What the threads of a process have in common."""
@@ -88,8 +104,7 @@ class Shared:
     store: str | None
     stop: threading.Event
     heads: Callable[[str], HeadWatch]
-    ended: Callable[[Key, EsopsError | None], None]
-    """Told which version is not followed any more: for good, or because of an error."""
+    says: Says
     orders: dict[str, Orders] = field(default_factory=dict)
     """By the address of the read model."""
     opening: threading.Lock = field(default_factory=threading.Lock)
@@ -137,7 +152,7 @@ class Turns(threading.Thread):
         """`mark` gets whose turn it is, and for how many seconds that may last."""
         super().__init__(name="esops-turns", daemon=True)
         self._shared, self._mark = shared, mark
-        self._given: list[Key] = []
+        self._given: list[tuple[Key, bool]] = []
         self._followed: list[_Followed] = []
         self._sessions: dict[str, SharedSession] = {}
         self._stores: dict[str, EventStore] = {}
@@ -149,10 +164,10 @@ class Turns(threading.Thread):
         self.load = 0
         """How many versions it has, or was given."""
 
-    def give(self, key: Key) -> None:
-        """Follow another version."""
+    def give(self, key: Key, *, late: bool) -> None:
+        """Follow another version; `late`: only with the code that built it."""
         self.load += 1
-        self._given.append(key)
+        self._given.append((key, late))
         self.wake.set()
 
     def run(self) -> None:
@@ -176,7 +191,7 @@ class Turns(threading.Thread):
 
     def _round(self) -> bool:
         while self._given and not self._shared.stop.is_set():
-            self._open(self._given.pop(0))
+            self._open(*self._given.pop(0))
         worked = self._reads_far = False
         for each in list(self._followed):
             if self._shared.stop.is_set():
@@ -194,17 +209,22 @@ class Turns(threading.Thread):
 
     # -- one version
 
-    def _open(self, key: Key) -> None:
+    def _open(self, key: Key, late: bool) -> None:
         with self._shared.opening:
             self._mark(key, _TO_OPEN)
             try:
                 context = Context()
-                each = context.run(self._opened, key)
+                each = context.run(self._opened, key, late)
                 if context.run(_arithmetic) != _USUAL:
                     self._set_apart(key)
                     return
                 each.context = context
                 self._followed.append(each)
+                if each.runner is not None:
+                    log_following(each.version)
+            except OtherCode:
+                self.load -= 1
+                self._shared.says.declined(key)
             except EsopsError as error:
                 # What does not settle in time is Stopped as well.
                 if not (isinstance(error, Stopped) and self._shared.stop.is_set()):
@@ -214,6 +234,7 @@ class Turns(threading.Thread):
             except BaseException as error:  # noqa: BLE001 - it is this version's error
                 self._forget(key, _defect(error))
             finally:
+                self._shared.says.loaded()
                 self._mark(None, 0.0)
 
     def _set_apart(self, key: Key) -> None:
@@ -225,16 +246,18 @@ class Turns(threading.Thread):
         self._mark(key, -1.0)
         self._shared.stop.wait(_TO_OPEN)
 
-    def _opened(self, key: Key) -> _Followed:
+    def _opened(self, key: Key, late: bool) -> _Followed:
         dsn = self._shared.config.readmodel_of(key[0]).dsn
         with translated():
             version = free_version(self._shared.config, self._session(dsn).open(), *key)
         with self._naming(version, dsn):
-            return self._take(version, dsn)
+            return self._take(version, dsn, late)
 
-    def _take(self, version: Version, dsn: str) -> _Followed:
+    def _take(self, version: Version, dsn: str, late: bool) -> _Followed:
         config, session = self._shared.config, self._session(dsn)
         definition, same = code_of(config, version)
+        if late and not same:
+            raise OtherCode
         orders = self._shared.orders.setdefault(dsn, Orders())
         name, _ = config.store(self._shared.store or version.store)
         head = self._shared.heads(name)
@@ -406,7 +429,7 @@ class Turns(threading.Thread):
             self._followed.remove(each)
             if each.runner is not None:
                 each.runner.close()
-        self._shared.ended(key, error)
+        self._shared.says.ended(key, error)
 
     @contextmanager
     def _naming(self, version: Version, dsn: str) -> Iterator[None]:

@@ -132,6 +132,58 @@ def test_a_version_of_the_same_code_joins_and_one_of_other_code_does_not(dsn, co
         end(host)
 
 
+def test_code_that_takes_the_place_of_older_code_is_loaded_before_a_version_is_followed(
+    dsn, connection, project
+):
+    """A release that was unpacked before `esops run` began, and that a link points to later: no
+    file that was loaded is younger than the process.
+    """
+    shop.make(dsn, 100)
+    configure(project, dsn, {"carts": CODE})
+    for name, step in (("release_1", 1), ("release_2", 2)):
+        (project.folder / name).mkdir()
+        project.write(f"{name}/rules.py", f"STEP = {step}\n")
+    link = project.folder / "shop_rules"
+    link.symlink_to("release_1")
+    project.write(
+        "carts_code.py", "from shop_rules.rules import STEP\n" + CODE.replace("+ 1", "+ STEP")
+    )
+    rebuild(project, "carts")
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [1])
+        link.unlink()
+        link.symlink_to("release_2")
+        project.ok("rebuild", "carts", "--blue-green", "--max-diff", "100%")
+        until(lambda: sorted(followers(connection).values()) == [1, 1])
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "carts") == 150)
+        found = [events(connection, f"carts__v{version}") for version in (1, 2)]
+        assert found == [150, 300]
+    finally:
+        _, err = end(host)
+    assert "by different code" not in err and "since this version was built" not in err
+
+
+def test_a_process_says_that_it_follows_a_version_once_it_has_looked_at_the_code(
+    dsn, connection, project
+):
+    shop.make(dsn, 100)
+    configure(project, dsn, {"carts": CODE})
+    rebuild(project, "carts")
+    host = project.start("--log-format", "json", "run")
+    try:
+        until(lambda: list(followers(connection).values()) == [1])
+        configure(project, dsn, {"carts": CODE.replace("+ 1", "+ 2")})
+        project.ok("rebuild", "carts", "--blue-green", "--max-diff", "100%")
+        until(lambda: sorted(followers(connection).values()) == [1, 1])
+    finally:
+        _, err = end(host)
+    said = [json.loads(line) for line in err.splitlines() if '"following"' in line]
+    assert [each["version"] for each in said] == [1, 2]
+    assert said[0]["pid"] != said[1]["pid"]
+
+
 POISON = CODE.replace("    return", "    assert event.position[0] != 120, 'bad luck'\n    return")
 
 
