@@ -65,7 +65,7 @@ class Away(Exception):
         self.lost = lost
 
 
-class OtherCode(Exception):
+class BuiltByOtherCode(Exception):
     """The code that this process has loaded did not build a version that it was offered late."""
 
 
@@ -222,7 +222,7 @@ class Turns(threading.Thread):
                 self._followed.append(each)
                 if each.runner is not None:
                     log_following(each.version)
-            except OtherCode:
+            except BuiltByOtherCode:
                 self.load -= 1
                 self._shared.says.declined(key)
             except EsopsError as error:
@@ -257,7 +257,7 @@ class Turns(threading.Thread):
         config, session = self._shared.config, self._session(dsn)
         definition, same = code_of(config, version)
         if late and not same:
-            raise OtherCode
+            raise BuiltByOtherCode
         orders = self._shared.orders.setdefault(dsn, Orders())
         name, _ = config.store(self._shared.store or version.store)
         head = self._shared.heads(name)
