@@ -43,6 +43,7 @@ format: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.rebuild
+	$(BIN)/python -m benchmarks.spill
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.settle
 	$(BIN)/python -m benchmarks.eventstoredb

@@ -26,6 +26,16 @@ def about(events: int, between: tuple[int, int], *, counted: bool) -> str:
     return f"about {count(events, 'event')}" + (f" ({low:,} to {high:,})" if low < high else "")
 
 
+def size(bytes_: int) -> str:
+    """Bytes as a person says them: "812 bytes", "14 MB"."""
+    value = float(bytes_)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1024:
+            return f"{value:,.0f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TB"
+
+
 def became_dead_letters(number: int) -> str:
     """What is said of this many events, after their number."""
     return (

@@ -20,7 +20,7 @@ from esops.rebuild import switch
 from esops.rebuild.load.measuring import Workers
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import Method
-from esops.wording import about
+from esops.wording import about, size
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,21 @@ class RebuildPlan:
         return "nothing serves yet" if self.source is None else f"v{self.source.version} serves now"
 
     def _room(self) -> list[str]:
-        if self.source is None:
-            return []
-        return [f"  disk: blue uses {size(self.blue_bytes)}; green will use about as much"]
+        lines = []
+        if self.source is not None:
+            lines.append(f"  disk: blue uses {size(self.blue_bytes)}; green will use about as much")
+        settings = self.target.settings
+        if settings.kind == "fold":
+            files = (
+                f"events are sorted into files in {settings.spill_directory} (at most "
+                f"{size(settings.spill_limit)})"
+                if settings.spill_limit
+                else "rows are written and read again"
+            )
+            lines.append(
+                f"  memory: {size(settings.cache)} of rows; where more are needed, {files}"
+            )
+        return lines
 
     def _statement_lines(self) -> list[str]:
         lines = migrations.plan_lines(self.installs)
@@ -173,13 +185,3 @@ class RebuildPlan:
             f"  -- switch, in one transaction with lock_timeout {milliseconds} ms",
             *(f"  {each};" for each in self.switch),
         ]
-
-
-def size(bytes_: int) -> str:
-    """Bytes as a person says them: "812 bytes", "14 MB"."""
-    value = float(bytes_)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1024:
-            return f"{value:,.0f} {unit}"
-        value /= 1024
-    return f"{value:,.1f} TB"

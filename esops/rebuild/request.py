@@ -201,8 +201,9 @@ class Operator:
         """
 
     def doing(self, projection: str, what: str, *, paused: bool = False) -> None:
-        """Something is done beside applying events, such as building an index, or (`paused`) waited
-        for. An empty text says that it is over.
+        """Something is done beside applying events, such as building an index; what stands behind a
+        comma says how far it is. Where `paused`, its time counts for no rate: something is waited
+        for, or events are sorted into files. An empty text says that it is over.
         """
 
     def confirm_abort(self, projections: Sequence[str]) -> None:

@@ -81,7 +81,7 @@ class ProgressReports:
         self._send(Progress(events, position))
 
     def doing(self, what: str, *, paused: bool = False) -> None:
-        """Something else than applying events begins, or (`paused`) nothing is done."""
+        """Something else than applying events begins; `paused`: its time counts for no rate."""
         self._report(Progress(self._last.events, self._last.position, what, paused))
 
     def _send(self, progress: Progress) -> None:

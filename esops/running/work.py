@@ -28,7 +28,7 @@ class Progress:
     doing: str = ""
     """What it does beside applying events, as writing rows, or what it waits for."""
     paused: bool = False
-    """Whether it does nothing but wait."""
+    """Whether the time of that counts for no rate: it waits, or sorts events into files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from esops.term.output import Output
 
 PLAIN_EVERY = timedelta(seconds=3)
+_BRIEF_SECONDS = 0.5
 _NARROWEST, _WIDEST = 10, 40
 """Columns of a terminal that the bar takes at least and at most."""
 _LEAST = 5
@@ -81,9 +82,16 @@ class ProgressLine:
             self._output.say(f"{self._what}: {done:,}{of}, {self._pace.rate:,.0f}/s{rest}")
 
     def phase(self, what: str, *, paused: bool = False) -> None:
-        """Show what is done beside that, or why nothing is done, until the next update."""
-        if what != self._phase:
-            self._phase, self._phase_since = visible(what), time.monotonic()
+        """Show what is done beside that, or why nothing is done, until the next update. What stands
+        behind a comma says how far it is. `paused`: its time counts for no rate.
+        """
+        what, now = visible(what), time.monotonic()
+        if what.partition(",")[0] != self._phase.partition(",")[0]:
+            self._phase_since = now
+        self._phase = what
+        if self._bar is None and now - self._last >= PLAIN_EVERY.total_seconds():
+            self._last = now
+            self._output.say(f"{self._subject}: {what}")
         if paused:
             self._pace.pause()
         else:
@@ -91,12 +99,25 @@ class ProgressLine:
 
     def activity(self) -> str:
         """What stands before the bar; less of it where the terminal is narrow."""
-        subject = self._what.partition(":")[0]
-        if self._phase:
+        subject = self._subject
+        if self._phase_shows:
             return f"{subject}: {self._phase}"
         most = max(_LEAST, self._room() - _NARROWEST)
         name = subject.rpartition(" ")[2]
         return next((each for each in (self._what, subject) if len(each) <= most), name[:most])
+
+    @property
+    def _subject(self) -> str:
+        return self._what.partition(":")[0]
+
+    @property
+    def _phase_shows(self) -> bool:
+        """Whether there is a phase that lasts: what is brief would only make the line jump."""
+        return bool(self._phase) and (not self._done or self._phase_lasts >= _BRIEF_SECONDS)
+
+    @property
+    def _phase_lasts(self) -> float:
+        return time.monotonic() - self._phase_since
 
     def bar_width(self) -> int:
         """Columns of the terminal for the bar itself."""
@@ -110,9 +131,9 @@ class ProgressLine:
         """What stands behind the bar."""
         of = f" of {self._total:,}" if self._total is not None else ""
         counted = f"{self._done:,}{of}"
-        if self._phase:
-            passed = time.monotonic() - self._phase_since
-            return f"{counted}  for {duration(passed)}" if self._done else f"for {duration(passed)}"
+        if self._phase_shows:
+            lasts = f"for {duration(self._phase_lasts)}"
+            return f"{counted}  {lasts}" if self._done else lasts
         rate, left = self._pace.rate, self._left()
         rest = "" if left is None else f"  about {duration(left)} left"
         return f"{counted}  {rate:,.0f}/s{rest}"

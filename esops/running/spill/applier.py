@@ -53,6 +53,8 @@ class SpillingApplier(SpillOwner):
     """An Applier that spills where it has to."""
 
     _target: Position | None = None
+    _of = 0
+    """How many events the files will have, about."""
     _narrow: int | None = None
     _next_round: int | None = None
     """The partitions of the spill before, where that ended for lack of room, and the next one can
@@ -163,7 +165,8 @@ class SpillingApplier(SpillOwner):
         if self._writer is None:
             after = files.manifest.position or self.position
             self._writer = PartitionWriter(files, after, self._keys)
-        writer = self._writer
+        writer, left = self._writer, self._store.count_between(self._writer.position, target)
+        self._of = files.events + left
         while writer.full is None and (writer.position is None or writer.position < target):
             self._write_some(writer, target)
         if not files.events and writer.full is not None:
@@ -198,7 +201,8 @@ class SpillingApplier(SpillOwner):
         for batch in self._store.read_all(writer.position, target, self._work.events, limit):
             writer.add(batch)
             seen += len(batch.events)
-            self._progress.doing(f"sorting events by their keys, {self._files_events:,} so far")
+            written = f"{self._files_events:,} of {max(self._of, self._files_events):,}"
+            self._progress.doing(f"sorting events into files, {written}", paused=True)
             if writer.full is not None:
                 return
             stop = self._stop()

@@ -32,6 +32,7 @@ from esops.running.spill.directory import (
 from esops.running.spill.frames import DamagedSpill
 from esops.running.spill.worth import RowsInMemory
 from esops.running.spill.writing import PartitionWriter
+from esops.wording import size
 
 log = structlog.get_logger("esops.spill")
 
@@ -170,8 +171,8 @@ class SpillOwner(Applier):
             return
         self._spill = spill
         self._say(
-            f"its keys do not fit into memory: writing the events to {base}, in "
-            f"{spill.partitions} partitions"
+            f"the rows of all keys do not fit into memory (cache = {size(self._work.cache)}): "
+            f"the events are sorted into files in {base} first, by {spill.partitions} partitions"
         )
 
     def _sweep(self, database: str) -> None:
