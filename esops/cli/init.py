@@ -108,5 +108,11 @@ def _report(output: Output, found: Detection, stores: list[dict[str, Any]], file
     output.line(f"wrote {file}")
     if found.secret:
         output.line(f"Set the environment variable {found.secret} before you run esops.")
+    if not stores:
+        output.line(
+            f"Next: describe your table in {file.name} (the example that begins with #), then "
+            "esops doctor"
+        )
+        return
     which = " --store NAME, with a name of esops.toml" if len(stores) > 1 else ""
     output.line(f"Next: esops doctor, and esops events --limit 5{which}")

@@ -276,13 +276,14 @@ def _show_plans(
     output: Output, config: Config, names: Sequence[str], request: RebuildRequest
 ) -> int:
     from esops.rebuild.api import plan
+    from esops.rebuild.plan import without_repetition
 
     plans = plan(config, names, request)
     if output.as_json:
         documents = [each.as_dict() for each in plans]
         output.json(documents[0] if len(documents) == 1 else {"rebuilds": documents})
         return 0
-    for each in plans:
+    for each in without_repetition(plans, lambda name: config.readmodel_of(name).dsn):
         for line in each.lines():
             output.line(line)
     output.line("\nNothing was changed (--dry-run).")

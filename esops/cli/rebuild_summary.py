@@ -111,10 +111,7 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
                 f"{name} v{version} differs from the version that serves, so nothing was switched: "
                 f"{did}."
             ),
-            (
-                f"If the differences are what you want: {command} --resume --max-diff N (or P%). "
-                f"Otherwise drop it: {command} --abort"
-            ),
+            f"{_way_on(outcome, command)}. Otherwise drop it: {command} --abort",
         ]
     match outcome.state:
         case "aborted":
@@ -141,6 +138,17 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
             ]
         case state:
             return [f"Rebuild {outcome.rebuild} of {name} is {state}: {did}."]
+
+
+def _way_on(outcome: Outcome, command: str) -> str:
+    from esops.rebuild.verification.result import enough
+
+    found = outcome.verification or {}
+    if found.get("failed_assertions"):  # no --max-diff lets these through
+        return f"Correct what the assertions found, and compare again: {command} --resume"
+    of = found.get("compared") or found.get("rows_blue")
+    most = enough(found.get("differing") or 0, of)
+    return f"If the differences are what you want: {command} --resume --max-diff {most}"
 
 
 def _dead_letters(outcome: Outcome, did: str) -> list[str]:

@@ -122,5 +122,6 @@ def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool
         names = sorted(host.unbuilt)
         raise UsageError(
             f"nothing is built yet of {', '.join(names)}",
-            hint=f"Build it with: esops rebuild {names[0]} --blue-green",
+            hint=f"Build {'it' if len(names) == 1 else 'them'} with: esops rebuild "
+            f"{' '.join(names)} --blue-green",
         )

@@ -33,7 +33,7 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
                 "ESOPS-D052",
                 config.path.name,
                 "it names no store, so nothing was looked at",
-                "esops init",
+                f"Add a section [stores.NAME] to {config.path.name}: esops docs configuration",
             )
         )
     if store is None:

@@ -76,7 +76,7 @@ def look(config: Config, store: str | None = None) -> Status:
     if not config.stores:
         raise UsageError(
             f"{config.path}: the configuration names no store, so there is nothing to look at",
-            hint="Write one with: esops init",
+            hint=f"Add a section [stores.NAME] to {config.path.name}: esops docs configuration",
         )
     status = Status()
     names = [config.store(store)[0]] if store is not None else list(config.stores)

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from esops.events import Position
 from esops.postgres.connection import qualified
@@ -21,6 +21,9 @@ from esops.rebuild.load.measuring import Workers
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import Method
 from esops.wording import about, size
+
+if TYPE_CHECKING:
+    from esops.rebuild.request import AnyPlan
 
 
 @dataclass(frozen=True)
@@ -185,3 +188,19 @@ class RebuildPlan:
             f"  -- switch, in one transaction with lock_timeout {milliseconds} ms",
             *(f"  {each};" for each in self.switch),
         ]
+
+
+def without_repetition(plans: Sequence[AnyPlan], address: Callable[[str], str]) -> list[AnyPlan]:
+    """The plans of one command, with the statements for esops' own tables only in the first of
+    those of one read model; `address` gives a projection's.
+    """
+    seen: set[str] = set()
+    found: list[AnyPlan] = []
+    for plan in plans:
+        if isinstance(plan, RebuildPlan):
+            where = address(plan.target.name)
+            found.append(replace(plan, installs=()) if where in seen else plan)
+            seen.add(where)
+        else:
+            found.append(plan)
+    return found

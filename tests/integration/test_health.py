@@ -133,6 +133,13 @@ def test_init_for_a_node_and_for_what_is_none(project, node, dsn):
     assert nothing.code == 1
     assert "found no event store" in nothing.out
     tomllib.loads((project.folder / "other.toml").read_text())
+    # The next step is one that can be done.
+    assert "esops events" not in nothing.out
+    (finding,) = project.run("doctor", "--config", "other.toml", "--output", "json").json[
+        "findings"
+    ]
+    assert finding["code"] == "ESOPS-D052"
+    assert "[stores.NAME]" in finding["fix"]
     assert project.run("init").code == 2
     assert project.run("init", "--dsn", dsn, "--dry-run").out.startswith("# Written by")
 

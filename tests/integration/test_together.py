@@ -117,8 +117,11 @@ def events_read(connection) -> int:
 
 
 def test_they_are_made_from_one_read(several, connection):
+    hint = several.run("run", *NAMES[:3], "--until-caught-up").err
+    assert f"esops rebuild {' '.join(sorted(NAMES[:3]))} --blue-green" in hint
     plan = several.ok("rebuild", *NAMES[:3], "--blue-green", "--dry-run").out
     assert plan.count("Plan: rebuild") == 3
+    assert plan.count("CREATE TABLE IF NOT EXISTS esops.versions") == 1, "one read model"
     before = events_read(connection)
     done = several.ok("rebuild", *NAMES[:3], "--blue-green", "--output", "json").json
     together = events_read(connection) - before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esops.errors import UsageError
-from esops.rebuild.verification.result import Verification, check_max_diff, tolerated
+from esops.rebuild.verification.result import Verification, check_max_diff, enough, tolerated
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,19 @@ def test_a_failed_assertion_is_never_tolerated_and_other_text_is_refused():
     assert not tolerated(failed, "100%")
     with pytest.raises(UsageError):
         check_max_diff("x%")
+
+
+@pytest.mark.parametrize(
+    ("differing", "of", "said"),
+    [
+        (21_062, 23_302, "91%"),
+        (3, 23_302, "3"),
+        (233, 23_302, "233"),
+        (234, 23_302, "2%"),
+        (25, 10, "100%"),
+        (25, None, "100%"),
+    ],
+)
+def test_what_is_proposed_lets_these_differences_through(differing, of, said):
+    assert enough(differing, of) == said
+    assert tolerated(Verification("exact", of, 30_000, differing), said)

@@ -110,6 +110,17 @@ def tolerated(verification: Verification, max_diff: str) -> bool:
         ) from None
 
 
+def enough(differing: int, of: int | None) -> str:
+    """The `--max-diff` that lets so many differing rows through, of those that were compared: from
+    one percent on a percentage, rounded up, since writers do not wait for the next try.
+    """
+    if not of or differing >= of:
+        return "100%"
+    if differing * 100 < of:
+        return str(differing)
+    return f"{-(-differing * 100 // of)}%"
+
+
 def check_max_diff(max_diff: str) -> None:
     """Raises UsageError for a `--max-diff` that cannot be read."""
     tolerated(not_compared(0), max_diff)
