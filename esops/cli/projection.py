@@ -36,10 +36,16 @@ def list_(context: typer.Context) -> None:
 
     esops projection list
     """
+    from esops.cli.version_text import under_way
     from esops.rebuild.overview import overview
 
     output, config = opened(context)
-    _rows(output, overview(config, output.settings.store), _OVERVIEW)
+    found = overview(config, output.settings.store)
+    _rows(output, found, _OVERVIEW)
+    if output.format("table", "json", "ndjson", "csv") == "table":
+        for each in found:
+            for line in under_way(each):
+                output.line(line)
 
 
 @command(projection)
@@ -48,7 +54,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
 
     esops projection show cart_summary --output json
     """
-    from esops.cli.version_text import notes, with_keeper
+    from esops.cli.version_text import notes, under_way, with_keeper, without_retired
     from esops.readmodel.renamed import in_words
     from esops.rebuild.overview import describe
 
@@ -63,12 +69,16 @@ def show(context: typer.Context, name: str = _NAME) -> None:
     if found["former_name"] is not None:
         output.line(in_words(found["former_name"], name))
         return
-    if not found["versions"]:
-        output.line(f"It has never been built. Build it with: esops rebuild {name} --blue-green")
-        return
-    rows = [{**each, "tables": ", ".join(each["tables"].values())} for each in found["versions"]]
-    _rows(output, with_keeper(rows), [*_SHOWN, "followed_by"])
-    for line in notes(name, found["versions"]):
+    shown = without_retired(found["versions"])
+    if not shown:
+        built = "It has never been built."
+        if found["versions"]:
+            built = f"All its versions are retired (esops projection versions {name})."
+        output.line(f"{built} Build it with: esops rebuild {name} --blue-green")
+    else:
+        rows = [{**each, "tables": ", ".join(each["tables"].values())} for each in shown]
+        _rows(output, with_keeper(rows), [*_SHOWN, "followed_by"])
+    for line in (*notes(name, shown), *under_way(found)):
         output.line(line)
 
 
@@ -88,6 +98,8 @@ def versions(context: typer.Context, name: str = _NAME) -> None:
 def pause(context: typer.Context, name: str = _NAME) -> int:
     """Pause the work on a projection after its next checkpoint: a rebuild, and `esops run`.
 
+    While it is paused, readers see nothing new.
+
     Exit code 1 if nothing works on it now. Work that begins later is paused all the same.
 
     esops projection pause cart_summary
@@ -97,12 +109,13 @@ def pause(context: typer.Context, name: str = _NAME) -> int:
     _, config = opened(context)
     now, works = steering.pause(config, name)
     again = f"Resume it with: esops projection resume {name}"
+    stale = "Readers see nothing new until you resume. " if works.serving is not None else ""
     text = (
-        f"{name} pauses after its next checkpoint, within about a second. {again}"
+        f"{name} pauses after its next checkpoint, within about a second: {works}. {stale}{again}"
         if works
         else f"nothing works on {name} now; what begins later is paused at once. {again}"
     )
-    return _say_asked(context, name, now, text, works=works)
+    return _say_asked(context, name, now, text, works=bool(works))
 
 
 @command(projection)
@@ -131,14 +144,16 @@ def throttle(
         help="Remove all limits that this command has set; those of the running command stay.",
     ),
 ) -> None:
-    """Change the limits of work on a projection, while it runs.
+    """Change the limits of work on a projection, while it runs: of a rebuild, and of `esops run`.
 
     esops projection throttle cart_summary --max-rate 5000
     esops projection throttle cart_summary --off
+    esops projection throttle cart_summary
 
-    The limits also apply to later work, until you remove them.
+    The limits also apply to later work, until you remove them. Without an option it shows them.
     """
-    from esops.errors import UsageError
+    from esops.cli.version_text import limits as in_words
+    from esops.rebuild import steering
 
     limits = {
         "max_rate": max_rate,
@@ -147,17 +162,14 @@ def throttle(
         "nice": nice,
     }
     given = {key: value for key, value in limits.items() if value is not None}
-    if not given and not off:
-        raise UsageError(
-            "name a limit to set, or --off",
-            hint=f"For example: esops projection throttle {name} --max-rate 5000",
-        )
+    _, config = opened(context)
     # With --off, the limits that were not given are None, which removes them.
-    now = _ask(context, name, limits=limits if off else given)
-    shown = ", ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in now.limits.items())
-    _say_asked(
-        context, name, now, f"{name} is limited to {shown}" if shown else f"{name} is not limited"
-    )
+    now, works = steering.throttle(config, name, limits if off else given)
+    text = f"{name} is not limited"
+    if now.limits:
+        what = f": {works}" if works else ""
+        text = f"{name} is limited to {in_words(now.limits)}{what}"
+    _say_asked(context, name, now, text)
 
 
 @command(projection)
@@ -262,13 +274,6 @@ _WRAP = ["tables", "error"]
 
 def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
     output.records(rows, columns, drop=_DROP, wrap=_WRAP)
-
-
-def _ask(context: typer.Context, name: str, **changed: Any) -> ControlRequest:
-    from esops.running.control import ask
-
-    _, config = opened(context)
-    return ask(config, name, **changed)
 
 
 def _say_asked(

@@ -307,6 +307,13 @@ def _show_preview(
         elif action == "resume":
             at = f", at position {each['position']}" if each["position"] else ""
             output.line(f"would resume {about}, from state {each['state']}{at}")
+            if each["reason"]:
+                output.line(f"it is paused: {each['reason']}")
+            if each["max_diff"] and request.max_diff is None:
+                output.line(
+                    "it would compare again, and stop again if as many rows differ, unless you "
+                    f"add --max-diff {each['max_diff']}"
+                )
             if each["code_changed"]:
                 output.line(_about_code(each, accepted=bool(request.accept_code)))
         else:

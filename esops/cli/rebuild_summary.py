@@ -111,7 +111,7 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
                 f"{name} v{version} differs from the version that serves, so nothing was switched: "
                 f"{did}."
             ),
-            f"{_way_on(outcome, command)}. Otherwise drop it: {command} --abort",
+            f"{_next_step(outcome, command)}. Otherwise drop it: {command} --abort",
         ]
     match outcome.state:
         case "aborted":
@@ -140,7 +140,7 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
             return [f"Rebuild {outcome.rebuild} of {name} is {state}: {did}."]
 
 
-def _way_on(outcome: Outcome, command: str) -> str:
+def _next_step(outcome: Outcome, command: str) -> str:
     from esops.rebuild.verification.result import enough
 
     found = outcome.verification or {}

@@ -10,6 +10,8 @@ from esops.cli.app import app, command, current_output
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from esops.health.status import Status
     from esops.term import Output
 
@@ -49,6 +51,22 @@ def status(
             # What could not be reached weighs more: everything else that is shown may be half of
             # it.
             return 0 if found.ok else 1 if found.reached else 3
+
+
+def _beside(title: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What is said below a table: who paused what, and which rebuild waits to be resumed."""
+    from esops.cli.version_text import asked
+    from esops.rebuild.under_way import in_words
+
+    if title == "projections":
+        # One row for each version; what is asked for is asked for of all of them.
+        for name, row in {each["projection"]: each for each in rows}.items():
+            if "paused" in row:
+                yield from asked(name, row)
+    elif title == "rebuilds":
+        for row in rows:
+            if row["unfinished"] and (text := in_words(row["unfinished"], row["projection"])):
+                yield text
 
 
 def _in_words(rebuild: dict[str, Any]) -> dict[str, Any]:
@@ -128,4 +146,6 @@ def _show(output: Output, found: Status) -> None:
             shown = [*columns, "detail"] if said and "detail" not in columns else columns
             cells = [[row.get(column) for column in shown] for row in rows]
             output.table(title, shown, cells, drop=drop, wrap=["detail", "evidence"])
+            for line in _beside(title, rows):
+                output.line(line)
             output.line()

@@ -21,6 +21,44 @@ def with_keeper(versions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def without_retired(versions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that have tables: the others are history, which `projection versions` shows."""
+    return [each for each in versions if each["state"] not in {"retired", "aborted"}]
+
+
+def under_way(found: Mapping[str, Any]) -> Iterator[str]:
+    """What an operator should know of the work on a projection, as `projection show` describes it:
+    who paused it, what limits it, and which rebuild waits to be resumed.
+    """
+    from esops.rebuild.under_way import in_words
+
+    name = found["projection"]
+    yield from asked(name, found)
+    if found["unfinished"] and (text := in_words(found["unfinished"], name)):
+        yield text
+
+
+def asked(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """Who paused the work on a projection, and what limits it."""
+    if paused := found["paused"]:
+        by = f" by {paused['by']}" if paused["by"] else ""
+        since = f"{paused['since']:%Y-%m-%d %H:%M:%S} UTC"
+        yield (
+            f"{name} is paused{by} since {since}: rebuilds and `esops run` wait, and readers see "
+            f"nothing new. Resume with: esops projection resume {name}"
+        )
+    if found["limits"]:
+        yield (
+            f"{name} is limited to {limits(found['limits'])}, rebuilds and `esops run`. Lift it "
+            f"with: esops projection throttle {name} --off"
+        )
+
+
+def limits(found: Mapping[str, float]) -> str:
+    """Limits as the options that set them."""
+    return ", ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in found.items())
+
+
 def notes(name: str, versions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A line for each thing that an operator should know of a projection's versions."""
     for each in versions:

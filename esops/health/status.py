@@ -18,7 +18,7 @@ from esops.health.lag import UNKNOWN, lag_of, seconds_behind
 from esops.health.late import missed
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, renamed
-from esops.rebuild import journal
+from esops.rebuild import journal, under_way
 from esops.rebuild.overview import describe_versions, former_name
 from esops.settings import ArchiveSettings
 from esops.stores import open_store
@@ -187,6 +187,7 @@ def _look_at_projection(
     try:
         store = settings.store or config.store(settings.store)[0]
         found = describe_versions(config, name)
+        asked = under_way.look(config, name)
     except EsopsError as error:
         status.projections.append(
             {"projection": name, "kind": settings.kind, "state": "unknown", "detail": error.message}
@@ -194,7 +195,13 @@ def _look_at_projection(
         status.reached &= not isinstance(error, Unavailable)
         return
     active = next((each["version"] for each in found if each["state"] == "active"), None)
-    head = {"projection": name, "store": store, "kind": settings.kind, "active": active}
+    head = {
+        "projection": name,
+        "store": store,
+        "kind": settings.kind,
+        "active": active,
+        **{key: asked[key] for key in ("paused", "limits")},
+    }
     # Retired and aborted versions are history, which `projection versions` shows.
     shown = [each for each in found if each["state"] in ("active", "standby", "building")]
     if store in opened and settings.kind != "server":
@@ -287,6 +294,7 @@ def _look_at_rebuild(config: Config, name: str, status: Status) -> None:
                 "from_version": entry.from_version,
                 "to_version": entry.to_version,
                 "reason": entry.reason,
+                "unfinished": under_way.unfinished(entry, works=not stopped),
                 "seconds": round(entry.seconds, 3),
                 "started_at": entry.started_at,
                 "updated_at": entry.updated_at,

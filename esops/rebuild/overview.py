@@ -19,7 +19,7 @@ from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
 from esops.readmodel.served import SomethingElse
 from esops.readmodel.tables import missing_tables
-from esops.rebuild import journal
+from esops.rebuild import journal, under_way
 from esops.rebuild.variants.external.checkpoint import reached
 from esops.stores import open_store
 from esops.stores.base import LOOKING, EventStore
@@ -121,6 +121,7 @@ def describe(config: Config, name: str, store: str | None = None) -> dict[str, A
         "active": next((each["version"] for each in versions if each["state"] == "active"), None),
         "versions": versions,
         "former_name": None if versions else former_name(config, name),
+        **under_way.look(config, name),
     }
 
 

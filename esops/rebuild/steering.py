@@ -6,7 +6,7 @@ a request that cannot be met is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -17,25 +17,42 @@ from esops.errors import UsageError
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import load_definition
 from esops.projections.fingerprint import Code
-from esops.readmodel import locks, registry
+from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
 from esops.rebuild.journal import JournalEntry
+from esops.rebuild.under_way import Affected, affected
+from esops.rebuild.verification.result import enough
 from esops.running import control
 from esops.running.control import ControlRequest
 
 
-def pause(config: Config, name: str) -> tuple[ControlRequest, bool]:
-    """Let work on a projection wait; returns what is asked for, and whether anything works on it.
+def pause(config: Config, name: str) -> tuple[ControlRequest, Affected]:
+    """Let work on a projection wait; returns what is asked for, and what works on it.
 
     The request also holds for work that begins later.
     """
     return _ask(config, name, paused=True)
 
 
+def throttle(
+    config: Config, name: str, limits: Mapping[str, float | None]
+) -> tuple[ControlRequest, Affected]:
+    """Change the limits of work on a projection, None lifting one; returns as `pause` does. Nothing
+    given is no change.
+    """
+    if not limits:
+        with _connected(config, name) as connection:
+            return control.requested(connection, name), affected(connection, name)
+    return _ask(config, name, limits=dict(limits))
+
+
 def postpone(config: Config, name: str) -> tuple[ControlRequest, bool]:
-    """Let a rebuild keep up without switching; returns as `pause` does, for rebuilds alone."""
-    return _ask(config, name, rebuilds_only=True, postponed=True, switch_now=False)
+    """Let a rebuild keep up without switching; returns what is asked for, and whether a rebuild is
+    unfinished.
+    """
+    now, works = _ask(config, name, postponed=True, switch_now=False)
+    return now, works.rebuild is not None
 
 
 def resume(config: Config, name: str) -> ControlRequest:
@@ -55,7 +72,7 @@ def switch_now(config: Config, name: str) -> tuple[ControlRequest, bool]:
     returns as `postpone` does. Raises UsageError where there is neither.
     """
     with _connected(config, name) as connection:
-        works = _rebuilds(connection, name)
+        works = affected(connection, name).rebuild is not None
         if not works and not control.requested(connection, name).postponed:
             raise UsageError(
                 f"no rebuild of {name} is unfinished, so there is nothing to switch",
@@ -85,6 +102,8 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
             "action": action,
             "in_place": in_place,
             "state": state,
+            "reason": entry.reason,
+            "max_diff": _let_through(entry),
             "position": None if green.position is None else str(green.position),
             "code_changed": changed,
             "begins_again": changed and in_place and entry.options.get("ranges") is None,
@@ -93,6 +112,18 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
             else [],
             "possible": action == "resume" or not in_place or state == journal.PLANNED,
         }
+
+
+def _let_through(entry: JournalEntry) -> str | None:
+    """The `--max-diff` that lets through what a rebuild was paused for; None where rows did not
+    differ, or that would not help.
+    """
+    found = entry.verification or {}
+    if entry.state != journal.PAUSED or entry.resume_state != journal.FOLLOWING:
+        return None
+    if not found.get("differing") or found.get("failed_assertions"):
+        return None
+    return enough(found["differing"], found.get("compared") or found.get("rows_blue"))
 
 
 def _to_be(action: str, connection: psycopg.Connection, entry: JournalEntry) -> bool:
@@ -119,11 +150,9 @@ def _code_changed(
     return made is not None and not code.made(made.fingerprint)
 
 
-def _ask(
-    config: Config, name: str, *, rebuilds_only: bool = False, **changed: Any
-) -> tuple[ControlRequest, bool]:
+def _ask(config: Config, name: str, **changed: Any) -> tuple[ControlRequest, Affected]:
     with _connected(config, name) as connection:
-        works = _rebuilds(connection, name) or (not rebuilds_only and _followed(connection, name))
+        works = affected(connection, name)
         return control.request(connection, name, **changed), works
 
 
@@ -132,16 +161,3 @@ def _connected(config: Config, name: str) -> Iterator[psycopg.Connection]:
     control.check_controllable(config, name)
     with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
         yield connection
-
-
-def _rebuilds(connection: psycopg.Connection, name: str) -> bool:
-    entry = journal.latest(connection, name)
-    return entry is not None and entry.finished_at is None
-
-
-def _followed(connection: psycopg.Connection, name: str) -> bool:
-    return any(
-        locks.holder(connection, locks.version_lock(name, version.version)) is not None
-        for version in registry.versions(connection, name)
-        if version.state in registry.LIVE_STATES
-    )

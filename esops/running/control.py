@@ -27,7 +27,8 @@ from esops.readmodel import migrations
 class ControlRequest:
     """What operators have asked for, of one projection.
 
-    `limits` override those that the work was started with. `by` and `at`: who asked last, and when.
+    `limits` override those that the work was started with. `by` and `at`: who paused it and when,
+    while it is paused; else who asked last.
     """
 
     paused: bool = False
@@ -44,6 +45,8 @@ class ControlRequest:
             "postponed": self.postponed,
             "switch_now": self.switch_now,
             "limits": dict(self.limits),
+            "by": self.by,
+            "at": self.at,
         }
 
 
@@ -75,18 +78,24 @@ def request(connection: psycopg.Connection, projection: str, **changed: Any) -> 
             "SELECT FROM esops.controls WHERE projection = %s FOR UPDATE",
             (projection,),
         )
-        now = requested(connection, projection)
+        before = requested(connection, projection)
         limits = {
             key: value
-            for key, value in {**now.limits, **changed.pop("limits", {})}.items()
+            for key, value in {**before.limits, **changed.pop("limits", {})}.items()
             if value is not None
         }
-        now = replace(now, limits=limits, **changed)
+        now = replace(before, limits=limits, **changed)
+        stays_paused = before.paused and now.paused
         connection.execute(
             "UPDATE esops.controls SET paused = %s, postponed = %s, switch_now = %s, limits = %s, "
-            "by = %s, updated_at = now() "
+            # Whoever asks for something else while it is paused has not paused it.
+            "by = CASE WHEN %s THEN by ELSE %s END, "
+            "updated_at = CASE WHEN %s THEN updated_at ELSE now() END "
             "WHERE projection = %s",
-            (now.paused, now.postponed, now.switch_now, Jsonb(limits), ourselves(), projection),
+            (
+                *(now.paused, now.postponed, now.switch_now, Jsonb(limits)),
+                *(stays_paused, ourselves(), stays_paused, projection),
+            ),
         )
     return requested(connection, projection)
 

@@ -245,7 +245,6 @@ def test_limits_that_the_role_could_not_see_are_refused(carts, connection, dsn):
 
 
 def test_wishes_that_make_no_sense(carts):
-    assert carts.run("projection", "throttle", "cart_summary").code == 2
     assert carts.run("projection", "pause", "nonesuch").code == 2
 
 

@@ -111,8 +111,9 @@ def tolerated(verification: Verification, max_diff: str) -> bool:
 
 
 def enough(differing: int, of: int | None) -> str:
-    """The `--max-diff` that lets so many differing rows through, of those that were compared: from
-    one percent on a percentage, rounded up, since writers do not wait for the next try.
+    """The `--max-diff` that lets this many differing rows through, of those that were compared.
+
+    From one percent on a percentage, rounded up, since writers do not wait for the next try.
     """
     if not of or differing >= of:
         return "100%"
