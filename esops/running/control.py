@@ -45,8 +45,6 @@ class ControlRequest:
             "postponed": self.postponed,
             "switch_now": self.switch_now,
             "limits": dict(self.limits),
-            "by": self.by,
-            "at": self.at,
         }
 
 
