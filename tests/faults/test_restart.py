@@ -17,18 +17,16 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_rebuild_waits_for_a_restarted_server_and_goes_on(mode, own_server, project):
     dsn = own_server.dsn()
-    shop.make(dsn, 40_000)
+    shop.make(dsn, 10_000)
     shop.configure(project, dsn)
-    process = project.start(
-        "rebuild", "--blue-green", "--batch-size", "1000", "--max-rate", "10000"
-    )
-    _wait_for_events(dsn, 3_000)
+    process = project.start("rebuild", "--blue-green", "--batch-size", "250", "--max-rate", "2500")
+    _wait_for_events(dsn, 1_000)
     own_server.restart(mode)
     _, err = finish(process)
     assert process.returncode == 0, err
     assert "waiting for the database" in err
     with psycopg.connect(dsn, autocommit=True) as connection:
-        assert shop.check_version(connection, 1) == 4_000
+        assert shop.check_version(connection, 1) == 1_000
 
 
 def test_a_follower_waits_for_a_restarted_server_and_goes_on(own_server, project):

@@ -12,11 +12,12 @@ import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.soak import rounds
 from tests.support.waiting import end, kill, until
 
 pytestmark = pytest.mark.slow
 NAMES = ("first", "second", "third")
-ROUNDS = 8
+ROUNDS = rounds(4, 8)
 
 
 def configure(project, dsn: str) -> None:

@@ -28,6 +28,7 @@ from esops.running.spill.directory import PREFIX, room
 from esops.running.spill.keys import partitions_of
 from esops.running.work import RunControl, Work
 from tests.integration.test_fold import ListStore
+from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE
 from tests.unit.test_building_blocks import event
 
@@ -186,8 +187,8 @@ class Load:
 def test_keys_of_every_kind(load, kind):
     type_, make = KEYS[kind]
     load.table(f"k {type_} PRIMARY KEY")
-    definition, events = counting(make), history(6_000, 1_500)
-    load.run(definition, events, cache=2_000 if kind == "boolean" else 20_000)
+    definition, events = counting(make), history(2_000, 500)
+    load.run(definition, events, cache=2_000 if kind == "boolean" else 7_000)
     load.check(expected(definition, events, make), events)
     assert load.spilled() or kind == "boolean"
 
@@ -204,7 +205,7 @@ def test_a_key_of_several_columns(load):
     assert load.spilled()
 
 
-@settings(max_examples=40)
+@settings(max_examples=rounds(15, 400))
 @given(
     st.integers(0, 10_000),
     st.integers(1, 3_000),

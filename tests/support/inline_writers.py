@@ -109,7 +109,8 @@ def upsert(connection, stream: str, data: dict, version: int) -> None:
 class Application:
     """Writers and readers at work; `logic` may be changed meanwhile, as by a deployment."""
 
-    def __init__(self, dsn: str, streams: int = 200, rest: float = 0.0) -> None:
+    def __init__(self, dsn: str, streams: int = 200, rest: float = 0.01) -> None:
+        """`rest`: seconds between two appends of a writer, without which they take the whole machine."""
         self._dsn, self._streams, self._rest = dsn, streams, rest
         self._stop = threading.Event()
         self.appends = self.conflicts = 0
@@ -145,8 +146,7 @@ class Application:
                 except psycopg.Error as error:
                     self.failures.append(f"{type(error).__name__}: {error}")
                 self.longest = max(self.longest, time.monotonic() - since)
-                if self._rest:
-                    time.sleep(self._rest)
+                time.sleep(self._rest)
 
     def _read(self) -> None:
         seen: dict[str, int] = {}
@@ -163,6 +163,7 @@ class Application:
                 if any(now.get(key, 0) < version for key, version in seen.items()):
                     self.failures.append("reader: time went back")
                 seen = now
+                time.sleep(min(self._rest, 0.005))
                 time.sleep(0.01)
 
 
