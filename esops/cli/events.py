@@ -173,7 +173,7 @@ def _lines(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:
         binary = row.get("data_base64")
         data = to_json(row["data"]) if binary is None else f"<{len(binary)} characters of base64>"
         output.line(
-            f"{row['position']:>10}  {cell(row['recorded_at']):<19}  {visible(row['type']):<28}  "
+            f"{row['position']:>10}  {cell(row['recorded_at']):<20}  {visible(row['type']):<28}  "
             f"{visible(row['stream'])} @{row['version']}  {data}"
         )
 

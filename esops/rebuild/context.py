@@ -370,10 +370,13 @@ class RebuildContext:
             log.warning("the pause could not be noted in the journal", error=str(error))
 
     def _take_seconds(self) -> float:
-        """The seconds of work since this was called last."""
+        """The seconds of work since this was called last: without those in which it waited for
+        whoever paused it, or for a load to go down.
+        """
         now = time.monotonic()
         seconds, self._started = now - self._started, now
-        return seconds
+        waited = 0.0 if self._throttle is None else self._throttle.take_waited()
+        return max(0.0, seconds - waited)
 
     def _outcome(self, *, findings: bool) -> Outcome:
         entry = self._refresh()

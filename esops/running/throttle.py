@@ -74,6 +74,8 @@ class Throttle:
         self._sees = False
         self._worked_since = time.monotonic()
         self._allowance = time.monotonic()
+        self._waited = 0.0
+        self._held_since: float | None = None
 
     @property
     def limits(self) -> Limits:
@@ -121,11 +123,25 @@ class Throttle:
         self.look()
         return self._reason
 
+    def others_wait(self) -> str | None:
+        """As `reason`, of work that other processes do: the time counts as waited for here."""
+        reason, now = self.reason(), time.monotonic()
+        if self._held_since is not None:
+            self._waited += now - self._held_since
+        self._held_since = None if reason is None else now
+        return reason
+
+    def take_waited(self) -> float:
+        """For how many seconds work has waited since this was called last."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
     def wait(self) -> None:
         """Wait until nothing stops the work any more. Raises Stopped when asked to stop."""
-        said = ""
+        began, said = time.monotonic(), ""
         while self.holds():
             if self._stop():
+                self._waited += time.monotonic() - began
                 raise Stopped(f"stopped while waiting: {self._reason}")
             # Without the figures in brackets, which change at every look.
             reason = (self._reason or "").partition(" (")[0]
@@ -137,6 +153,7 @@ class Throttle:
         if said:
             self._say("resumed")
             log.info("resumed", projection=self._projection)
+            self._waited += time.monotonic() - began
         self._worked_since = self._allowance = time.monotonic()
 
     def spend(self, events: int) -> None:

@@ -36,7 +36,7 @@ def cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds") + "Z"
     if isinstance(value, Mapping | list):
         return to_json(value)
     return visible(str(value))

@@ -87,6 +87,19 @@ def test_paused_from_another_terminal_and_resumed(open_throttle, clock, connecti
     clock.asleep = resume
     throttle.wait()
     assert 60 < clock.slept < 62
+    # A rebuild counts what it worked.
+    assert throttle.take_waited() == pytest.approx(clock.slept, abs=0.2)
+    throttle.wait()
+    assert throttle.take_waited() == 0.0
+
+
+def test_what_other_processes_waited_for_counts_as_waited(open_throttle, clock, connection):
+    throttle = open_throttle()
+    for paused in (False, True, True, False, False):
+        request(connection, "carts", paused=paused)
+        clock.now += 1
+        assert (throttle.others_wait() is not None) is paused
+    assert throttle.take_waited() == pytest.approx(2.0, abs=0.2)
 
 
 def test_stopped_while_it_is_paused(open_throttle, clock, connection):
@@ -96,6 +109,7 @@ def test_stopped_while_it_is_paused(open_throttle, clock, connection):
     request(connection, "carts", paused=True)
     with pytest.raises(Stopped):
         throttle.wait()
+    assert throttle.take_waited() == pytest.approx(clock.slept, abs=0.2)
 
 
 def test_a_rate_is_lifted_while_it_rests(open_throttle, clock, connection):

@@ -110,4 +110,5 @@ def test_versions_without_tables_are_not_shown_as_if_they_had_some(carts):
     shown = carts.ok("projection", "show", NAME).out
     assert "cart_summary__v2" in shown
     assert "cart_summary__v1" not in shown
+    assert re.search(r"\d\d:\d\d:\d\dZ", shown), "times are UTC, and say so"
     assert "retired" in carts.ok("projection", "versions", NAME).out

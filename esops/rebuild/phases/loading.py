@@ -198,7 +198,7 @@ class Loading(RebuildContext):
         self._reporter.progress(done, load.total_at(done, sum(passed) / len(passed)))
         # The processes wait silently; why is said here, once for all of them, and without the
         # figures, which change at every look.
-        if (reason := self._open_throttle().reason()) is not None:
+        if (reason := self._open_throttle().others_wait()) is not None:
             self._say_once(f"waiting: {reason.partition(' (')[0]}")
 
     def _task(self, number: int, of: int, until: Position, owner: int | None) -> Task:
