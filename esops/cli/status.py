@@ -69,6 +69,16 @@ def _beside(title: str, rows: list[dict[str, Any]]) -> Iterator[str]:
                 yield text
 
 
+def _with_lag_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, with the age of the oldest unread event as a person says it."""
+    from esops.term import duration
+
+    return [
+        {**each, "lag_time": None if (lag := each.get("lag_seconds")) is None else duration(lag)}
+        for each in rows
+    ]
+
+
 def _in_words(rebuild: dict[str, Any]) -> dict[str, Any]:
     """A rebuild whose blue is retired has switched; its own version is there."""
     if rebuild["state"] != "retired":
@@ -90,9 +100,9 @@ def _show(output: Output, found: Status) -> None:
         ),
         (
             "processors",
-            found.processors,
+            _with_lag_time(found.processors),
             [
-                *("store", "name", "position", "lag_events", "lag_seconds", "state"),
+                *("store", "name", "position", "lag_events", "lag_time", "state"),
                 # Why is in it.
                 *(
                     ["evidence"]
@@ -100,13 +110,13 @@ def _show(output: Output, found: Status) -> None:
                     else []
                 ),
             ],
-            ["state", "position", "lag_seconds", "store"],
+            ["state", "position", "lag_time", "store"],
         ),
         (
             "projections",
-            with_keeper(found.projections),
+            _with_lag_time(with_keeper(found.projections)),
             [
-                *("projection", "version", "state", "position", "lag_events", "lag_seconds"),
+                *("projection", "version", "state", "position", "lag_events", "lag_time"),
                 *("rows", "followed_by"),
                 *(
                     ["dead_letters"]
@@ -114,7 +124,7 @@ def _show(output: Output, found: Status) -> None:
                     else []
                 ),
             ],
-            ["rows", "position", "lag_seconds", "followed_by"],
+            ["rows", "position", "lag_time", "followed_by"],
         ),
         (
             "rebuilds",

@@ -56,7 +56,9 @@ def asked(name: str, found: Mapping[str, Any]) -> Iterator[str]:
 
 def limits(found: Mapping[str, float]) -> str:
     """Limits as the options that set them."""
-    return ", ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in found.items())
+    from esops.running.throttle import Limits
+
+    return str(Limits().over(found))
 
 
 def notes(name: str, versions: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -208,7 +208,8 @@ class Rebuild(Switching):
         if entry.state == journal.PLANNED:
             self._say(f"starts {what}")
         else:
-            self._announcement = f"continues {what}, from state {entry.state}"
+            limited = f", limited to {limits}" if (limits := str(self._options.limits)) else ""
+            self._announcement = f"continues {what}, from state {entry.state}{limited}"
         log.info(
             "rebuild",
             rebuild=entry.rebuild,
@@ -227,7 +228,7 @@ class Rebuild(Switching):
                     self._run_on_failure(stopped.message)
                 raise Stopped(
                     f"rebuild {entry.rebuild} of {self.target.name} is paused: {stopped.message}",
-                    hint="Continue with --resume.",
+                    hint=f"Continue with: {self._command(in_place=self.in_place)} --resume",
                 ) from None
             except ConnectionLost as lost:
                 # Each step can be done again: wait for the database, and start again from the state

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -46,6 +46,14 @@ class Limits:
     def over(self, other: Mapping[str, Any]) -> Limits:
         """These limits, overridden by those of `other` that are set."""
         return replace(self, **{key: value for key, value in other.items() if value is not None})
+
+    def __str__(self) -> str:
+        """The options that set them; empty where there are none."""
+        given = {key: value for key, value in asdict(self).items() if value is not None}
+        return ", ".join(
+            f"--{key.replace('_', '-')} {int(value) if value == int(value) else value}"
+            for key, value in given.items()
+        )
 
 
 class Throttle:

@@ -33,6 +33,13 @@ def open_throttle(dsn):
         each.close()
 
 
+def test_limits_read_as_the_options_that_set_them():
+    assert str(Limits(max_rate=8000.0, max_lag_bytes=100_000_000, nice=0.5)) == (
+        "--max-rate 8000 --max-lag-bytes 100000000 --nice 0.5".replace(" --", ", --")
+    )
+    assert str(UNLIMITED) == ""
+
+
 def test_a_rate_is_kept_over_many_batches(open_throttle, clock):
     throttle = open_throttle(Limits(max_rate=100))
     began = clock.now

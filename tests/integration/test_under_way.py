@@ -9,7 +9,7 @@ import re
 import pytest
 
 from tests.support import shop
-from tests.support.waiting import end, kill, until
+from tests.support.waiting import end, finish, heard, kill, until
 
 OTHER = shop.PROJECTION.replace('"status": kind.rpartition("_")[2]', '"status": kind.upper()')
 NAME = "cart_summary"
@@ -79,6 +79,7 @@ def test_a_pause_says_that_readers_see_nothing_new_and_is_seen_from_a_second_ter
             assert "limited to --max-rate 50" in out, command
         (version,) = carts.ok("status", "--output", "json").json["projections"]
         assert (version["paused"], version["limits"]) == (paused, {"max_rate": 50})
+        assert "lag_time" in carts.ok("status").out
         assert "--max-rate 50" in carts.ok("projection", "throttle", NAME).out
         carts.ok("projection", "resume", NAME)
         carts.ok("projection", "throttle", NAME, "--off")
@@ -102,6 +103,24 @@ def test_a_rebuild_whose_process_was_killed_is_not_shown_like_one_that_works(car
     kill(begun)
     until(lambda: "no process works on it" in carts.ok("status").out)
     assert "no process works on it" in carts.ok("projection", "show", NAME).out
+
+
+def test_a_rebuild_that_is_stopped_says_the_whole_command_and_resumes_with_its_limits(
+    carts, connection
+):
+    begun = carts.start("rebuild", "--blue-green", "--max-rate", "100")
+    until(
+        lambda: connection.execute(
+            "SELECT count(*) FROM esops.rebuilds WHERE state = 'catching-up'"
+        ).fetchone()[0]
+    )
+    _, err = end(begun)
+    assert f"esops rebuild {NAME} --blue-green --resume" in err
+    again = carts.start("rebuild", "--blue-green", "--resume")
+    heard(again, "limited to --max-rate 100")
+    carts.ok("projection", "throttle", NAME, "--max-rate", "1000000")
+    finish(again)
+    assert again.returncode == 0
 
 
 def test_versions_without_tables_are_not_shown_as_if_they_had_some(carts):

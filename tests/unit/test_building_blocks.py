@@ -16,6 +16,7 @@ from esops.postgres.connection import translated
 from esops.projections.kinds.fold import Bloom
 from esops.readmodel.names import ReadModelName, parse_name, physical_name
 from esops.readmodel.types import wider
+from esops.term import duration
 from esops.wording import count
 
 
@@ -158,3 +159,17 @@ def test_a_connection_that_is_lost_while_a_result_is_fetched_is_lost():
         )
     with pytest.raises(FileNotFoundError), translated():
         raise FileNotFoundError(2, "No such file")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (46.2, "46 s"),
+        (754, "12 min 34 s"),
+        (7_320, "2 h 2 min"),
+        (12_414_064, "143 d 16 h"),
+    ],
+)
+def test_a_duration_can_be_read_at_night(seconds, text):
+    assert duration(seconds) == text
