@@ -282,6 +282,8 @@ class RebuildContext:
             self._reporter.doing(progress.doing, paused=progress.paused)
             return
         done = self._done_before + progress.events
+        if done < self._load.before:
+            self._load = self._load.begun_again(self.store)  # a spill of it is lost
         self._reporter.progress(done, self._load.total(self.store, done, progress.position))
 
     @contextmanager

@@ -336,3 +336,15 @@ def _has_rows(connection: psycopg.Connection, schema: str, name: str) -> bool:
         sql.SQL("SELECT EXISTS (SELECT FROM {})").format(qualified(schema, name))
     ).fetchone()
     return row is not None and bool(row[0])
+
+
+def check_spill(target: Target) -> None:
+    """Raises Refused where the directory for a spill is on a disk that is not there."""
+    settings = target.settings
+    if settings.kind != "fold" or settings.spill is None or not settings.spill_limit:
+        return
+    if not settings.spill.is_dir() and not settings.spill.parent.is_dir():
+        raise Refused(
+            f"spill of {target.name}: there is no directory {settings.spill}",
+            hint="Create it, or mount the disk that it is on. esops only makes its last part.",
+        )

@@ -275,6 +275,7 @@ def _check_possible(
                 hint="Look at it, and rename or drop it.",
             )
     kinds.of_one_database(target.definition, store, connection)
+    guards.check_spill(target)
     if options.engine is not None:
         engine_of(options.engine).close()  # raises where the cluster cannot be reached
     if options.sharded:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -131,7 +132,7 @@ def carts(dsn, connection, project, tmp_path):
             **more,
         )  # fmt: skip
 
-    project.reconfigure = configure
+    project.reconfigure, project.dsn = configure, dsn
     configure()
     project.patch(DIE)
     return project
@@ -505,3 +506,31 @@ def test_one_of_two_that_share_a_read_spills(connection, carts):
         "SELECT count(*) FROM (SELECT * FROM cart_summary__v1 EXCEPT SELECT * FROM other__v1) AS o"
     ).fetchone() == (0,)
     assert directories(carts) == []
+
+
+def test_progress_of_a_load_that_begins_again_is_of_this_load(connection, carts):
+    """With two processes before it, whose events count no more."""
+    die(carts, POINTS["in the middle of the partitions"])
+    shutil.rmtree(carts.folder_of_spills)
+    carts.patch(
+        DIE
+        + "\nfrom datetime import timedelta\nfrom esops.term import progress\n"
+        + "progress.PLAIN_EVERY = timedelta(0)\n"
+    )
+    again = carts.ok("rebuild", "--blue-green", "--resume")
+    assert "begins again" in again.err
+    check(connection, carts)
+    shown = re.findall(r"events applied: ([0-9,]+) of ([0-9,]+)", again.err)
+    numbers = [tuple(int(each.replace(",", "")) for each in pair) for pair in shown]
+    assert len(numbers) > 5
+    assert all(done <= total <= EVENTS * 1.02 for done, total in numbers), numbers
+
+
+def test_a_directory_on_a_disk_that_is_not_there_is_refused(carts, tmp_path):
+    shop_options = f'cache = "1MB"\nspill = "{tmp_path}/absent/spills"'
+    shop.configure(carts, carts.dsn, projection_options=shop_options)
+    for arguments in ([], ["--dry-run"]):
+        refused = carts.run("rebuild", "--blue-green", *arguments)
+        assert refused.code == 6
+        assert f"there is no directory {tmp_path}/absent/spills" in refused.err
+    assert not (tmp_path / "absent").exists()

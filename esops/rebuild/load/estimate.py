@@ -25,6 +25,10 @@ class Load:
     until some are read.
     """
 
+    def begun_again(self, store: EventStore) -> Load:
+        """The same load from the log's beginning on."""
+        return Load(None, self.until, 0, store.count_between(None, self.until))
+
     def total(self, store: EventStore, done: int, position: Position | None) -> int:
         """How many events there will be, where `done` are applied up to a position."""
         return self.total_at(done, store.passed(self.after, position, self.until))

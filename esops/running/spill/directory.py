@@ -93,7 +93,7 @@ class SpillDirectory:
     ) -> SpillDirectory:
         """Make the directory. Raises OSError where that cannot be done, NoRoom."""
         base = path.parent
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        base.mkdir(mode=0o700, exist_ok=True)
         there_is = room(base, limit)
         if there_is < min(limit, _LEAST_ROOM) or limit <= 0:
             raise NoRoom(f"{base} has too little room: {max(there_is, 0):,} bytes")
