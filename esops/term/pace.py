@@ -22,17 +22,26 @@ class Pace:
     """
 
     def __init__(self, done: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`done` was done before, and does not count for the rate. `clock` gives seconds."""
+        """`done` was done before, and does not count for the rate. `clock` gives seconds.
+
+        The time until more is done does not count either: it is that of the start.
+        """
         self._clock = clock
         self._last = clock()
         self._worked = self._beside = self._updated = 0.0
-        self._kind = "work"
+        self._kind, self._begun = "pause", False
         self._done = done
         self._samples: deque[tuple[float, int]] = deque([(0.0, done)])
 
     def update(self, done: int) -> None:
         """So much is done; something is being done again from here on."""
+        if not self._begun and done == self._done:
+            return
         self._pass("work")
+        if not self._begun:
+            # How long the first piece took, nobody knows.
+            self._begun, self._done = True, done
+            self._samples = deque([(self._worked, done)])
         # Less where work since the last checkpoint was lost: then the rate begins again.
         if done < self._done:
             self._samples = deque([(self._worked, done)])
@@ -46,7 +55,7 @@ class Pace:
 
     def beside(self) -> None:
         """From here on until the next update, something else is worked on that belongs to it."""
-        self._pass("beside")
+        self._pass("beside" if self._begun else "pause")
 
     def pause(self) -> None:
         """From here on until the next update, nothing is worked on."""

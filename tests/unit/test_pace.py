@@ -207,6 +207,23 @@ def test_kinds_that_work_at_the_commit_commit_every_second():
     assert telling.most_buffered == 1_000
 
 
+def test_the_time_of_the_start_does_not_count():
+    """Of processes that import their modules, or of events that are sorted into files first."""
+    clock = Clock()
+    pace = Pace(0, clock)
+    clock.now += 9
+    pace.update(0)
+    pace.beside()
+    clock.now += 20
+    pace.update(100)
+    assert pace.left(10_000) is None
+    for n in range(2, 12):
+        clock.now += 0.1
+        pace.update(100 * n)
+    assert pace.rate == pytest.approx(1_000)
+    assert pace.left(10_000) == pytest.approx(8.9, abs=0.1)
+
+
 # -- what is shown
 
 

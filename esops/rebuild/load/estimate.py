@@ -6,13 +6,13 @@ that is read: of a tenth of the log, ten times as much.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from esops.events import Position
 from esops.stores.base import EventStore
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Load:
     """A load from one position to another."""
 
@@ -24,6 +24,8 @@ class Load:
     """How many events of any type there are between: an upper bound or an estimate, which is used
     until some are read.
     """
+    _at: Position | None = field(default=None, init=False)
+    _known: int = field(default=0, init=False)
 
     def begun_again(self, store: EventStore) -> Load:
         """The same load from the log's beginning on."""
@@ -31,7 +33,12 @@ class Load:
 
     def total(self, store: EventStore, done: int, position: Position | None) -> int:
         """How many events there will be, where `done` are applied up to a position."""
-        return self.total_at(done, store.passed(self.after, position, self.until))
+        # While a spill is folded, events are applied and the position stays: what was estimated
+        # when it moved last is as good as before.
+        if not self._known or position != self._at:
+            self._at = position
+            self._known = self.total_at(done, store.passed(self.after, position, self.until))
+        return max(done, self._known)
 
     def total_at(self, done: int, passed: float) -> int:
         """The same, where that part of the log is read."""
