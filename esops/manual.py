@@ -8,6 +8,7 @@ installed a wheel has no `docs/`.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -102,10 +103,15 @@ def topics() -> dict[str, Topic]:
 
 
 def topic(name: str) -> Topic:
-    """The topic of that name. Raises UsageError that names the nearest one."""
+    """The topic of that name. Raises UsageError that names those that it may mean."""
     known = topics()
     if name not in known:
-        raise UsageError(f"there is no topic {name!r}", hint=nearest(name, known))
+        wrong = name.lower()
+        parts = [each for each in sorted(known) if wrong in each]
+        hint = f"There is: {', '.join(parts)}." if parts else "All topics: esops docs"
+        if not parts and difflib.get_close_matches(wrong, known, n=1, cutoff=0.75):
+            hint = nearest(name, known)
+        raise UsageError(f"there is no topic {name!r}", hint=hint)
     return known[name]
 
 

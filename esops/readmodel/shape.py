@@ -40,6 +40,7 @@ from esops.readmodel.forms import (
     written_type,
 )
 from esops.readmodel.types import Key, Row
+from esops.wording import count
 
 _CONSTANT = re.compile(
     r"\(?(?:'(?:[^']|'')*'|[+-]?[0-9.]+(?:e[+-]?[0-9]+)?|true|false|NULL|ARRAY\[\])\)?"
@@ -194,8 +195,8 @@ class Shape:
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) != len(self._key_columns):
             raise Unfit(
-                f"the key {key!r} has {len(parts)} parts, but the table's key has "
-                f"{len(self._key_columns)} columns"
+                f"the key {key!r} has {count(len(parts), 'part')}, but the table's key has "
+                f"{count(len(self._key_columns), 'column')}"
             )
         return parts
 
@@ -244,7 +245,9 @@ class Shape:
     def _slow(self, key: Key, row: Row) -> Row:
         """A row that is not in its form yet, in the form of the table."""
         if type(row) is not dict:
-            raise Unfit(f"the function returned a {type(row).__name__}, not a row (a dict) or None")
+            name = type(row).__name__
+            a = "an" if name[0] in "aeiou" else "a"
+            raise Unfit(f"the function returned {a} {name}, not a row (a dict) or None")
         self._learn(row)
         parts = dict(zip(self._key_columns, self.parts(key), strict=True))
         self._check_key(row, parts)

@@ -248,6 +248,11 @@ class Rebuild(Switching):
     def _poison_hint(self) -> str:
         # Fixed code resumes only where the operator vouches for the rows of the code before.
         command = self._command(in_place=self.in_place)
+        if not self._green().events:
+            return (
+                f"No event was applied before it. Fix the projection, drop this rebuild with "
+                f"`{command} --abort`, and start it again."
+            )
         start_again = (
             "Fix the projection. If the rows so far are right as they are, continue with "
             f"`{command} --resume --accept-code`. If not, drop this rebuild with "

@@ -240,7 +240,10 @@ def free_version(
         time.sleep(1)  # a process that was just killed holds its lock a moment longer
         holder = locks.holder(connection, lock)
     if holder is not None:
-        raise Busy(f"{projection} v{number} is kept fresh by {holder}")
+        raise Busy(
+            f"{projection} v{number} is kept fresh by {holder}",
+            hint="While that process runs, nothing is left to do here. To run here, end that one.",
+        )
     check_tables(config, connection, version)
     return version
 

@@ -429,3 +429,14 @@ def test_an_error_of_the_users_own_schema_names_the_table(dsn, connection, proje
     for each in ("public.cart_summary__v1", told, "function", "boom"):
         assert each in failed.err
     assert "--debug" not in failed.err
+
+
+def test_at_the_very_first_event_nothing_is_there_to_be_kept(dsn, connection, project):
+    shop.make(dsn, 100)
+    code = shop.PROJECTION.replace("    data, kind", "    return 7\n    data, kind")
+    shop.configure(project, dsn, code=code)
+    failed = project.run("rebuild", "--blue-green")
+    assert "the function returned an int" in failed.err
+    assert "--blue-green --abort" in failed.err
+    assert "--accept-code" not in failed.err, "no row is there to be kept"
+    project.ok("rebuild", "--blue-green", "--abort", "--yes")

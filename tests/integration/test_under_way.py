@@ -61,6 +61,8 @@ def test_a_pause_says_that_readers_see_nothing_new_and_is_seen_from_a_second_ter
     host = carts.start("run")
     try:
         until(lambda: followed(connection))
+        second = carts.run("run", "--until-caught-up")
+        assert (second.code, "nothing is left to do here" in second.err) == (4, True)
         said = carts.ok("projection", "pause", NAME).out
         assert "`esops run` does for v1, which serves" in said
         assert "Readers see nothing new" in said

@@ -140,3 +140,20 @@ def test_a_section_is_found_by_a_word_that_only_its_heading_has():
     assert topic.readable("[X]").startswith("## esops run [X]")
     with pytest.raises(UsageError, match="several"):
         topic.readable("run")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        (
+            "rebuild",
+            "There is: first-rebuild, rebuild-compacted-streams, rebuild-without-downtime.",
+        ),
+        ("doctr", "Did you mean 'doctor'?"),
+        ("progress", "All topics: esops docs"),
+    ],
+)
+def test_a_topic_that_is_not_there_is_answered_with_those_that_may_be_meant(wrong, hint):
+    with pytest.raises(UsageError) as found:
+        manual.topic(wrong)
+    assert found.value.hint == hint
