@@ -21,6 +21,7 @@ from esops.readmodel.registry import Version
 from esops.running.runner import Runner
 from esops.running.work import Work
 from esops.stores.base import Batch, Capabilities
+from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE
 from tests.unit.test_building_blocks import event
 
@@ -96,7 +97,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=rounds(20, 600))
 @given(
     steps,
     st.integers(1, 20),

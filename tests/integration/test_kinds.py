@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import kinds, marten, shop
 
-EVENTS = 6_000
+EVENTS = 2_000
 
 
 @pytest.fixture(params=kinds.KINDS)
@@ -31,14 +31,14 @@ def made(kind, dsn, project):
 
 def test_each_kind_gives_the_rows_of_the_fold(made, connection, dsn):
     built = made.ok("rebuild", "--blue-green", "--output", "json").json
-    assert (built["state"], built["events"], built["rows"]) == ("switched", EVENTS, 600)
-    assert shop.check_version(connection, 1) == 600
+    assert (built["state"], built["events"], built["rows"]) == ("switched", EVENTS, 200)
+    assert shop.check_version(connection, 1) == 200
     shop.more(dsn, 500)
-    again = made.ok("rebuild", "--blue-green", "--output", "json", "--batch-size", "700").json
+    again = made.ok("rebuild", "--blue-green", "--output", "json", "--batch-size", "300").json
     assert (again["state"], again["events"], again["rows"], again["verification"]["differing"]) == (
         "switched",
-        6_500,
-        650,
+        2_500,
+        250,
         0,
     )
     shop.check_version(connection, 2)
@@ -46,11 +46,11 @@ def test_each_kind_gives_the_rows_of_the_fold(made, connection, dsn):
     made.ok("run", "--until-caught-up")
     assert connection.execute(
         "SELECT position FROM esops.versions ORDER BY version"
-    ).fetchall() == [("6800",), ("6800",)]
+    ).fetchall() == [("2800",), ("2800",)]
     assert (
         shop.table(connection, "cart_summary__v1")
         == shop.table(connection, "cart_summary__v2")
-        == shop.truth(connection, 6_800)
+        == shop.truth(connection, 2_800)
     )
     made.ok("projection", "rollback", "cart_summary")
     shown = made.ok("projection", "show", "cart_summary", "--output", "json").json

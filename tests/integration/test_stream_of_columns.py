@@ -22,6 +22,7 @@ from esops.stores import open_store
 from esops.stores.archiving import StreamPart
 from esops.stores.postgres.layouts.stream_names import StreamColumns
 from tests.support.own_tables import CASTORE_TABLE, castore
+from tests.support.soak import rounds
 
 PAIRS = [
     ("cart", "1"),
@@ -175,7 +176,7 @@ def test_columns_of_any_type_find_their_streams(dsn, connection, first, second):
 @given(
     st.lists(st.tuples(st.text("a-~01é"), st.text("a-~01")), unique=True, min_size=2, max_size=40)
 )
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=rounds(20, 600), deadline=None)
 def test_no_two_pairs_have_one_name(anything, pairs):
     columns = [Column("a", "text", "text"), Column("b", "text", "text")]
     names = StreamColumns(columns)

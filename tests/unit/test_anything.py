@@ -118,7 +118,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=rounds(400, 4_000))
+@settings(max_examples=rounds(150, 4_000))
 @given(SECTIONS)
 def test_any_configuration_is_one_or_a_usage_error(document):
     try:
@@ -128,7 +128,7 @@ def test_any_configuration_is_one_or_a_usage_error(document):
         assert error.exit_code == 2
 
 
-@settings(max_examples=rounds(250, 2_500))
+@settings(max_examples=rounds(100, 2_500))
 @given(
     st.binary(max_size=60)
     | st.dictionaries(st.text(max_size=9), st.none() | st.text(max_size=9) | st.integers()).map(
@@ -142,7 +142,7 @@ def test_any_payload_is_shown(payload):
     to_json(event_as_dict(event(data=payload, metadata=payload)))
 
 
-@settings(max_examples=rounds(200, 2_000))
+@settings(max_examples=rounds(100, 2_000))
 @given(
     st.sampled_from(["esdb://", "esdb+discover://", "kurrentdb://", ""]),
     st.text(string.printable, max_size=30),
@@ -165,7 +165,7 @@ def test_any_text_is_a_position_or_none(text):
 
 
 @pytest.mark.slow
-@settings(max_examples=rounds(60, 300))
+@settings(max_examples=rounds(40, 300))
 @given(
     arguments=st.lists(st.sampled_from(WORDS) | st.text(string.printable, max_size=5), max_size=6)
 )
