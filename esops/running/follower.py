@@ -193,8 +193,8 @@ def _follow_version(
             runner.follow()
     except psycopg.errors.UndefinedTable:
         with translated(), connect(dsn, f"run {projection}") as connection:
-            check_tables(config, connection, version)
-        raise
+            if check_tables(config, connection, version):
+                raise
     finally:
         runner.close()
         # Closing writes down what settling has to remember.

@@ -14,14 +14,17 @@ from esops.readmodel.tables import missing_tables
 from esops.running.code import code_of
 
 
-def check_tables(config: Config, connection: psycopg.Connection, version: Version) -> None:
-    """Raises Refused where tables of a version do not exist any more."""
+def check_tables(config: Config, connection: psycopg.Connection, version: Version) -> bool:
+    """Whether a version is live still; one that was retired in the meantime has no tables.
+
+    Raises Refused where it is, and tables of it do not exist any more.
+    """
     name = version.projection
     known = registry.versions(connection, name)
     now = next((each for each in known if each.version == version.version), version)
     missing = missing_tables(connection, now)
     if not missing or now.state not in registry.LIVE_STATES:
-        return
+        return now.state in registry.LIVE_STATES
     there = [each for each in known if not missing_tables(connection, each)]
     does = "serves" if now.state == "active" else "stands by"
     raise Refused(

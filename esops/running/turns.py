@@ -65,6 +65,10 @@ class Away(Exception):
         self.lost = lost
 
 
+class VersionRetired(Exception):
+    """A version was retired, and its tables dropped, while it had its turn."""
+
+
 class BuiltByOtherCode(Exception):
     """The code that this process has loaded did not build a version that it was offered late."""
 
@@ -222,6 +226,8 @@ class Turns(threading.Thread):
                 self._followed.append(each)
                 if each.runner is not None:
                     log_following(each.version)
+            except VersionRetired:
+                self._forget(key, None)
             except BuiltByOtherCode:
                 self.load -= 1
                 self._shared.says.declined(key)
@@ -388,6 +394,8 @@ class Turns(threading.Thread):
             self._wait_for_lock(each)
         except Stopped:
             pass
+        except VersionRetired:
+            self._forget(each.key, None)
         except EsopsError as error:
             self._forget(each.key, error)
         except BaseException as error:  # noqa: BLE001 - it is this version's error
@@ -438,7 +446,9 @@ class Turns(threading.Thread):
             yield
         except psycopg.errors.UndefinedTable:
             with translated():
-                check_tables(self._shared.config, self._session(dsn).open(), version)
+                live = check_tables(self._shared.config, self._session(dsn).open(), version)
+            if not live:
+                raise VersionRetired from None
             raise
 
     # -- what they share

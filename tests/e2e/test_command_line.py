@@ -426,6 +426,10 @@ def test_list_and_show_before_anything_was_built(small):
             "kind": "fold",
             "active": None,
             "former_name": None,
+            "paused": None,
+            "limits": {},
+            "postponed": False,
+            "unfinished": None,
             "lag_events": None,
             "versions": 0,
         }

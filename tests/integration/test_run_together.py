@@ -185,6 +185,32 @@ def test_a_process_says_that_it_follows_a_version_once_it_has_looked_at_the_code
     assert said[0]["pid"] != said[1]["pid"]
 
 
+@pytest.mark.parametrize("isolate", ["false", "true"])
+def test_a_version_that_is_retired_while_events_come_ends_without_an_error(
+    isolate, dsn, connection, project
+):
+    """What is known of its state may be older than its tables' end."""
+    project.patch(
+        "import esops.running.orders as orders, esops.running.turns as turns\n"
+        "turns.IDLE_EVERY = orders._AT_BEGINNING = 60.0\n"
+    )
+    shop.make(dsn, 100)
+    configure(project, dsn, {"carts": CODE}, carts={"isolate": isolate})
+    rebuild(project, "carts")
+    rebuild(project, "carts")
+    host = project.start("run")
+    try:
+        until(lambda: sum(followers(connection).values()) == 2)
+        project.ok("projection", "retire", "carts", "1", "--yes")
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "carts") == 150)
+        until(lambda: sum(followers(connection).values()) == 1)
+    finally:
+        _, err = end(host)
+    assert "defect" not in err
+    assert "[error" not in err
+
+
 POISON = CODE.replace("    return", "    assert event.position[0] != 120, 'bad luck'\n    return")
 
 
