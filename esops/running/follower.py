@@ -193,8 +193,9 @@ def _follow_version(
             runner.follow()
     except psycopg.errors.UndefinedTable:
         with translated(), connect(dsn, f"run {projection}") as connection:
-            if check_tables(config, connection, version):
-                raise
+            live = check_tables(config, connection, version)
+        if live:
+            raise
     finally:
         runner.close()
         # Closing writes down what settling has to remember.
