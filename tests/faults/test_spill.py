@@ -521,11 +521,13 @@ def progress_in(err: str) -> list[tuple[int, int]]:
     return [(int(done.replace(",", "")), int(of.replace(",", ""))) for done, of in shown]
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["in rounds", "begun again"])
-def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, again):
+@pytest.mark.parametrize("how", ["in rounds", "begun again", "in processes"])
+def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
     """The position stays while a spill is folded, and a lost spill counts no more."""
     carts.patch(DIE + CHATTY)
-    if again:
+    if how == "in processes":
+        done = carts.ok("rebuild", "--blue-green", "--workers", "2")
+    elif how == "begun again":
         die(carts, POINTS["in the middle of the partitions"])
         shutil.rmtree(carts.folder_of_spills)
         done = carts.ok("rebuild", "--blue-green", "--resume")

@@ -166,6 +166,18 @@ def test_what_was_loaded_before_is_no_part_of_the_estimate():
     assert load.total(store, 301_000, Position((604_000,))) == 400_000
 
 
+def test_while_the_position_stays_so_does_the_estimate():
+    """A spill is folded partition by partition, and the checkpoint stays where it began."""
+    load, store = Load(None, Position((1_000_000,)), 0, 1_000_000), MemoryStore("s")
+    assert load.total(store, 20_000, Position((100_000,))) == 200_000
+    assert load.total(store, 90_000, Position((100_000,))) == 200_000
+    assert load.total(store, 250_000, Position((100_000,))) == 250_000
+    assert load.total(store, 150_000, Position((500_000,))) == 300_000
+    again = load.begun_again(store)
+    assert (again.after, again.before) == (None, 0)
+    assert [each.counted for each in load.shared(3)] == [333_334] * 3
+
+
 # -- how often a runner tells
 
 

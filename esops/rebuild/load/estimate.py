@@ -31,6 +31,11 @@ class Load:
         """The same load from the log's beginning on."""
         return Load(None, self.until, 0, store.count_between(None, self.until))
 
+    def shared(self, processes: int) -> list[Load]:
+        """What each of several processes has to load of it."""
+        each = -(-self.counted // processes)
+        return [Load(self.after, self.until, 0, each) for _ in range(processes)]
+
     def total(self, store: EventStore, done: int, position: Position | None) -> int:
         """How many events there will be, where `done` are applied up to a position."""
         # While a spill is folded, events are applied and the position stays: what was estimated

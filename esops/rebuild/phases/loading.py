@@ -36,6 +36,9 @@ _BULKY = 10_000
 class Loading(RebuildContext):
     """The steps up to a green that has its indexes and is almost fresh."""
 
+    _shares: list[Load]
+    """What each of several processes has to load."""
+
     def _provision(self) -> None:
         """Create green, and drop its indexes for the load, in one transaction."""
         self._say(
@@ -152,6 +155,7 @@ class Loading(RebuildContext):
             return
         engine = engine_of(self._options.engine)
         load = Load(None, until, 0, self.store.count_between(None, until))
+        self._shares = []
         try:
             ShardedLoad(
                 self._session,
@@ -193,9 +197,16 @@ class Loading(RebuildContext):
         self._options = replace(self._options, workers=1, measured=False)
 
     def _report_shards(self, load: Load, shards: Sequence[Progress]) -> None:
+        self._shares = self._shares or load.shared(len(shards))
         done = sum(each.events for each in shards)
-        passed = [self.store.passed(None, each.position, load.until) for each in shards]
-        self._reporter.progress(done, load.total_at(done, sum(passed) / len(passed)))
+        total = sum(
+            share.total(self.store, each.events, each.position)
+            for share, each in zip(self._shares, shards, strict=True)
+        )
+        # Streams are not all of one length, so the estimates of shares are off by a little.
+        if abs(total - load.counted) * 20 <= load.counted:
+            total = max(done, load.counted)
+        self._reporter.progress(done, total)
         # The processes wait silently; why is said here, once for all of them, and without the
         # figures, which change at every look.
         if (reason := self._open_throttle().others_wait()) is not None:
