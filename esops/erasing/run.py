@@ -24,11 +24,11 @@ from esops.erasing.fitting import fitting, masking_of
 from esops.erasing.masker import Masker
 from esops.erasing.read_models import ReadModels, RowsFound
 from esops.erasing.rules import Person
+from esops.erasing.spilled import remove_spills
 from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import MOST_KEPT, Place, Values
 from esops.events import StreamKey
 from esops.json_paths import JsonPath, parse_path
-from esops.readmodel import spills
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, settled
@@ -276,7 +276,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         models = self._read_models
         if not outcome.nothing_to_do:
             models.refuse_rebuilds()
-            spills.outdate(models.databases, self.name, "events were erased since")
+            remove_spills(models.databases, self.name)
             if self._planned.values:
                 self._earlier.note(self._request.reason, self._planned)
         marked, noted_before = models.recognised(self._store), models.noted()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -167,14 +168,26 @@ def drop(connection: psycopg.Connection, spill: Spill) -> None:
     connection.execute(_SQL["drop"], (spill.spill,))
 
 
-def outdate(databases: Iterable[str], store: str, reason: str) -> None:
+class StaleDirectory(NamedTuple):
+    """Where files are that nobody may use any more."""
+
+    spill: str
+    host: str
+    directory: str
+    projection: str
+
+
+def outdate(databases: Iterable[str], store: str, reason: str) -> list[StaleDirectory]:
     """Mark the spills of all versions of a store: its events are not what was written to the files
-    any more. `databases` are the DSNs of the read models.
+    any more. `databases` are the DSNs of the read models. Returns where the files are.
     """
+    found: list[StaleDirectory] = []
     for dsn in databases:
         with translated(), connect(dsn, "spills") as connection:
             if migrations.has(connection, "spills"):
-                connection.execute(_SQL["outdate"], (reason, store))
+                rows = connection.execute(_SQL["outdate"], (reason, store))
+                found += [StaleDirectory(*row) for row in rows.fetchall()]
+    return found
 
 
 def start_again(

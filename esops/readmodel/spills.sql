@@ -31,7 +31,8 @@ DELETE FROM esops.spills WHERE spill = %s;
 -- outdate --
 UPDATE esops.spills s SET stale = %s
   FROM esops.versions v
- WHERE v.projection = s.projection AND v.version = s.version AND v.store = %s;
+ WHERE v.projection = s.projection AND v.version = s.version AND v.store = %s
+RETURNING s.spill, s.host, s.directory, s.projection;
 
 -- add_events --
 -- The checkpoint stays where it is; it is only locked, and must be where the writer knows it.

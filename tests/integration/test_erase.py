@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import unicodedata
@@ -483,7 +484,11 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
     assert "ann@example.com" not in everything(connection)
 
 
-def test_what_a_paused_load_has_written_to_files_is_not_used_any_more(project, dsn, connection):
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_a_paused_load_has_written_to_files_goes(
+    project, dsn, connection, tmp_path, elsewhere
+):
+    """Or the erasure is refused, since it could not say that nothing is left."""
     marten.create(connection)
     fill(dsn)
     project.write("people.py", PROJECTION)
@@ -491,14 +496,27 @@ def test_what_a_paused_load_has_written_to_files_is_not_used_any_more(project, d
     people = {"python": "people:people", "tables": ["people"], "ddl": "people.sql"}
     configure(project, dsn, projections={"people": people})
     project.ok("rebuild", "people", "--blue-green", "--no-switch")
+    files = tmp_path / "esops-spill-s"
+    files.mkdir()
+    (files / "0.events").write_bytes(b"ann@example.com")
+    host = "another-machine" if elsewhere else socket.gethostname()
     connection.execute(
         "INSERT INTO esops.spills (projection, version, shard, spill, host, directory, fresh, "
-        "partitions) VALUES ('people', 1, -1, 's', 'here', '/nowhere', true, 16)"
+        "partitions) VALUES ('people', 1, -1, 's', %s, %s, true, 16)",
+        (host, str(files)),
     )
-    assert erase(project, "--where", "customerId=42", "--yes").code in (0, 1)
+    done = erase(project, "--where", "customerId=42", "--yes")
     assert connection.execute("SELECT stale FROM esops.spills").fetchone() == (
         "events were erased since",
     )
+    assert not files.exists()
+    if not elsewhere:
+        assert done.code in (0, 1)
+        return
+    assert done.code == 6
+    assert f"{files} on another-machine" in done.err
+    connection.execute("DELETE FROM esops.spills")  # as the end of that rebuild does
+    assert erase(project, "--where", "customerId=42", "--yes").code in (0, 1)
 
 
 def test_rows_of_a_stream_are_folded_again(project, dsn, connection):

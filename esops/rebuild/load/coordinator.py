@@ -138,6 +138,7 @@ class ShardedLoad:
                 Progress(
                     shard.events + (last.events if last else 0),
                     last.position if last else shard.position,
+                    *((last.doing, last.paused) if last else ()),
                 )
                 for number, shard in before.items()
                 for last in [since.get(number)]

@@ -195,7 +195,8 @@ def in_process(
 
 def _progress(found: dict[str, Any]) -> Progress:
     at = found["position"]
-    return Progress(found["events"], None if at is None else Position.parse(at))
+    position = None if at is None else Position.parse(at)
+    return Progress(found["events"], position, found["doing"], found["paused"])
 
 
 def main() -> None:
@@ -225,10 +226,12 @@ def main() -> None:
 
     def report(progress: Progress) -> None:
         nonlocal last
-        if (progress.events, progress.position) != (last.events, last.position):
+        if progress != last:
             last = progress
             where = None if progress.position is None else str(progress.position)
-            _say(answer, json.dumps({"events": progress.events, "position": where}))
+            said = {"events": progress.events, "position": where}
+            said |= {"doing": progress.doing, "paused": progress.paused}
+            _say(answer, json.dumps(said))
 
     failure = load_shard(task, over.is_set, report)
     if failure is not None and not _say(answer, json.dumps(asdict(failure))):

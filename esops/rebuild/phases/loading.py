@@ -198,6 +198,11 @@ class Loading(RebuildContext):
 
     def _report_shards(self, load: Load, shards: Sequence[Progress]) -> None:
         self._shares = self._shares or load.shared(len(shards))
+        if all(each.doing for each in shards):
+            # One stands for all: their shares of the log are alike.
+            more = f", in each of {len(shards)} processes"
+            self._reporter.doing(f"{shards[0].doing}{more}", paused=shards[0].paused)
+            return
         done = sum(each.events for each in shards)
         total = sum(
             share.total(self.store, each.events, each.position)
