@@ -527,7 +527,6 @@ def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
     carts.patch(DIE + CHATTY)
     if how == "in processes":
         done = carts.ok("rebuild", "--blue-green", "--workers", "2")
-        assert re.search(r"sorting events into files, .* in each of 2 processes", done.err)
     elif how == "begun again":
         die(carts, POINTS["in the middle of the partitions"])
         shutil.rmtree(carts.folder_of_spills)

@@ -7,6 +7,7 @@ import io
 import re
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,9 @@ from esops import term
 from esops.cli.rebuild_operator import TerminalOperator
 from esops.events import Position
 from esops.rebuild.load.estimate import Load
+from esops.rebuild.phases.loading import Loading
 from esops.running.progress_reports import FIRST_PIECE, LEAST, MOST, ProgressReports
+from esops.running.work import Progress
 from esops.term import progress
 from esops.term.pace import Pace
 from esops.testing.memory import MemoryStore
@@ -176,6 +179,30 @@ def test_while_the_position_stays_so_does_the_estimate():
     again = load.begun_again(store)
     assert (again.after, again.before) == (None, 0)
     assert [each.counted for each in load.shared(3)] == [333_334] * 3
+
+
+def test_what_several_processes_do_is_shown_for_all_of_them():
+    told = []
+    reporter = SimpleNamespace(
+        progress=lambda *what: told.append(what),
+        doing=lambda what, *, paused: told.append((what, paused)),
+    )
+    rebuild = SimpleNamespace(
+        _reporter=reporter,
+        _shares=[],
+        store=MemoryStore("s"),
+        _open_throttle=lambda: SimpleNamespace(reason=lambda: None),
+    )
+    load = Load(None, Position((1_000,)), 0, 1_000)
+
+    def report(*shards: Progress) -> None:
+        Loading._report_shards(rebuild, load, shards)
+
+    sorting = "sorting events into files, 10 of 500"
+    report(Progress(100, Position((200,))), Progress(90, Position((190,)), sorting, True))
+    report(Progress(200, Position((400,)), sorting, True), Progress(90, None, sorting, True))
+    report(Progress(250, Position((500,))), Progress(240, Position((490,))))
+    assert told == [(190, 1_000), (f"{sorting}, in each of 2 processes", True), (490, 1_000)]
 
 
 # -- how often a runner tells
