@@ -191,7 +191,7 @@ def test_what_several_processes_do_is_shown_for_all_of_them():
         _reporter=reporter,
         _shares=[],
         store=MemoryStore("s"),
-        _open_throttle=lambda: SimpleNamespace(reason=lambda: None),
+        _open_throttle=lambda: SimpleNamespace(others_wait=lambda: None),
     )
     load = Load(None, Position((1_000,)), 0, 1_000)
 
