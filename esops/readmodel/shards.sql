@@ -20,8 +20,10 @@ UPDATE esops.shards s
    AND v.projection = s.projection AND v.version = s.version AND v.state = 'building';
 
 -- add_rows --
+-- That columns or types came late (the entry without a name) stays, whatever comes afterwards.
 UPDATE esops.shards
-   SET rows = rows + %s, value_types = %s
+   SET rows = rows + %s,
+       value_types = %s || CASE WHEN value_types ? '' THEN '{"": "yes"}'::jsonb ELSE '{}' END
  WHERE projection = %s AND version = %s AND shard = %s;
 
 -- finish_range --

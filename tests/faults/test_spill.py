@@ -542,6 +542,24 @@ def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
     assert all(so_far <= total <= EVENTS * 1.1 for so_far, total in shown), shown
 
 
+def test_processes_that_esops_has_chosen_may_spill(connection, carts):
+    """From the first event on: no column comes late where there is no row yet."""
+    carts.patch(
+        DIE
+        + "\nfrom esops.rebuild.load import measuring\nfrom esops.running.spill import worth\n"
+        + "measuring.for_plan = lambda *_: measuring.Workers(2, 'two')\n"
+        + "worth.RowsInMemory.forgets_too_much = lambda *_: True\n"
+        + "from esops.projections.kinds import fold\nfold._NEARLY = 0.2\n"
+        + "from esops.readmodel import spills\nbegin = spills.begin\n"
+        + "spills.begin = lambda *a: (print('a spill begins', file=sys.stderr), begin(*a))[1]\n"
+    )
+    done = carts.ok("rebuild", "--blue-green")
+    assert "2 processes" in done.err
+    assert done.err.count("a spill begins") == 2
+    assert "begins the load again" not in done.err
+    check(connection, carts)
+
+
 def test_a_directory_on_a_disk_that_is_not_there_is_refused(carts, tmp_path):
     shop_options = f'cache = "1MB"\nspill = "{tmp_path}/absent/spills"'
     shop.configure(carts, carts.dsn, projection_options=shop_options)

@@ -264,7 +264,7 @@ class SpillingApplier(SpillOwner):
         assert self._files is not None
         number, done = spill.partition, spill.done
         # Of a partition that was not begun yet there is no key in the table.
-        self._open_projector(empty=spill.fresh and not done)
+        self._open_projector(spill, empty=spill.fresh and not done)
         assert self._projector is not None
         self._since_commit = 0
         sizes = (size for size in (narrow, self._work.commit_events) if size is not None)
@@ -290,10 +290,13 @@ class SpillingApplier(SpillOwner):
                 self._throttle.spend(len(part))
         self._commit_part(number + 1, 0)
 
-    def _open_projector(self, *, empty: bool) -> None:
+    def _open_projector(self, spill: Spill, *, empty: bool) -> None:
         """A fold without any rows, which knows the types of the columns so far."""
         assert self._projector is not None
-        types = {**self._tables.value_types, **self._projector.value_types}
+        types = dict(self._tables.value_types)
+        # While there is no row, no column of one can come late.
+        if spill.applied or not spill.fresh:
+            types |= self._projector.value_types
         self._tables = replace(self._tables, empty=empty, value_types=types)
         self._projector.close()
         assert isinstance(self._work.definition, FoldDefinition)
