@@ -21,6 +21,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.readmodel import migrations, registry, spills
 from esops.readmodel.registry import Version
+from esops.readmodel.shards import shards_of
 from esops.readmodel.tables import drop_tables
 from esops.rebuild import guards, hand_over, journal
 from esops.rebuild.options import Options
@@ -248,7 +249,10 @@ class Rebuild(Switching):
     def _poison_hint(self) -> str:
         # Fixed code resumes only where the operator vouches for the rows of the code before.
         command = self._command(in_place=self.in_place)
-        if not self._green().events:
+        green = self._green()
+        # What several processes have applied counts for the version only when all are at the end.
+        shards = self._session.do(lambda on: shards_of(on, green))
+        if not green.events and not any(each.events for each in shards):
             return (
                 f"No event was applied before it. Fix the projection, drop this rebuild with "
                 f"`{command} --abort`, and start it again."
