@@ -62,6 +62,9 @@ class TerminalOperator(Operator):
     def doing(self, projection: str, what: str, *, paused: bool = False) -> None:
         """Show it in the place of the events, once no projection applies any."""
         with self._lock:
+            pace = self._paces.get(projection)
+            if what and pace is not None:
+                (pace.pause if paused else pace.beside)()
             if not what:
                 if self._doing.pop(projection, None) and not self._doing:
                     self._close()

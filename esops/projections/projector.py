@@ -38,10 +38,8 @@ class VersionTables:
     """Builds the keys if they are missing: to be called before a statement that needs them."""
     loading: bool = False
     """Whether nobody reads the tables yet, so that rows may be written as late as memory allows."""
-    first_version: int = 1
-    """The version of a stream's first event."""
-    names_begin_again: bool = False
-    """Whether a stream's name can begin another stream."""
+    begins: int | None = None
+    """The version of a stream's first event, where a name can begin another stream; else None."""
 
     @property
     def names(self) -> dict[str, tuple[str, str]]:

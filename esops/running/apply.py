@@ -157,8 +157,7 @@ class Applier(StatementApplier):
             cache=cache if loading else following_cache(cache),
             loading=loading,
             ensure_keys=self._ensure_keys,
-            first_version=can.first_version,
-            names_begin_again=can.names_begin_again,
+            begins=can.first_version if can.names_begin_again else None,
         )
 
     def _ensure_keys(self) -> None:

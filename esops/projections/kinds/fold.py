@@ -90,8 +90,8 @@ class Fold:
         if not tables.value_types:
             self._shape.has_rows = lambda: bool(self._young or self._old)
         self._evolve = definition.evolve
-        if definition.key is None and tables.names_begin_again:
-            self._evolve = _beginning(definition.evolve, tables.first_version)
+        if definition.key is None and tables.begins is not None:
+            self._evolve = _beginning(definition.evolve, tables.begins)
         self._key_of = definition.key or attrgetter(*of_stream(key))
         self._written = Bloom() if tables.empty else None
         self._young: dict[Key, Row | None] = {}

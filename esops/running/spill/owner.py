@@ -172,7 +172,7 @@ class SpillOwner(Applier):
         self._spill = spill
         self._say(
             f"the rows of all keys do not fit into memory (cache = {size(self._work.cache)}): "
-            f"the events are sorted into files in {base} first, by {spill.partitions} partitions"
+            f"the events are sorted into files in {base} first, in {spill.partitions} partitions"
         )
 
     def _sweep(self, database: str) -> None:
