@@ -515,6 +515,12 @@ progress.PLAIN_EVERY = timedelta(0)
 """
 
 
+SLOW = "from time import thread_time as clock\n" + shop.PROJECTION.replace(
+    "def cart_summary(row, event):\n",
+    "def cart_summary(row, event):\n    end = clock() + 3e-4\n    while clock() < end: pass\n",
+)
+
+
 def progress_in(err: str) -> list[tuple[int, int]]:
     """How many events were applied, of how many."""
     shown = re.findall(r"events applied: ([0-9,]+) of ([0-9,]+)", err)
@@ -525,6 +531,8 @@ def progress_in(err: str) -> list[tuple[int, int]]:
 def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
     """The position stays while a spill is folded, and a lost spill counts no more."""
     carts.patch(DIE + CHATTY)
+    # Slow enough for some reports, of which there are ten a second.
+    carts.reconfigure('spill_limit = "600kB"' if how == "in rounds" else "", code=SLOW)
     if how == "in processes":
         done = carts.ok("rebuild", "--blue-green", "--workers", "2")
     elif how == "begun again":
@@ -533,7 +541,6 @@ def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
         done = carts.ok("rebuild", "--blue-green", "--resume")
         assert "begins again" in done.err
     else:
-        carts.reconfigure('spill_limit = "600kB"')
         done = carts.ok("rebuild", "--blue-green")
         assert done.err.count("do not fit into memory") > 1
     check(connection, carts)
