@@ -266,7 +266,9 @@ def test_the_time_of_the_start_does_not_count():
 # -- what is shown
 
 
-def test_a_terminal_sees_what_is_done_beside_applying_events():
+def test_a_terminal_sees_what_is_done_beside_applying_events(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
     shown = io.StringIO()
     output = term.Output()
     output.talk = Console(file=shown, force_terminal=True, width=120, color_system=None)
@@ -275,14 +277,15 @@ def test_a_terminal_sees_what_is_done_beside_applying_events():
     assert line.figures().startswith("500 of 1,000")
     line.phase("building keys and indexes")
     assert "for" not in line.figures()  # what is brief does not make the line jump
-    time.sleep(0.6)
+    clock.now += 0.6
     assert re.match(r"500 of 1,000  for 0\.\d s", line.figures())
     line.phase("building keys and indexes, 2 of 3")
     assert re.match(r"500 of 1,000  for 0\.[5-9] s|.* for [1-9]", line.figures())
     line.phase("gathering statistics")
     assert "for" not in line.figures()
     line.phase("building keys and indexes")
-    time.sleep(0.7)
+    clock.now += 0.7
+    time.sleep(0.7)  # drawn ten times a second
     line.close()
     assert "rebuild carts: building keys and indexes" in shown.getvalue()
 
