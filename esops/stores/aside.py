@@ -1,7 +1,8 @@
-"""Questions that are answered while the one who asks does something else."""
+"""What is done while the one who asks does something else: questions, and the import of Arrow."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -53,13 +54,11 @@ class QuestionAside(Question[T]):
         connect: Callable[[], AbstractContextManager[psycopg.Connection]],
         ask: Callable[[psycopg.Connection], T],
         again: Callable[[], T],
-        in_the_wait: Callable[[], object] = lambda: None,
     ) -> None:
         """`again` asks where there is no such connection, such as where the server has no room for
-        one more. `in_the_wait` is done while the answer is waited for, if it has to be.
+        one more.
         """
         self._connect, self._ask, self._again = connect, ask, again
-        self._in_the_wait = in_the_wait
         self._lock = threading.Lock()
         self._connection: psycopg.Connection | None = None
         self._closed = False
@@ -71,8 +70,6 @@ class QuestionAside(Question[T]):
 
     def answer(self) -> T:
         """Wait for the answer, which is of the moment of asking or of a later one."""
-        if self._thread.is_alive():
-            self._in_the_wait()
         self._thread.join()
         if isinstance(self._error, ConnectionLost | Unavailable):
             return self._again()
@@ -103,3 +100,21 @@ class QuestionAside(Question[T]):
                         self._connection = None
         except BaseException as error:  # noqa: BLE001 - raised where the answer is taken
             self._error = error
+
+
+def load_arrow() -> None:
+    """Import what a bulk read needs, in a thread: it takes as long as all of esops does.
+
+    Only other people's packages, which import nothing of esops: so no two threads can wait for each
+    other's modules. The process waits for the thread at its end, since a library must not be
+    stopped while it is loaded.
+    """
+    if "pyarrow" not in sys.modules:
+        threading.Thread(target=_import_arrow, name="esops import").start()
+
+
+def _import_arrow() -> None:
+    # Whoever needs it imports it again, and says what is wrong.
+    with suppress(Exception):
+        import adbc_driver_postgresql  # noqa: F401 - for its effect
+        import pyarrow as pa  # noqa: F401

@@ -23,7 +23,7 @@ from esops.stores.base import EventStore
 
 WORTH_MEASURING = 1_000_000
 """Fewer events are loaded by one process, unless the operator asks for `auto`."""
-_SAMPLE, _LEAST = 10_000, 1_000
+_SAMPLE, _LEAST = 5_000, 1_000
 _WARM_UP = 2_500
 """More events than a store may read in a shorter way."""
 _MOST_SECONDS = 0.25

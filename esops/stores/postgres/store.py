@@ -29,7 +29,7 @@ from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
 from esops.stores.archiving import LateBeginning, StreamPart, TenantScope
-from esops.stores.aside import QuestionAside
+from esops.stores.aside import QuestionAside, load_arrow
 from esops.stores.base import (
     EVERYTHING,
     WITH_ARCHIVED,
@@ -459,12 +459,12 @@ class PostgresStore(EventStore):
 
     def ask_shortened(self, filter: EventFilter = EVERYTHING) -> QuestionAside[list[Shortened]]:
         """Counted in the server, on a connection of its own."""
+        # Whoever asks will read: what that takes is loaded while the server answers.
+        load_arrow()
         return QuestionAside(
             self._own_connection,
             lambda connection: shortened(connection, self.layout, filter),
             lambda: self.shortened(filter),
-            # Whoever asks will read: what that takes is loaded while the server looks.
-            in_the_wait=lambda: self._reader,
         )
 
     def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
