@@ -55,7 +55,7 @@ class RefoldedRows:
         if table is None:
             raise Refused(f"the table {'.'.join(version.table)} does not exist any more")
         self.inline: InlineTables = store.inline
-        self.live, self.fresh = table, _temporary(connection, table)
+        self.live, self.fresh = table, temporary_like(connection, table)
         by_itself = catalog.defaults(connection, table.oid)
         self.computed = frozenset(each for each, (_, own) in by_itself.items() if own)
         self.identity = frozenset(each for each in self.computed if by_itself[each][0] is None)
@@ -184,15 +184,26 @@ def columns(keys: Sequence[Key]) -> list[list[str]]:
     return [list(column) for column in zip(*keys, strict=True)]
 
 
-def _temporary(connection: psycopg.Connection, live: Table) -> Table:
-    """A table like the version's own, for the rows as the events make them."""
-    statement = sql.SQL(
-        "CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED "
-        "INCLUDING IDENTITY, PRIMARY KEY ({}))"
-    ).format(
-        FOLDED,
+def temporary_like(
+    connection: psycopg.Connection,
+    live: Table,
+    own: sql.Identifier = FOLDED,
+    key: Sequence[str] = (),
+    *,
+    makes_values: bool = True,
+) -> Table:
+    """A temporary table like a version's, for the rows as the events make them.
+
+    `key`: of a table whose key is not built yet. `makes_values`: whether the table gives rows their
+    default and computed values, as the version's does.
+    """
+    statement = sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {} {}, PRIMARY KEY ({}))").format(
+        own,
         qualified(live.schema, live.name),
-        sql.SQL(", ").join(map(sql.Identifier, live.key)),
+        sql.SQL(
+            "INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY" if makes_values else ""
+        ),
+        sql.SQL(", ").join(map(sql.Identifier, key or live.key)),
     )
     try:
         connection.execute(statement)
@@ -205,7 +216,7 @@ def _temporary(connection: psycopg.Connection, live: Table) -> Table:
         "SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()"
     ).fetchone()
     assert row is not None
-    found = catalog.find_table(connection, row[0], FOLDED.as_string(connection).strip('"'))
+    found = catalog.find_table(connection, row[0], own.as_string(connection).strip('"'))
     assert found is not None
     return found
 

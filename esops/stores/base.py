@@ -54,6 +54,7 @@ from esops.stores.parts import (
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
 from esops.stores.shortened import Shortened, by_type
+from esops.stores.whole_streams import WholeStreams, read_whole
 
 __all__ = [
     "EVERYTHING",
@@ -214,6 +215,27 @@ class EventStore(Protocol):
         limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
         """One stream's events by version. Nothing where there is no such stream."""
+
+    def whole_streams(
+        self,
+        streams: Sequence[StreamKey],
+        until: Position,
+        filter: EventFilter = EVERYTHING,
+        begins_with: Collection[str] = (),
+    ) -> WholeStreams:
+        """All events of some streams up to a settled position, in one snapshot where the store has
+        such; and which of the streams lack events, of any type. A stream may begin with an event of
+        a type in `begins_with`. They should be few enough for memory.
+        """
+        return read_whole(self, streams, until, filter, begins_with)
+
+    def stream_keys(self, filter: EventFilter = EVERYTHING) -> Iterator[StreamKey]:
+        """The streams that have, or have had, events that a filter may want: each once, in no order
+        that means anything. Those without such an event may be among them. No statement stays open
+        for long.
+        """
+        for info in self.streams(replace(filter, types=())):
+            yield info.key
 
     @abstractmethod
     def streams(

@@ -7,7 +7,7 @@ is None where a store has no such part. `esops.stores.base` gives every store `l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -385,11 +385,17 @@ class InlineTables(Protocol):
         ...
 
     def whole(
-        self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
+        self,
+        connection: psycopg.Connection,
+        streams: Sequence[StreamKey],
+        filter: EventFilter,
+        until: Position | None = None,
+        begins_with: Collection[str] = (),
     ) -> tuple[list[RecordedEvent], list[StreamKey]]:
         """All events of some streams that a statement of the connection sees, by their versions;
         and those of the streams that lack one, of any type, or have archived ones that the filter
-        leaves out: nobody can fold them whole.
+        leaves out: nobody can fold them whole. `until`: no later ones than at a position. A stream
+        may begin with an event of a type in `begins_with`.
         """
         ...
 

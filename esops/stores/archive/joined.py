@@ -54,6 +54,7 @@ from esops.stores.parts import (
 from esops.stores.positions import each_once
 from esops.stores.searching import IdSearch, SoughtIds, search_for
 from esops.stores.shortened import Shortened
+from esops.stores.whole_streams import WholeStreams
 
 _AT_ONCE = 5_000
 _A_MOMENT = 1.0
@@ -308,6 +309,28 @@ class JoinedStore(EventStore):
             if limit is None
             else (event for _, event in zip(range(limit), merged, strict=False))
         )
+
+    def whole_streams(
+        self,
+        streams: Sequence[StreamKey],
+        until: Position,
+        filter: EventFilter = EVERYTHING,
+        begins_with: Collection[str] = (),
+    ) -> WholeStreams:
+        """From the hot store where it has all events of a stream. Where a name can begin another
+        stream, what it has may be a later one alone.
+        """
+        if self.capabilities.names_begin_again:
+            return super().whole_streams(streams, until, filter, begins_with)
+        hot = self._hot.whole_streams(streams, until, filter, begins_with)
+        there = {StreamKey(each.stream, each.tenant) for each in hot.events} - hot.lacking.keys()
+        rest = [each for each in streams if each not in there]
+        if not rest:
+            return hot
+        joined = super().whole_streams(rest, until, filter, begins_with)
+        of_hot = (each for each in hot.events if StreamKey(each.stream, each.tenant) in there)
+        events = sorted([*of_hot, *joined.events], key=lambda event: event.position)
+        return WholeStreams(events, joined.lacking)
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """The stream as both stores together have it."""

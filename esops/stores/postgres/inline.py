@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -161,7 +161,12 @@ class PostgresInline:
         return [StreamKey(*row) for row in connection.execute(statement).fetchall()]
 
     def whole(
-        self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
+        self,
+        connection: psycopg.Connection,
+        streams: Sequence[StreamKey],
+        filter: EventFilter,
+        until: Position | None = None,
+        begins_with: Collection[str] = (),
     ) -> tuple[list[RecordedEvent], list[StreamKey]]:
         """By the index on streams; what is missing is asked before the events, which may be more.
         The library's own list of streams, where it has one, is asked first of all.
@@ -170,11 +175,18 @@ class PostgresInline:
         any_of = layout.any_stream([each.stream for each in streams])
         lasts = self._lasts(connection, streams)
         version = layout.mapped.version
+        up_to = TRUE if until is None else layout.up_to(until)
+        begins = sql.SQL("{} = ANY({}::text[])").format(
+            layout.mapped.type, sql.Literal(storable(list(begins_with)))
+        )
         # What is archived and not read is as good as gone. A snapshot may be at the first version.
+        # What is beyond the position is counted apart: none may be missing before it.
         statement = sql.SQL(
-            "SELECT {}, {}, max({v}), min({v}) <> {first} OR count(*) <> max({v}) - min({v}) + 1 "
-            "OR bool_or({unread}) OR bool_or({v} = {first} AND {snapshot}) "
-            "FROM {} WHERE {} AND {} GROUP BY 1, 2"
+            "SELECT {}, {}, max({v}), "
+            "((array_agg({v} = {first} OR {begins} ORDER BY {v}))[1]) IS NOT TRUE "
+            "OR count(*) <> max({v}) - min({v}) + 1 "
+            "OR bool_or({unread}) OR bool_or({v} = {first} AND {snapshot} AND NOT {begins}) "
+            "FROM {} WHERE {} AND {} AND {up_to} GROUP BY 1, 2"
         ).format(
             layout.mapped.stream,
             layout.mapped.tenant,
@@ -184,17 +196,71 @@ class PostgresInline:
             v=version,
             first=sql.Literal(layout.first_version),
             snapshot=is_snapshot(layout),
+            begins=begins,
+            up_to=up_to,
             unread=FALSE if filter.archived else self._archived(filter),
         )
-        short = {
-            StreamKey(stream, tenant)
-            for stream, tenant, last, lacks in connection.execute(statement).fetchall()
-            if lacks or lasts.get(StreamKey(stream, tenant), last) > last
-        }
+        rows = connection.execute(statement).fetchall()
+        there = {StreamKey(stream, tenant): last for stream, tenant, last, _ in rows}
+        short = {StreamKey(stream, tenant) for stream, tenant, _, lacks in rows if lacks}
+        if until is None:
+            short |= {key for key, last in lasts.items() if last > there.get(key, last)}
+        else:
+            had = {key for key, last in lasts.items() if last >= layout.first_version}
+            short |= self._emptied(connection, had - there.keys(), any_of)
         order = sql.SQL("{}, {}").format(version, layout.ascending)
-        found = self._events(connection, self._select(layout.where(filter), any_of, order))
+        found = self._events(connection, self._select(layout.where(filter), any_of, up_to, order))
         events = [each for each in found if StreamKey(each.stream, each.tenant) in wanted]
         return events, sorted(short & wanted)
+
+    def _emptied(
+        self, connection: psycopg.Connection, listed: set[StreamKey], any_of: sql.Composable
+    ) -> set[StreamKey]:
+        """Those of some streams, which the library lists, of which there is no event at all."""
+        if not listed:
+            return set()
+        layout = self._layout
+        statement = sql.SQL("SELECT DISTINCT {}, {} FROM {} WHERE {} AND {}").format(
+            layout.mapped.stream, layout.mapped.tenant, layout.events, any_of, layout.scope
+        )
+        return listed - {StreamKey(*row) for row in connection.execute(statement).fetchall()}
+
+    def listed(
+        self,
+        connection: psycopg.Connection,
+        filter: EventFilter,
+        after: StreamKey | None,
+        most: int,
+    ) -> list[StreamKey]:
+        """A page of the streams after one, by the index on the library's own list of streams, or on
+        the streams of the events.
+        """
+        layout, table = self._layout, self._layout.stream_table
+        if table is not None:
+            source, stream, tenant = table.table, table.stream, table.tenant
+            where = [table.scope]
+            if filter.category is not None:
+                where.append(table.in_category(filter.category))
+        else:
+            source, tenant = layout.events, layout.mapped.tenant
+            stream = layout.stream_column or layout.mapped.stream
+            where = [layout.where(replace(filter, types=(), archived=True))]
+        if after is not None:
+            beyond = sql.SQL("{s} >= {name}::{kind} AND ({s}, {t}) > ({name}::{kind}, {tenant})")
+            where.append(
+                beyond.format(
+                    s=stream,
+                    t=tenant,
+                    name=sql.Literal(after.stream),
+                    tenant=sql.Literal(after.tenant),
+                    kind=sql.SQL(layout.stream_kind),
+                )
+            )
+        statement = sql.SQL(
+            "SELECT name::text, tenant FROM (SELECT DISTINCT {} AS name, {} AS tenant FROM {} "
+            "WHERE {} ORDER BY 1, 2 LIMIT {}) AS page ORDER BY page.name, page.tenant"
+        ).format(stream, tenant, source, sql.SQL(" AND ").join(where), sql.Literal(most))
+        return [StreamKey(*row) for row in connection.execute(statement).fetchall()]
 
     def _lasts(
         self, connection: psycopg.Connection, streams: Sequence[StreamKey]

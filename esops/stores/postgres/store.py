@@ -22,6 +22,7 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
     StreamKey,
+    is_uuid,
     last_position,
 )
 from esops.moments import Moment
@@ -59,6 +60,7 @@ from esops.stores.postgres.listening import Listener
 from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.sql_access import PostgresSql
 from esops.stores.shortened import Shortened
+from esops.stores.whole_streams import GONE, WholeStreams
 
 if TYPE_CHECKING:
     from esops.stores.postgres.archiving import StreamArchiver
@@ -72,6 +74,8 @@ _EXACT_COUNT = 100_000
 """Beyond this many numbers a lag is not counted row by row."""
 _GLANCE = timedelta(milliseconds=20)
 """How long one look of a follower waits."""
+_KEYS_AT_ONCE = 10_000
+"""Streams whose names a statement gives."""
 
 
 class PostgresStore(EventStore):
@@ -358,6 +362,36 @@ class PostgresStore(EventStore):
     ) -> Iterator[StreamInfo]:
         """Grouped in the server, given out through a cursor."""
         return self.lengths.streams(filter, limit, closed_by, measured)
+
+    def whole_streams(
+        self,
+        streams: Sequence[StreamKey],
+        until: Position,
+        filter: EventFilter = EVERYTHING,
+        begins_with: Collection[str] = (),
+    ) -> WholeStreams:
+        """By the index on streams, in two statements, whatever the number of streams."""
+        self._check(until)
+        if self.layout.stream_kind == "uuid":
+            streams = [each for each in streams if is_uuid(each.stream)]
+        if not streams:
+            return WholeStreams([], {})
+        with self.control() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            events, short = self.inline.whole(connection, streams, filter, until, begins_with)
+        events.sort(key=lambda event: event.position)
+        return WholeStreams(events, dict.fromkeys(short, GONE))
+
+    def stream_keys(self, filter: EventFilter = EVERYTHING) -> Iterator[StreamKey]:
+        """By pages of names, each of which is a statement of its own."""
+        last: StreamKey | None = None
+        while True:
+            with self.control() as connection:
+                page = self.inline.listed(connection, filter, last, _KEYS_AT_ONCE)
+            yield from page
+            if len(page) < _KEYS_AT_ONCE:
+                return
+            last = page[-1]
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """See EventStore. The first, where several tenants have a stream of that name."""
