@@ -45,6 +45,10 @@ ROOT: Mapping[str, RootCommand] = {
     "run": RootCommand(
         ("run",), "Keep read models fresh: follow every version that is not retired, until stopped."
     ),
+    "wait": RootCommand(
+        ("wait",),
+        "Wait until the versions that serve have taken in all events that are committed now.",
+    ),
     "erase": RootCommand(
         ("erase",),
         "Erase a person's data from events and archives, and prove that nothing is left.",
