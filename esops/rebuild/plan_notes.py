@@ -99,15 +99,13 @@ def of_parts(target: Target, tables: Iterable[Table], parts: str | None) -> list
         for column in table.columns
         if keeps_type(column) and column.name not in table.key
     ]
-    types = f", and {', '.join(typed)} may come back as another type, as 5 for 5.0" if typed else ""
+    types = f", or with 5 for 5.0 in {', '.join(typed)}" if typed else ""
+    option = "--workers and --engine" if parts == "process" else "--ranges"
+    several = "several processes" if parts == "process" else "several ranges"
     return [
-        (
-            f"each {parts} knows only the columns and types of the rows that it has read itself: "
-            f"until all are loaded, a row may lack a column that only other rows have{types}. "
-            'Where the fold depends on that, as `"x" in row` or `str(row["x"])` does, its rows are '
-            "not those of a load in one: leave out "
-            f"{'--workers and --engine' if parts == 'process' else '--ranges'}"
-        )
+        f"with {several}, the code may get a row back without a column that it has not set itself"
+        f'{types}. If it depends on that, as `"x" in row` or `str(row["x"])` do, leave out {option}: '
+        "the rows would differ"
     ]
 
 
