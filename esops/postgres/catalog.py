@@ -163,6 +163,14 @@ def defaults(connection: psycopg.Connection, oid: int) -> dict[str, tuple[str | 
     return {name: (default, own) for name, default, own in rows}
 
 
+def oid_of(connection: psycopg.Connection, schema: str, name: str) -> int | None:
+    """The oid of a table or view; None where there is none of that name."""
+    row = connection.execute(
+        "SELECT to_regclass(quote_ident(%s) || '.' || quote_ident(%s))::oid::bigint", (schema, name)
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def exists(connection: psycopg.Connection, name: str) -> bool:
     """Whether there is a relation of this name, written as in SQL: schema.name."""
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()

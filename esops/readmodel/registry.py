@@ -80,21 +80,28 @@ def versions(connection: psycopg.Connection, projection: str | None = None) -> l
 
     Raises Refused where a newer esops made the tables.
     """
+    return _versions(connection, projection, None)
+
+
+def _versions(
+    connection: psycopg.Connection, projection: str | None, number: int | None
+) -> list[Version]:
     if not migrations.installed(connection):
         return []
-    rows = connection.execute(_SQL["versions"], {"projection": projection}).fetchall()
-    return [_version(row) for row in rows]
+    values = {"projection": projection, "version": number}
+    return [_version(row) for row in connection.execute(_SQL["versions"], values).fetchall()]
 
 
 def version(connection: psycopg.Connection, projection: str, number: int) -> Version:
     """One version. Raises UsageError that lists the versions there are."""
-    found = {each.version: each for each in versions(connection, projection)}
-    if number not in found:
-        there_is = ", ".join(str(n) for n in found) or "none"
+    found = _versions(connection, projection, number)
+    if not found:
+        numbers = [str(each.version) for each in versions(connection, projection)]
         raise UsageError(
-            f"projection {projection!r} has no version {number}", hint=f"Versions: {there_is}."
+            f"projection {projection!r} has no version {number}",
+            hint=f"Versions: {', '.join(numbers) or 'none'}.",
         )
-    return found[number]
+    return found[0]
 
 
 def active(connection: psycopg.Connection, projection: str) -> Version | None:

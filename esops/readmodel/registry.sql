@@ -3,7 +3,8 @@
 SELECT projection, version, state, store, position, events, rows, tables, fingerprint, value_types,
        after_load, updated_at, to_jsonb(v) ->> 'lost', to_jsonb(v) -> 'applied'
   FROM esops.versions v
- WHERE %(projection)s::text IS NULL OR projection = %(projection)s
+ WHERE (%(projection)s::text IS NULL OR projection = %(projection)s)
+   AND (%(version)s::integer IS NULL OR version = %(version)s)
  ORDER BY projection, version;
 
 -- insert --

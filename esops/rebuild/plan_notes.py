@@ -103,9 +103,11 @@ def of_parts(target: Target, tables: Iterable[Table], parts: str | None) -> list
     option = "--workers and --engine" if parts == "process" else "--ranges"
     several = "several processes" if parts == "process" else "several ranges"
     return [
-        f"with {several}, the code may get a row back without a column that it has not set itself"
-        f'{types}. If it depends on that, as `"x" in row` or `str(row["x"])` do, leave out {option}: '
-        "the rows would differ"
+        (
+            f"with {several}, the code may get a row back without a column that it has not set "
+            f'itself{types}. If it depends on that, as `"x" in row` or `str(row["x"])` do, leave '
+            f"out {option}: the rows would differ"
+        )
     ]
 
 

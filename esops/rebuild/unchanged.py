@@ -27,9 +27,9 @@ def of_version(connection: psycopg.Connection, version: Version) -> dict[str, Co
     """What the tables of a version have, by the names that readers use."""
     found: dict[str, Composition] = {}
     for name, physical in version.tables.items():
-        table = catalog.find_table(connection, *physical)
-        if table is not None:
-            found[name] = composition(connection, table.oid)
+        oid = catalog.oid_of(connection, *physical)
+        if oid is not None:
+            found[name] = composition(connection, oid)
     return found
 
 
@@ -53,7 +53,10 @@ def check(
     kept = {} if source is None else journal.kept_composition(connection, source, target)
     if source is None or not kept:
         return
-    now, other = of_version(connection, source), of_version(connection, target)
+    now = of_version(connection, source)
+    if now == kept:
+        return
+    other = of_version(connection, target)
     without = TAKEN_WITH_NAME if by_rename else ()
     found = {
         name: changed
