@@ -29,7 +29,6 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
     `figures`: by the id of the element that each is drawn in. `values`: the template's variables.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("esops", "pages"),
@@ -47,11 +46,18 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
     return environment.get_template(template).render(
         title=title,
         figures=drawn,
-        plotly=get_plotlyjs() if drawn else "",
+        plotly=_plotly() if drawn else "",
         made_at=datetime.now(UTC),
         esops=__version__,
         **values,
     )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    text: str = get_plotlyjs()
+    return text
 
 
 def label(text: str) -> str:

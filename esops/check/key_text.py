@@ -1,0 +1,74 @@
+"""The key of a row, as an operator writes it: the value alone, or a JSON object of its columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import UsageError
+from esops.postgres.catalog import Table
+from esops.readmodel.form import Unfit
+from esops.readmodel.rows import one_line
+from esops.readmodel.shape import Shape
+from esops.readmodel.types import Key
+
+
+def parse_key(
+    connection: psycopg.Connection, table: Table, key_columns: Sequence[str], text: str
+) -> Key:
+    """The key in the form of the table.
+
+    Raises UsageError where the text is no key of this table.
+    """
+    parts = _parts(text, key_columns)
+    values = []
+    for name, part in zip(key_columns, parts, strict=True):
+        statement = sql.SQL("SELECT %s::{}").format(sql.SQL(table.column(name).type))
+        try:
+            row = connection.execute(statement, [part]).fetchone()
+        except psycopg.Error as error:
+            raise UsageError(
+                f"{part!r} is no value of {name} ({table.column(name).type}): {one_line(error)}"
+            ) from None
+        assert row is not None
+        values.append(row[0])
+    shape = Shape(table, tuple(key_columns), {})
+    shape.open(connection)
+    try:
+        return shape.key(tuple(values) if len(values) > 1 else values[0])
+    except Unfit as error:
+        raise UsageError(f"{text!r} is no key of {table.schema}.{table.name}: {error}") from None
+
+
+def written_key(key: Key, key_columns: Sequence[str]) -> str:
+    """A key as `parse_key` takes it."""
+    if len(key_columns) == 1:
+        return str(key)
+    parts = dict(zip(key_columns, key, strict=True))
+    return json.dumps(parts, default=str, ensure_ascii=False)
+
+
+def _parts(text: str, key_columns: Sequence[str]) -> list[str]:
+    """The text of each column."""
+    given: Any = None
+    if text.lstrip().startswith("{"):
+        try:
+            given = json.loads(text)
+        except ValueError:
+            given = None
+    if isinstance(given, dict) and set(given) == set(key_columns):
+        return [
+            value if isinstance(value, str) else json.dumps(value)
+            for value in (given[name] for name in key_columns)
+        ]
+    if len(key_columns) == 1:
+        return [text]
+    example = json.dumps(dict.fromkeys(key_columns, "…"), ensure_ascii=False)
+    raise UsageError(
+        f"the key has {len(key_columns)} columns ({', '.join(key_columns)})",
+        hint=f"Write it as JSON: '{example}'",
+    )

@@ -1,0 +1,88 @@
+"""`esops projection step`: what each event makes of one row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from esops.cli.app import command
+from esops.cli.completion import complete_projection
+from esops.cli.projection import opened, projection
+from esops.cli.shared import JobProgress, archived_streams_named, stop_on_signals
+
+
+@command(projection)
+def step(
+    context: typer.Context,
+    name: str = typer.Argument(..., help="The projection.", autocompletion=complete_projection),
+    key: str = typer.Argument(
+        ...,
+        help="The key of the row. One of several columns is a JSON object of them, as samples of "
+        'the verification show it: \'{"tenant": "acme", "cart_id": "c-1"}\'.',
+    ),
+    at: str | None = typer.Option(
+        None,
+        "--at",
+        metavar="VERSION",
+        help="Stop after this version of the stream; of a key of several streams, after this "
+        "position of the log.",
+    ),
+    python: str | None = typer.Option(
+        None,
+        "--python",
+        metavar="MODULE:FUNCTION",
+        help="Run this code beside that of esops.toml, and show at which event they part.",
+    ),
+    limit: int = typer.Option(
+        10_000,
+        "--limit",
+        min=2,
+        metavar="N",
+        help="Keep the steps of N events: of a row with more, the first and the last ones.",
+    ),
+    report: Path | None = typer.Option(
+        None, "--report", metavar="FILE.html", help="Write the steps as a page to go through."
+    ),
+) -> int:
+    """Show a row before and after each of its events: what changed, how long the code took, and
+    where it raised.
+
+    esops projection step cart_summary shopping_cart-2b2210d1
+    esops projection step cart_summary shopping_cart-2b2210d1 --report step.html
+    esops projection step cart_summary shopping_cart-2b2210d1 --python shop.next:cart_summary
+
+    Nothing is written. Events that became dead letters are shown as skipped. Where a function makes
+    the key, all events of the log are read.
+
+    Exit code 1 when the code fails on an event, or when old and new code part.
+    """
+    from esops.check.step import StepRequest
+    from esops.check.step import step as run
+    from esops.cli import step_text
+
+    output, config = opened(context)
+    form = output.format("table", "json")
+    request = StepRequest(name, key, at, python, output.settings.store, limit)
+    asked, progress = stop_on_signals(), JobProgress(output)
+    try:
+        with archived_streams_named(config):
+            found = run(
+                config,
+                request,
+                stop=asked.is_set,
+                say=output.say,
+                progress=lambda read: progress.update("reading events", read, None),
+            )
+    finally:
+        progress.close()
+    if report is not None:
+        from esops.check.step_page import write_page
+
+        write_page(report, found)
+        output.say(f"written: {report}")
+    if form == "json":
+        output.json(found.as_dict())
+    else:
+        step_text.show(output, found)
+    return 1 if found.findings else 0
