@@ -18,7 +18,7 @@ _EXACT = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RowChange:
     """A column, or a path into one, that differs; MISSING where one side does not have it."""
 
     path: str
@@ -35,7 +35,7 @@ class Change:
         }
 
 
-def changes(before: Row | None, after: Row | None) -> list[Change]:
+def changes(before: Row | None, after: Row | None) -> list[RowChange]:
     """What differs between a row and the next one; None is no row, and has no column."""
     old, new = before or {}, after or {}
     names = dict.fromkeys((*old, *new))
@@ -46,7 +46,7 @@ def changes(before: Row | None, after: Row | None) -> list[Change]:
     ]
 
 
-def counted(found: Sequence[Change], ignore: Sequence[str]) -> list[Change]:
+def counted(found: Sequence[RowChange], ignore: Sequence[str]) -> list[RowChange]:
     """The changes that are not in `verify.ignore`, whose entries are columns or paths."""
     return [
         each
@@ -58,13 +58,13 @@ def counted(found: Sequence[Change], ignore: Sequence[str]) -> list[Change]:
     ]
 
 
-def _of(name: str, old: Any, new: Any) -> Iterator[Change]:
+def _of(name: str, old: Any, new: Any) -> Iterator[RowChange]:
     if isinstance(old, dict | list) and isinstance(new, dict | list):
         for steps, was, now in differences(old, new):
-            yield Change(written(name, steps), was, now, written(name, generalised(steps)))
+            yield RowChange(written(name, steps), was, now, written(name, generalised(steps)))
     elif type(old) is not type(new) or old != new or str(old) != str(new):
         # 1 and True are equal in Python, and so are Decimal("1.0") and Decimal("1.00").
-        yield Change(name, old, new, name)
+        yield RowChange(name, old, new, name)
 
 
 def shown_row(row: Row | None) -> dict[str, Any] | None:

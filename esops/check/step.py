@@ -13,12 +13,12 @@ from typing import Any
 
 import psycopg
 
-from esops.check import scratch
-from esops.check.changes import Change, changes, counted, shown_row
+from esops.check import trial_tables
+from esops.check.changes import RowChange, changes, counted, shown_row
 from esops.check.key_text import parse_key, written_key
 from esops.check.lanes import Applied, FoldLane, NoKey
 from esops.check.one_key import OneKey, Seen
-from esops.check.scratch import ReadModel
+from esops.check.trial_tables import ReadModel
 from esops.config import Config
 from esops.errors import Refused
 from esops.events import Position, RecordedEvent
@@ -35,7 +35,7 @@ from esops.stores.base import EventStore
 from esops.trace.log import event_as_dict
 
 KEPT = 10_000
-"""Steps that are kept of a row with more events: the first half and the last half of so many."""
+"""Steps that are kept of a row with more events: the first half and the last half of them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Step:
     skipped: str | None = None
     """Why it is a dead letter."""
     other: Applied | None = None
-    parted: Sequence[Change] = ()
+    parted: Sequence[RowChange] = ()
     """What the other code makes otherwise, up to this event."""
 
     @property
@@ -110,7 +110,7 @@ class Served:
     version: int
     position: Position
     row: Row | None
-    differs: Sequence[Change] = ()
+    differs: Sequence[RowChange] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -272,7 +272,7 @@ class _Stepper:
         """The table as the next version would have it."""
         if self._target.settings.ddl is None and self.model.whole:
             return self.model.by_name[name]
-        return scratch.make(self._connection, self._target, self.model, "step")[name]
+        return trial_tables.make(self._connection, self._target, self.model, "step")[name]
 
     def run(self, skipped: Mapping[Position, str], seen: Seen) -> Stepped:
         """Step through all of its events. Raises UsageError where there are none."""
@@ -348,7 +348,7 @@ class _Stepper:
             found.parts_at = made.event
         return found.stopped
 
-    def _counted(self, one: Row | None, other: Row | None) -> list[Change]:
+    def _counted(self, one: Row | None, other: Row | None) -> list[RowChange]:
         """What differs and is not ignored by the verification."""
         if one is None or other is None:
             return changes(one, other)

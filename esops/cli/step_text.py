@@ -11,7 +11,7 @@ from esops.wording import count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esops.check.changes import Change
+    from esops.check.changes import RowChange
     from esops.check.lanes import Applied, Fault
     from esops.check.step import Step, Stepped
     from esops.term import Output
@@ -81,11 +81,11 @@ def _other(step: Step) -> str:
     return _list(step.parted, new_only=True)
 
 
-def _list(found: Sequence[Change], *, new_only: bool = False) -> str:
+def _list(found: Sequence[RowChange], *, new_only: bool = False) -> str:
     return ", ".join(_change(each, new_only=new_only) for each in found)
 
 
-def _change(each: Change, *, new_only: bool) -> str:
+def _change(each: RowChange, *, new_only: bool) -> str:
     if each.after is MISSING:
         return f"{each.path} is gone"
     if each.before is MISSING or new_only:

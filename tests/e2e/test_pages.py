@@ -4,6 +4,7 @@ and show names as they are.
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -105,3 +106,53 @@ def test_the_page_of_a_trace_and_its_zoom(shop, project, browser):
     assert "&lt;img src=x onerror=alert(1)&gt;-1 @2" in document
     assert f"its cause {ID.format(77)} is missing" in document
     assert len(re.findall('class="point"', svgs(document, "timeline"))) == 8
+
+
+STEPS = """
+const press = key => document.dispatchEvent(new KeyboardEvent("keydown", { key }));
+const seen = [];
+const note = () => seen.push(document.documentElement.dataset.step + ":" + document.getElementById("after").textContent.replace(/\\s+/g, ""));
+note(); press("ArrowRight"); note(); press("ArrowLeft"); press("ArrowLeft"); note(); press("End"); note();
+const slider = document.getElementById("slider");
+slider.value = 1; slider.dispatchEvent(new Event("input")); note();
+document.getElementById("jump").click(); note();
+document.documentElement.dataset.seen = JSON.stringify(seen);
+document.documentElement.dataset.wrong = document.getElementById("wrong").textContent;
+document.documentElement.dataset.trace = document.getElementById("trace").textContent;
+"""
+
+
+def test_the_page_of_a_row_is_gone_through_by_keys_slider_and_button(shop, project, browser):
+    project.write(
+        "counts.py",
+        """
+        from esops import fold
+
+        @fold(key="stream")
+        def counts(row, event):
+            if event.version == 3:
+                raise ValueError("</script><b>" + event.type)
+            return {"n": (row["n"] if row else 0) + 1}
+        """,
+    )
+    project.write("counts.sql", "CREATE TABLE {table} (id text PRIMARY KEY, n integer)")
+    text = (project.folder / "esops.toml").read_text()
+    section = '[projections.counts]\npython = "counts:counts"\ntables = ["counts"]\n'
+    project.write("esops.toml", text + section + 'ddl = "counts.sql"\non_error = "dead-letter"\n')
+    step = ("projection", "step", "counts", "cart-1", "--report", "step.html")
+    assert project.run(*step).code == 1
+    page = project.folder / "step.html"
+    assert fetched(page.read_text(encoding="utf-8")) == []
+    document = browser.document(page, STEPS)
+    row = '{"id":"cart-1","n":%d}'
+    seen = json.loads(html.unescape(re.search('data-seen="([^"]*)"', document)[1]))
+    assert seen == [
+        "0:" + row % 1,
+        "1:" + row % 2,
+        "0:" + row % 1,
+        "3:" + row % 3,
+        "1:" + row % 2,
+        "2:" + row % 2,
+    ]
+    assert "ValueError: &lt;/script&gt;&lt;b&gt;done" in document
+    assert "counts.py" in re.search('data-trace="([^"]*)"', document)[1]

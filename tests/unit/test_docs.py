@@ -92,7 +92,16 @@ def test_every_command_and_option_is_in_the_reference(project):
         *([each] for each in groups[()]),
         *(
             ["projection", each]
-            for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")
+            for each in (
+                "list",
+                "show",
+                "versions",
+                "switch",
+                "rollback",
+                "retire",
+                "dead-letters",
+                "step",
+            )
         ),
         *(["audit", each] for each in ("streams", "stream", "events", "modelling")),
         *(["trace", each] for each in ("correlation", "event", "stream")),

@@ -23,7 +23,7 @@ from esops.readmodel.rows import one_line
 from esops.rebuild.refolded import missing_right
 from esops.rebuild.target import Target
 
-_SQL = statements(__package__, "scratch")
+_SQL = statements(__package__, "trial_tables")
 _TABLES = ("r", "p")
 
 
