@@ -22,6 +22,7 @@ from esops.errors import Busy, Refused, UsageError
 from esops.events import Position
 from esops.postgres.statements import statements
 from esops.readmodel import erased, migrations, owners
+from esops.readmodel.fence import FenceRaised
 from esops.readmodel.types import CHECKPOINT
 
 LIVE_STATES = ("active", "standby")
@@ -59,6 +60,8 @@ class Version:
     """Why its rows are of events that the store does not have any more, where that was recorded."""
     applied: Mapping[str, Any] | None = None
     """The last event that was applied: its position, and the mark that its store makes of it."""
+    fence: int = 0
+    """How often rows were written without moving the checkpoint (fence.py)."""
 
     @property
     def table(self) -> tuple[str, str]:
@@ -259,7 +262,8 @@ def move_checkpoint(
     `applied` is the last event that was applied, where any was (see Version).
 
     Raises TablesMoved where the tables have other names now: what was read by the old names may
-    belong to another version. Raises Busy where the checkpoint is not at `old`.
+    belong to another version; FenceRaised where others wrote rows since `at` was read; and Busy
+    where the checkpoint is not at `old`.
     """
     moved = connection.execute(
         _SQL["move_checkpoint"],
@@ -270,6 +274,7 @@ def move_checkpoint(
             "projection": at.projection,
             "version": at.version,
             "tables": Jsonb(dict(at.tables)),
+            "fence": at.fence,
             "applied": None if applied is None else Jsonb(dict(applied)),
         },
     ).rowcount
@@ -279,6 +284,8 @@ def move_checkpoint(
     now = version(connection, at.projection, at.version)
     if now.tables != at.tables and now.position == old:
         raise TablesMoved
+    if now.fence != at.fence and now.position == old and now.state in LIVE_STATES:
+        raise FenceRaised
     raise Busy(
         f"another process moved the checkpoint of {at.projection} v{at.version}, or retired it",
         hint=f"`esops projection show {at.projection}` shows which process works on it.",
@@ -399,6 +406,7 @@ def _version(row: tuple[Any, ...]) -> Version:
         updated_at,
         lost,
         applied,
+        fence,
     ) = row
     return Version(
         projection,
@@ -415,4 +423,5 @@ def _version(row: tuple[Any, ...]) -> Version:
         updated_at,
         lost,
         applied,
+        fence,
     )

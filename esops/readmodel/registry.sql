@@ -1,7 +1,8 @@
 -- versions --
 -- The newer columns by name: an older esops may have made the table.
 SELECT projection, version, state, store, position, events, rows, tables, fingerprint, value_types,
-       after_load, updated_at, to_jsonb(v) ->> 'lost', to_jsonb(v) -> 'applied'
+       after_load, updated_at, to_jsonb(v) ->> 'lost', to_jsonb(v) -> 'applied',
+       coalesce((to_jsonb(v) ->> 'fence')::bigint, 0)
   FROM esops.versions v
  WHERE (%(projection)s::text IS NULL OR projection = %(projection)s)
    AND (%(version)s::integer IS NULL OR version = %(version)s)
@@ -40,12 +41,12 @@ SELECT position FROM esops.versions WHERE projection = %s AND version = %s;
 SELECT position FROM esops.versions WHERE projection = %s AND version = %s FOR UPDATE;
 
 -- move_checkpoint --
--- Compare-and-set: only from the checkpoint and the tables that the writer knows of.
+-- Compare-and-set: only from the checkpoint, the tables and the fence that the writer knows of.
 UPDATE esops.versions
    SET position = %(new)s, events = events + %(events)s, updated_at = now(),
        applied = coalesce(%(applied)s, applied)
  WHERE projection = %(projection)s AND version = %(version)s
-   AND position IS NOT DISTINCT FROM %(old)s AND tables = %(tables)s
+   AND position IS NOT DISTINCT FROM %(old)s AND tables = %(tables)s AND fence = %(fence)s
    AND state IN ('building', 'standby', 'active');
 
 -- clear_checkpoint --

@@ -25,6 +25,7 @@ from esops.projections.kinds.fold import Fold, following_cache
 from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load, lacks_keys, noted_key
+from esops.readmodel.fence import FenceRaised
 from esops.readmodel.rows import BadEvent
 from esops.running.batches import Collector, pieces, without_collector
 from esops.running.checkpoint import VersionCheckpoint
@@ -190,13 +191,14 @@ class Applier(StatementApplier):
                         break
             except Held:
                 continue
-            except registry.TablesMoved:
+            except (registry.TablesMoved, FenceRaised):
                 self._reset()
             except BadEvent as bad:
-                applied, known_as = self._since_commit, self._checkpoint.version.tables
+                applied, known = self._since_commit, self._checkpoint.version
                 self._reset()
-                if self._checkpoint.version.tables != known_as:
-                    continue  # a switch renamed the tables: the rows were another version's
+                now = self._checkpoint.version
+                if (now.tables, now.fence) != (known.tables, known.fence):
+                    continue  # the rows were another version's, or others wrote them since
                 if applied > 1:
                     # The event at which it shows need not be the one that spoiled the row, so all
                     # since the last commit are suspects. Smaller commits leave fewer of them.

@@ -20,6 +20,7 @@ from esops.projections.kinds import open_projector
 from esops.projections.kinds.fold import Fold
 from esops.readmodel import registry
 from esops.readmodel.dead_letters import fails_still, positions_of, remove_dead_letters
+from esops.readmodel.fence import raise_fence
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Key
@@ -123,6 +124,7 @@ class Replayer(Applier):
         try:
             with translated(), self.connection.transaction():
                 registry.lock_checkpoint(self.connection, version.projection, version.version)
+                raise_fence(self.connection, version.projection, version.version)
                 projector.apply([event], self.connection)
                 projector.flush(self.connection)
                 remove_dead_letters(
@@ -200,6 +202,7 @@ class Replayer(Applier):
         """
         version, connection, fails = self.version, self.connection, dict[Key, str]()
         registry.lock_checkpoint(connection, version.projection, version.version)
+        raise_fence(connection, version.projection, version.version)
         self._ensure_keys()
         fold = self._new_fold()
         change = -fold.rows.delete(connection, list(wanted))

@@ -10,8 +10,8 @@ from typing import Protocol
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from esops.postgres.connection import connect
-from esops.readmodel import locks
+from esops.postgres.connection import connect, translated
+from esops.readmodel import fence, locks
 
 _LOCK_TIMEOUT = b"SET lock_timeout = '500ms'"
 
@@ -37,7 +37,7 @@ class OwnSession:
 
     def open(self, purpose: str) -> psycopg.Connection:
         """A new one."""
-        return connect(self._dsn, purpose)
+        return _fenced(connect(self._dsn, purpose))
 
     def leave(self, connection: psycopg.Connection, lock: str | None) -> None:  # noqa: ARG002
         """End it, which gives the lock back."""
@@ -55,7 +55,7 @@ class SharedSession:
     def open(self, purpose: str = "run") -> psycopg.Connection:  # noqa: ARG002 - of all of them
         """The one that is open, or a new one where that was lost."""
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn, "run")
+            self._connection = _fenced(connect(self._dsn, "run"))
             # Who waits for a lock holds up the other versions of the session.
             self._connection.execute(_LOCK_TIMEOUT)
         return self._connection
@@ -77,3 +77,10 @@ class SharedSession:
         """End it, with all locks that are still held in it."""
         if self._connection is not None:
             self._connection.close()
+
+
+def _fenced(connection: psycopg.Connection) -> psycopg.Connection:
+    """A session in which a runner compares the fence, and says so."""
+    with translated():
+        fence.say_fenced(connection)
+    return connection
