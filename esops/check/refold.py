@@ -114,6 +114,8 @@ class Scratch:
         """Up to where `advance` has applied the events."""
         self.events = 0
         """How many events were applied."""
+        self.value_types: dict[str, str] = dict(version.value_types)
+        """By column, the Python type that a fold writes, as far as it has shown."""
         self._projector: Projector | None = None
         self._statement = _STATEMENT_EVENTS
 
@@ -206,6 +208,7 @@ class Scratch:
                         fold.flush(self.connection)
                         fold.flushed()
                 fold.flush(self.connection)
+            self.value_types |= fold.value_types
         finally:
             fold.close()
         self.events += len(events)
@@ -306,6 +309,7 @@ class Scratch:
             with self.connection.transaction():
                 projector.flush(self.connection)
             projector.flushed()
+        self.value_types |= projector.value_types
 
     def _by_ranges(
         self,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _LOAD = "Loading"
 _VERIFY = "Verification and switch"
+_ROWS = "Only some rows"
 
 
 @command(app)
@@ -186,6 +187,27 @@ def rebuild(
         "stopped: no process of it is left.",
         rich_help_panel=_VERIFY,
     ),
+    keys: str | None = typer.Option(
+        None,
+        "--keys",
+        metavar="K,…",
+        help="Make only the rows of these keys right, in the version that serves.",
+        rich_help_panel=_ROWS,
+    ),
+    keys_from: Path | None = typer.Option(
+        None,
+        "--keys-from",
+        metavar="FILE",
+        help="The same for the keys in a file, one a line; - is standard input.",
+        rich_help_panel=_ROWS,
+    ),
+    streams: str | None = typer.Option(
+        None,
+        "--streams",
+        metavar="S,…",
+        help="The same for the rows of these streams.",
+        rich_help_panel=_ROWS,
+    ),
     snapshot_wait: str | None = SNAPSHOT_WAIT,
     despite_snapshots: bool = DESPITE_SNAPSHOTS,
     max_rate: float | None = MAX_RATE,
@@ -204,12 +226,21 @@ def rebuild(
     change.
     Without --blue-green, the tables that serve are emptied and filled again. Readers see that; it
     is for read models that are too large to exist twice.
+    With --keys or --streams, only the rows of these are made right, while everything runs.
     """
     from esops.config import load_config
     from esops.rebuild.api import RebuildRequest
 
     output = current_output(context)
     output.format("table", "json")
+    if keys is not None or keys_from is not None or streams is not None:
+        from esops.cli.heal import chosen, heal_rows, only
+
+        given = {name for name in context.params if _is_given(context, name)}
+        name = only(load_config(output.settings.config), projection or [], given)
+        rows = chosen(keys, keys_from, streams)
+        limits = (max_rate, max_load, max_lag_bytes, nice)
+        return heal_rows(output, name, rows, limits, dry_run=dry_run, yes=yes)
     request = RebuildRequest(
         action=_action(resume=resume, abort=abort),
         in_place=not blue_green,
@@ -247,6 +278,11 @@ def rebuild(
     if dry_run:
         return _show_plans(output, config, names, request)
     return _carry_out(output, config, names, request, report, yes=yes)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _workers(text: str | None) -> int | Literal["auto"] | None:

@@ -64,6 +64,16 @@ def take(connection: psycopg.Connection, name: str, patience: timedelta = timede
         time.sleep(0.05)
 
 
+def take_until_commit(connection: psycopg.Connection, name: str) -> bool:
+    """Take a lock until the transaction that the connection is in ends; False where another session
+    holds it now.
+    """
+    row = connection.execute(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (name,)
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def give_back(connection: psycopg.Connection, name: str) -> None:
     """Release a lock that this session has taken once."""
     connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))

@@ -1,0 +1,179 @@
+"""`esops rebuild NAME --keys …`: only some rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esops.cli.shared import confirm, stop_on_signals
+
+if TYPE_CHECKING:
+    from esops.check.heal import Healed
+    from esops.check.healing import HealRequest
+    from esops.check.served_rows import RowKey
+    from esops.config import Config
+    from esops.term import Output
+
+_WITH = frozenset(
+    {"projection", "keys", "keys_from", "streams", "dry_run", "yes"}
+    | {"max_rate", "max_load", "max_lag_bytes", "nice"}
+)
+_NAMED = 5
+
+
+def only(config: Config, names: Sequence[str], given: Collection[str]) -> str:
+    """The one projection whose rows are meant. Raises UsageError where there are several, or where
+    an option was given that is for a whole rebuild.
+    """
+    from esops.errors import UsageError
+
+    others = sorted(set(given) - _WITH)
+    if others:
+        option = "--" + others[0].replace("_", "-")
+        raise UsageError(
+            f"{option} is for the rebuild of a whole read model, and --keys and --streams make "
+            "single rows of the version that serves right",
+            hint=f"Leave out {option}, or the keys.",
+        )
+    named = list(names) or list(config.projections)
+    if len(named) != 1:
+        raise UsageError(
+            "--keys and --streams are of one projection, and "
+            + ("none is named" if not names else "several are named"),
+            hint=f"Projections: {', '.join(config.projections)}.",
+        )
+    return named[0]
+
+
+def chosen(keys: str | None, keys_from: Path | None, streams: str | None) -> HealRequest:
+    """The rows that the options name. Raises UsageError where these cannot be read, or are none."""
+    from esops.check.healing import HealRequest
+    from esops.errors import UsageError
+
+    wanted = [] if keys is None else [_key(each) for each in _listed(keys)]
+    if keys_from is not None:
+        wanted += [_key(line) for line in _lines(keys_from)]
+    named = [] if streams is None else _listed(streams)
+    if not wanted and not named:
+        raise UsageError("no key and no stream is named")
+    return HealRequest(keys=wanted, streams=named)
+
+
+def _listed(text: str) -> list[str]:
+    if text.lstrip().startswith("["):
+        return [text]
+    # As in a line of CSV: a key with a comma stands in quotes.
+    return [each for line in csv.reader([text]) for each in line if each]
+
+
+def _lines(path: Path) -> Iterator[str]:
+    from esops.errors import UsageError
+
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--keys-from {path} cannot be read: {error}") from None
+    return (line for line in text.splitlines() if line.strip())
+
+
+def _key(text: str) -> RowKey:
+    """A key of one value as it is, or of several as an array of JSON."""
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return (text,)
+        if isinstance(found, list) and len(found) > 1:
+            return tuple(each if isinstance(each, str) else json.dumps(each) for each in found)
+    return (text,)
+
+
+def heal_rows(
+    output: Output,
+    name: str,
+    request: HealRequest,
+    limits: tuple[float | None, int | None, int | None, float | None],
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Compare the rows, show what differs, ask, and make them right; returns the exit code."""
+    from dataclasses import replace
+
+    from esops.check.healing import heal
+    from esops.config import load_config
+    from esops.running.throttle import Limits
+    from esops.wording import count
+
+    config, stop = load_config(output.settings.config), stop_on_signals()
+    request = replace(request, limits=Limits(*limits))
+
+    def run(*, write: bool) -> Healed:
+        return heal(
+            config,
+            name,
+            replace(request, write=write),
+            store=output.settings.store,
+            stop=stop.is_set,
+            say=output.say,
+        )
+
+    if dry_run or not yes:
+        found = run(write=False)
+        differing = sum(map(len, found.differing.values()))
+        _show_plan(output, found, dry_run=dry_run)
+        if dry_run or not differing:
+            return 1 if found.unknown else 0
+        confirm(
+            f"Write {count(differing, 'row')} of {name}?",
+            yes=False,
+            what="making rows right writes to the table that serves",
+        )
+    done = run(write=True)
+    if output.as_json:
+        output.json(done.as_dict())
+    else:
+        output.line(
+            f"{count(done.rows, 'row')} of {name} v{done.version} made right at position "
+            f"{done.position} ({done.inserted} inserted, {done.updated} updated, {done.deleted} "
+            f"deleted); {count(done.keys, 'key')} compared"
+        )
+        _show_left(output, done)
+    return 1 if done.unknown or done.unfit else 0
+
+
+def _show_plan(output: Output, found: Healed, *, dry_run: bool) -> None:
+    from esops.wording import count
+
+    if output.as_json:
+        if dry_run:
+            output.json({**found.as_dict(), "statements": list(found.statements)})
+        return
+    differing = sum(map(len, found.differing.values()))
+    output.line(
+        f"{found.projection} v{found.version} at position {found.position}: "
+        f"{count(differing, 'row')} of {count(found.keys, 'key')} differ from the events"
+    )
+    for action, keys in found.differing.items():
+        if keys:
+            shown = ", ".join(",".join(key) for key in keys[:_NAMED])
+            more = ", …" if len(keys) > _NAMED else ""
+            output.line(f"  {action} {count(len(keys), 'row')}: {shown}{more}")
+    if dry_run and differing:
+        for statement in found.statements:
+            output.line(f"  {statement};")
+    _show_left(output, found)
+    if dry_run:
+        output.line("\nNothing was changed (--dry-run).")
+
+
+def _show_left(output: Output, found: Healed) -> None:
+    for key, why in [*sorted(found.unknown.items()), *sorted(found.unfit.items())][:20]:
+        output.line(f"  left as it is: {','.join(key)}: {why}")
+    more = len(found.unknown) + len(found.unfit) - 20
+    if more > 0:
+        output.line(f"  and {more} more")
