@@ -27,7 +27,7 @@ _EXACT = frozenset({"text", "varchar", "int2", "int4", "int8", "uuid"})
 """Types of which a value and its text in the server are one to one in Python, too."""
 
 
-class TooMany(Exception):
+class TooMuchSince(Exception):
     """More events than can be read while others wait."""
 
 
@@ -44,11 +44,11 @@ class Course(Protocol):
     def touched(
         self, keys: Collection[RowKey], after: Position, until: Position
     ) -> Collection[RowKey]:
-        """The keys whose rows may be other ones at a later position. Raises TooMany."""
+        """The keys whose rows may be other ones at a later position. Raises TooMuchSince."""
         ...
 
     def bring_held(self, keys: Sequence[RowKey], until: Position) -> dict[RowKey, str]:
-        """As `bring`, in a transaction that holds the version. Raises TooMany."""
+        """As `bring`, in a transaction that holds the version. Raises TooMuchSince."""
         ...
 
     def spoil(self) -> None:
@@ -78,7 +78,7 @@ class StreamCourse:
         if after == until:
             return ()
         if self._store.count_between(after, until) > FEW:
-            raise TooMany
+            raise TooMuchSince
         wanted, found = set(keys), set[RowKey]()
         for batch in self._store.read_all(after, until, self._filter):
             for event in batch.events:
@@ -90,7 +90,7 @@ class StreamCourse:
         return self.bring(keys, until)
 
     def spoil(self) -> None:
-        """They are made anew each time."""
+        """They are made from the beginning each time."""
 
 
 class _Unhindered(Throttle):
@@ -145,7 +145,7 @@ class LogCourse:
     ) -> dict[RowKey, str]:
         """By the events since."""
         if self._store.count_between(self._scratch.position, until) > FEW:
-            raise TooMany
+            raise TooMuchSince
         self._scratch.advance(until, self._unhindered, wanted=self._wanted)
         return {}
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import psycopg
 import structlog
 
-from esops.check.courses import Course, TooMany
+from esops.check.courses import Course, TooMuchSince
 from esops.check.refold import Scratch
 from esops.check.served_rows import Differing, RowKey, ServedRows
 from esops.errors import Busy, Refused, Stopped
@@ -203,7 +203,7 @@ class Healer:
             assert now.position is not None
             try:
                 touched = set(self._course.touched(keys, seen.position, now.position))
-            except TooMany:
+            except TooMuchSince:
                 return [], keys
             if now.fence != seen.fence:
                 return [], keys
@@ -300,7 +300,7 @@ class Healer:
                     unknown = self._course.bring_held(keys, now.position)
                     result.unknown.update(unknown)
                     touched = set(unknown)
-            except TooMany:
+            except TooMuchSince:
                 raise _MadeAgain(spoiled=False) from None
             steady = [each for each in keys if each not in touched]
             change = 0
@@ -324,7 +324,7 @@ class Healer:
             result.inserted += len(wrote.insert)
             result.updated += len(wrote.update)
             result.deleted += len(wrote.delete)
-            self._give_way(now.position)
+            self._let_commit(now.position)
         return [] if held else [each for each in keys if each in touched]
 
     def _check(self, now: Version) -> None:
@@ -354,7 +354,7 @@ class Healer:
             hint="Restart that process with this version of esops.",
         )
 
-    def _give_way(self, at: Position) -> None:
+    def _let_commit(self, at: Position) -> None:
         """Let the one that follows the version commit: each raise of the fence makes it begin its
         batch again.
         """

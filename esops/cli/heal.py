@@ -49,7 +49,7 @@ def only(config: Config, names: Sequence[str], given: Collection[str]) -> str:
     return named[0]
 
 
-def chosen(keys: str | None, keys_from: Path | None, streams: str | None) -> HealRequest:
+def selected(keys: str | None, keys_from: Path | None, streams: str | None) -> HealRequest:
     """The rows that the options name. Raises UsageError where these cannot be read, or are none."""
     from esops.check.healing import HealRequest
     from esops.errors import UsageError

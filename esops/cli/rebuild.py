@@ -234,11 +234,11 @@ def rebuild(
     output = current_output(context)
     output.format("table", "json")
     if keys is not None or keys_from is not None or streams is not None:
-        from esops.cli.heal import chosen, heal_rows, only
+        from esops.cli.heal import heal_rows, only, selected
 
         given = {name for name in context.params if _is_given(context, name)}
         name = only(load_config(output.settings.config), projection or [], given)
-        rows = chosen(keys, keys_from, streams)
+        rows = selected(keys, keys_from, streams)
         limits = (max_rate, max_load, max_lag_bytes, nice)
         return heal_rows(output, name, rows, limits, dry_run=dry_run, yes=yes)
     request = RebuildRequest(
