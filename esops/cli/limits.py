@@ -56,3 +56,8 @@ DESPITE_SNAPSHOTS: Any = typer.Option(
     help="Switch although such readers see the read model without its newest rows.",
     rich_help_panel="Verification and switch",
 )
+CHANGED: Any = typer.Option(
+    False,
+    "--changed",
+    help="Rebuild those that `esops plan` says need it, of the ones named or of all.",
+)

@@ -37,6 +37,10 @@ ROOT: Mapping[str, RootCommand] = {
         "Show stores, their processors, versions of projections, rebuilds and archive runs.",
     ),
     "metrics": RootCommand(("metrics",), "Write what `esops status` shows as Prometheus metrics."),
+    "plan": RootCommand(
+        ("plan",),
+        "Show which projections differ from the version that serves, and what that takes.",
+    ),
     "rebuild": RootCommand(
         ("rebuild",),
         "Rebuild a read model beside the one that serves, verify it, and switch in one "

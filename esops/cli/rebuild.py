@@ -11,6 +11,7 @@ import typer
 from esops.cli.app import app, command, current_output
 from esops.cli.completion import complete_projection
 from esops.cli.limits import (
+    CHANGED,
     DESPITE_SNAPSHOTS,
     MAX_LAG_BYTES,
     MAX_LOAD,
@@ -42,6 +43,7 @@ def rebuild(
     blue_green: bool = typer.Option(
         False, "--blue-green", help="Build beside the version that serves, verify, and switch."
     ),
+    changed: bool = CHANGED,
     dry_run: bool = typer.Option(
         False, "-n", "--dry-run", help="Print the plan, with every statement, and change nothing."
     ),
@@ -221,6 +223,7 @@ def rebuild(
     esops rebuild cart_summary --blue-green
     esops projection rollback cart_summary
     esops rebuild cart_summary customer_totals --blue-green
+    esops rebuild --changed --blue-green
 
     You can kill it at any moment and continue it with --resume. Until the switch, readers see no
     change.
@@ -272,12 +275,18 @@ def rebuild(
         retire_after=None if retire_after is None else duration("--retire-after", retire_after),
     )
     config = load_config(output.settings.config)
-    names = projection or []
+    names, left = projection or [], 0
+    if changed:
+        from esops.cli.plan import projections_to_rebuild
+
+        names, left = projections_to_rebuild(output, config, names, request)
+        if not names:
+            return left
     if dry_run and request.action != "begin":
         return _show_preview(output, config, names, request)
     if dry_run:
         return _show_plans(output, config, names, request)
-    return _carry_out(output, config, names, request, report, yes=yes)
+    return max(left, _carry_out(output, config, names, request, report, yes=yes))
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

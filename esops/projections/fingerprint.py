@@ -83,6 +83,28 @@ class Code:
                 return found.by_name
         return {}
 
+    def text_hash(self) -> str:
+        """A hash of the text of the code alone, without the filter, the files and all values."""
+        match self.definition:
+            case FoldDefinition() | Handlers():
+                found = hashes_of(self.definition, self.settings.python, self.directory)
+                return digest(found.text).hex()[:16]
+            case SqlDefinition():
+                return digest(self.definition.text.encode()).hex()[:16]
+            case ProcessDefinition():
+                return digest(*_program(self.definition)).hex()[:16]
+            case _:
+                return self.definition.checkpoint
+
+    def file_hashes(self) -> dict[str, str]:
+        """A hash of each file of `fingerprint`, by its path as seen from esops.toml."""
+        return {
+            Path(os.path.relpath(path, self.directory)).as_posix(): digest(path.read_bytes()).hex()[
+                :16
+            ]
+            for path in self._files()
+        }
+
     def others(self, names: Mapping[str, str]) -> list[str]:
         """The names that stand for something else than where `names` was called."""
         return differing(self.names(), names)

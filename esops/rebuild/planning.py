@@ -292,7 +292,7 @@ def _try_out(
 ) -> _Draft:
     ddl = target.directory / target.settings.ddl if target.settings.ddl is not None else None
     tables = physical_tables(target.names, start.to_version)
-    blue = {name: _side(start.source, name, table) for name, table in start.blue.items()}
+    blue = {name: side_of(start.source, name, table) for name, table in start.blue.items()}
     create = create_statements(connection, target.names, start.to_version, blue, ddl)
     with rolled_back(connection):
         # Before green is made: what blue gets from here on has changed since.
@@ -315,7 +315,7 @@ def _try_out(
     return _Draft(made, explained, pointed, [*made.notes, *notes], has)
 
 
-def _side(source: Version | None, name: str, table: Table) -> Side:
+def side_of(source: Version | None, name: str, table: Table) -> Side:
     """The table of the version that serves, with what is known of how it was made."""
     if source is None:
         return Side(table, name, 0)

@@ -23,7 +23,7 @@ from esops.readmodel import migrations, registry, spills
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import shards_of
 from esops.readmodel.tables import drop_tables
-from esops.rebuild import guards, hand_over, journal
+from esops.rebuild import guards, hand_over, journal, made_of
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
@@ -76,6 +76,7 @@ class Rebuild(Switching):
                         "group": group,
                     },
                 )
+                made_of.note(self._session.connection, entry.rebuild, self.target, plan.events)
                 registry.insert(self._session.connection, plan.version())
                 if from_version is not None and plan.serving_has:
                     journal.keep_composition(

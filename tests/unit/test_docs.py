@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from esops.health.metrics import NAMES
 from esops.settings import (
@@ -76,8 +77,10 @@ def test_every_command_and_option_is_in_the_reference(project):
             "doctor",
             "status",
             "metrics",
+            "plan",
             "rebuild",
             "run",
+            "wait",
             "events",
             "projection",
             "archive",
@@ -119,6 +122,22 @@ def test_every_command_and_option_is_in_the_reference(project):
         assert options <= known, (command, options - known)
         if len(command) == 2:
             assert f"`{command[1]}" in text
+
+
+def test_the_pipelines_are_yaml_and_their_commands_exist(project):
+    page = (ROOT / "docs/how-to/deploy-with-ci.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    github, gitlab = map(yaml.safe_load, blocks)
+    assert {*github["jobs"]} == {"plan", "rebuild", "decide"}
+    assert {*gitlab["stages"]} == {each["stage"] for each in gitlab.values() if "stage" in each}
+    lines = re.findall(r"\besops ((?:plan|rebuild|wait)\b[^|>;\n]*)", "\n".join(blocks))
+    assert {line.split()[0] for line in lines} == {"plan", "rebuild", "wait"}
+    for line in lines:
+        name, *words = line.split()
+        shown = project.ok(name, "--help").out
+        assert {word for word in words if word.startswith("--")} <= {
+            *re.findall(r"--[a-z-]+", shown)
+        }
 
 
 def test_no_page_and_no_package_file_names_a_host_or_a_path_of_a_machine():

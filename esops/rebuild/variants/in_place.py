@@ -19,7 +19,7 @@ from esops.postgres.connection import qualified, translated
 from esops.projections import kinds
 from esops.readmodel import locks, registry
 from esops.readmodel.shards import shards_of
-from esops.rebuild import guards, journal
+from esops.rebuild import guards, journal, made_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.outcome import Outcome
@@ -72,6 +72,7 @@ class InPlaceRebuild(Rebuild):
                 entry = journal.begin(
                     connection, self.target.name, version.version, version.version, kept
                 )
+                made_of.note(connection, entry.rebuild, self.target, None)
         return self.run_steps(entry)
 
     def _serving(self, connection: psycopg.Connection) -> registry.Version:

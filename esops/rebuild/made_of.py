@@ -1,0 +1,105 @@
+"""What a version was made of, part by part, as the journal keeps it when its rebuild begins.
+
+The fingerprint says whether a version was built by the code of today; it does not say what differs.
+This does: kind, function, key, filter, files and settings, so that `esops plan` can name it. Of a
+version that an older esops built nothing was kept, and what is not known is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from esops.postgres.statements import statements
+from esops.projections.definition import (
+    FoldDefinition,
+    Handlers,
+    ProcessDefinition,
+    SqlDefinition,
+)
+from esops.rebuild import journal
+from esops.rebuild.target import Target
+from esops.settings import ProjectionSettings
+
+_SQL = statements(__package__, "made_of")
+MADE_OF = "made of"
+"""What the log of a rebuild says of it."""
+
+
+def parts(target: Target) -> dict[str, Any]:
+    """What a version that is built now is made of.
+
+    Raises UsageError where a file of `fingerprint` cannot be read.
+    """
+    settings = target.settings
+    filter = settings.filter
+    return {
+        "kind": settings.kind,
+        "function": target.code.text_hash(),
+        "names": target.code.names(),
+        "key": _key(target),
+        "events": {
+            "events": sorted(filter.types),
+            "category": filter.category,
+            "include_archived": filter.archived,
+        },
+        "files": target.code.file_hashes(),
+        "settings": _settings(settings),
+        "verify": settings.verify.model_dump(mode="json", by_alias=True),
+    }
+
+
+def note(connection: psycopg.Connection, rebuild: int, target: Target, events: int | None) -> None:
+    """Keep it with a rebuild that begins, and how many events there were, for later estimates."""
+    detail = {**parts(target), "of": events}
+    journal.note(connection, rebuild, journal.PLANNED, MADE_OF, detail)
+
+
+def kept(connection: psycopg.Connection, projection: str, version: int) -> Mapping[str, Any] | None:
+    """What was kept of a version; None where nothing was."""
+    row = connection.execute(
+        _SQL["made_of"],
+        {"projection": projection, "version": version, "event": MADE_OF},
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def last_rate(connection: psycopg.Connection, projection: str | None) -> float | None:
+    """Events a second of working time in the last rebuild of a projection, or of any (None)."""
+    row = connection.execute(
+        _SQL["last_rate"], {"projection": projection, "event": MADE_OF}
+    ).fetchone()
+    return None if row is None else float(row[0])
+
+
+def names_its_program(target: Target) -> bool:
+    """Whether the fingerprint sees what a projection runs: of a program, a file has to be named."""
+    definition = target.definition
+    if not isinstance(definition, ProcessDefinition):
+        return True
+    named = any((definition.directory / word).is_file() for word in definition.command)
+    return named or bool(target.settings.fingerprint)
+
+
+def _key(target: Target) -> str | None:
+    match target.definition:
+        case FoldDefinition(key=None):
+            return "stream"
+        case FoldDefinition(key=key) if key is not None:
+            return f"{key.__module__}:{key.__qualname__}"
+        case Handlers() | SqlDefinition() | ProcessDefinition():
+            return None
+    return None
+
+
+def _settings(settings: ProjectionSettings) -> dict[str, Any]:
+    """Those that decide about rows and are no part of the code, and not how the work is done."""
+    return {
+        "on_error": settings.on_error,
+        "begins_with": sorted(settings.begins_with),
+        "switch": settings.switch,
+        "live": settings.live,
+        "checkpoint": settings.checkpoint,
+    }
