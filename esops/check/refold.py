@@ -17,7 +17,7 @@ from psycopg import sql
 
 from esops.config import Config
 from esops.errors import Refused, Stopped
-from esops.events import Position, RecordedEvent, StreamKey
+from esops.events import EventFilter, Position, RecordedEvent, StreamKey
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import translated
@@ -43,6 +43,7 @@ from esops.running.throttle import Throttle
 from esops.running.user_schema import naming
 from esops.settings import ProjectionSettings
 from esops.stores.base import Batch, EventStore, require
+from esops.stores.whole_streams import WholeStreams
 
 _PIECE = 2_000
 _WRITTEN = 50_000
@@ -52,6 +53,7 @@ _STATEMENT_EVENTS, _SMALLEST, _LARGEST = 10_000, 1_000, 200_000
 _FIRST, _AT_ONCE = 100, 20_000
 """Streams that are read first, and events of several streams that are in memory at once, about."""
 _TEXTS = frozenset({"text", "varchar"})
+_PLAIN = _TEXTS | {"uuid", "int2", "int4", "int8"}
 
 
 def built_by(config: Config, version: Version) -> Definition:
@@ -89,14 +91,18 @@ class Scratch:
         settings: ProjectionSettings,
         *,
         label: str = "folded",
+        filter: EventFilter | None = None,
     ) -> None:
         """The connection is one to the read model, outside a transaction, and not a pooler's that
-        changes sessions. `label` tells the tables of several apart.
+        changes sessions. `label` tells the tables of several apart. `filter`: which events make the
+        rows, where these are others than the projection's settings say.
 
         Raises Refused where a table is not there any more, has no key, or may not be made.
         """
         self.connection, self._store, self._version = connection, store, version
-        self._definition, self._settings = definition, settings
+        self.definition, self._settings = definition, settings
+        self.filter = filter or settings.filter
+        """Which events make the rows."""
         of_one_database(definition, store, connection)
         self.live = _own_tables(connection, version)
         self.keys = {
@@ -124,7 +130,7 @@ class Scratch:
         """Whether each row is of the events of one stream, which its key names as the store
         does.
         """
-        if not isinstance(self._definition, FoldDefinition) or self._definition.key is not None:
+        if not isinstance(self.definition, FoldDefinition) or self.definition.key is not None:
             return False
         ((name, table),) = self.live.items()
         kinds = {table.column(each).kind for each in self.keys[name]}
@@ -168,20 +174,28 @@ class Scratch:
         rest, size = list(streams), _FIRST
         while rest:
             some, rest = rest[:size], rest[size:]
-            whole = self._store.whole_streams(
-                some, until, self._settings.filter, self._settings.begins_with
-            )
-            unknown.update(whole.lacking)
-            events = [
-                each
-                for each in whole.events
-                if each.position not in self.skipped
-                and StreamKey(each.stream, each.tenant) not in whole.lacking
-            ]
-            self._fold(events, unknown)
+            whole = self._store.whole_streams(some, until, self.filter, self._settings.begins_with)
+            self._make(whole, unknown)
             # As many streams as have about as many events as memory is for.
             size = max(1, min(_PIECE, _AT_ONCE * len(some) // max(1, len(whole.events))))
         return unknown
+
+    def make(self, whole: WholeStreams) -> dict[StreamKey, str]:
+        """As `refold`, of events that somebody else has read."""
+        self.empty()
+        unknown: dict[StreamKey, str] = {}
+        self._make(whole, unknown)
+        return unknown
+
+    def _make(self, whole: WholeStreams, unknown: dict[StreamKey, str]) -> None:
+        unknown.update(whole.lacking)
+        events = [
+            each
+            for each in whole.events
+            if each.position not in self.skipped
+            and StreamKey(each.stream, each.tenant) not in whole.lacking
+        ]
+        self._fold(events, unknown)
 
     def _fold(self, events: Sequence[RecordedEvent], unknown: dict[StreamKey, str]) -> None:
         """Write the rows of some streams' events; where the code fails, stream by stream."""
@@ -215,7 +229,7 @@ class Scratch:
 
     def new_fold(self) -> Fold:
         """A fold into the temporary table, which knows of no row yet."""
-        fold = open_projector(self._definition, self._version_tables())
+        fold = open_projector(self.definition, self._version_tables())
         assert isinstance(fold, Fold)
         return fold
 
@@ -236,7 +250,7 @@ class Scratch:
         call. `report` gets the number of events applied. Raises Stopped, and Refused where the code
         fails on an event.
         """
-        if isinstance(self._definition, SqlDefinition):
+        if isinstance(self.definition, SqlDefinition):
             self._by_ranges(until, throttle, stop, report)
         elif self.position is None or self.position < until:
             try:
@@ -287,7 +301,7 @@ class Scratch:
     def _batches(
         self, after: Position | None, until: Position, limit: int | None
     ) -> Generator[Batch]:
-        yield from self._store.read_all(after, until, self._settings.filter, limit)
+        yield from self._store.read_all(after, until, self.filter, limit)
 
     def _apply(
         self,
@@ -319,7 +333,7 @@ class Scratch:
         report: Callable[[int], None],
     ) -> None:
         """Kind sql: statement by statement."""
-        assert isinstance(self._definition, SqlDefinition)
+        assert isinstance(self.definition, SqlDefinition)
         names = self._version_tables().names
         access = require(self._store, self._store.sql, "sql")
         while self.position is None or self.position < until:
@@ -328,7 +342,7 @@ class Scratch:
                 raise Stopped("stopped; nothing was changed")
             most = min(self._statement, throttle.slice) if throttle.rests else self._statement
             part = access.range(self.position, until, max(most, _SMALLEST))
-            text = range_statement(self._definition, names, part)
+            text = range_statement(self.definition, names, part)
             tables = self._version_tables()
             with translated(), naming(tables), self.connection.transaction():
                 try:
@@ -340,6 +354,27 @@ class Scratch:
             report(self.events)
             self._statement = min(self._statement * 2, _LARGEST)
             throttle.spend(part.events)
+
+    def keys_of(self, events: Sequence[RecordedEvent]) -> set[tuple[str, ...]]:
+        """The keys of a fold's rows that some events change, as text.
+
+        Raises BadEvent where one cannot be made.
+        """
+        fold = self.new_fold()
+        try:
+            with translated(), naming(self._version_tables()):
+                _, keys = fold.keys(events, self.connection)
+        finally:
+            fold.close()
+        return {tuple(map(str, key)) for key in keys}
+
+    @property
+    def plain_keys(self) -> bool:
+        """Whether it is a fold, and what Python has for the text of a key is what Postgres has."""
+        if not isinstance(self.definition, FoldDefinition):
+            return False
+        ((name, table),) = self.live.items()
+        return {table.column(each).kind for each in self.keys[name]} <= _PLAIN
 
     def _fails(self, reason: str) -> Refused:
         name = self._version.projection
@@ -354,7 +389,7 @@ class Scratch:
 
     def _open(self) -> Projector:
         if self._projector is None:
-            self._projector = open_projector(self._definition, self._version_tables())
+            self._projector = open_projector(self.definition, self._version_tables())
         assert self._projector is not None
         return self._projector
 

@@ -1,0 +1,128 @@
+"""Checks every other kind: the rows of all keys, or those of a sample, are made by one pass over
+the log, and compared range by range of the keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from psycopg import sql
+
+from esops.check.context import CheckContext
+from esops.check.result import Found
+from esops.check.standing import TooSlow
+from esops.check.tables import EVERY_ROW, PIECE, CheckedTable, KeyText, both
+from esops.errors import Refused
+from esops.events import Position
+from esops.readmodel.rows import BadEvent
+from esops.readmodel.types import Key
+from esops.rebuild.refolded import pieces
+
+_LOOKS, _PAUSE_SECONDS = 5, 0.5
+_LARGEST = 200_000
+"""Rows among which the keys of a sample are looked for at once."""
+
+
+class LogCheck:
+    """The check of one version by a pass over the log."""
+
+    def __init__(self, context: CheckContext) -> None:
+        """Nothing is read yet."""
+        self._context = context
+        self._wanted: Callable[[Key], bool] | None = None
+        share = context.draw.share
+        self._size = PIECE if share >= 1 else min(_LARGEST, int(PIECE / share))
+
+    def named(self, keys: Sequence[KeyText]) -> None:
+        """Check the rows of some keys of the only table."""
+        context = self._context
+        if context.scratch.plain_keys:
+            chosen = frozenset(keys)
+            self._wanted = lambda key: tuple(map(str, key)) in chosen
+        self._advance()
+        table = context.tables[0]
+        for some in pieces(keys, PIECE):
+            self._check(table, table.of_keys(some))
+
+    def drawn(self) -> None:
+        """Check a sample, or every row, of all tables."""
+        context, draw = self._context, self._context.draw
+        if not draw.whole and context.scratch.plain_keys:
+            self._wanted = lambda key: draw.has(tuple(map(str, key)))
+        self._advance()
+        for table in context.tables:
+            chosen = draw.condition([sql.Identifier("t", each) for each in table.key])
+            after: KeyText | None = None
+            while True:
+                page = table.page(after, self._size)
+                try:
+                    self._check(table, both(table.within(page), chosen))
+                except TooSlow:
+                    if self._size == 1:
+                        raise Refused(
+                            "rows cannot be copied in a snapshot of two seconds",
+                            hint="Check again when the server has less to do.",
+                        ) from None
+                    self._size = max(1, self._size // 4)
+                    continue
+                if page.until is None:
+                    break
+                after = page.until
+
+    def _advance(self) -> None:
+        """Make the rows up to where the version stands now."""
+        context = self._context
+        position = context.standing.position()
+        total = context.store.count_between(None, position)
+        self._to(position, lambda events: context.report("events", events, total))
+
+    def _to(self, position: Position, report: Callable[[int], None] = lambda _: None) -> None:
+        context = self._context
+        context.scratch.advance(
+            position, context.throttle, stop=context.stop, wanted=self._wanted, report=report
+        )
+        context.position = context.scratch.position
+
+    def _check(self, table: CheckedTable, rows: sql.Composable) -> None:
+        """Check the rows that a condition chooses."""
+        context = self._context
+        context.look()
+        found, late = self._look(table, rows)
+        for _ in range(_LOOKS - 1):
+            doubtful = late | (
+                set() if context.standing.exact else {each.key for each in found.wrong}
+            )
+            if not doubtful:
+                break
+            time.sleep(_PAUSE_SECONDS)
+            again, late = self._look(table, table.of_keys(sorted(doubtful)))
+            again.keys = found.keys + again.keys - len(found.wrong)
+            found = again
+        for key in late:
+            found.skip(key, "it was being written at each look")
+        context.found.merge(found)
+        context.report("keys", context.found.keys, context.about)
+
+    def _look(self, table: CheckedTable, rows: sql.Composable) -> tuple[Found, set[KeyText]]:
+        """What rows come to, and the keys of those that later events have changed."""
+        context, late = self._context, set[KeyText]()
+        if context.inline is not None:
+            self._to(context.inline.position())
+            assert context.scratch.position is not None
+            events = context.inline.copy_with_later(
+                lambda: table.copy_served(rows), context.scratch.position
+            )
+            try:
+                late = context.scratch.keys_of(events) if events else late
+            except BadEvent as bad:
+                raise Refused(f"the code fails on an event: {bad.reason}") from bad.__cause__
+        else:
+            self._to(context.standing.copy(lambda: table.copy_served(rows)))
+        table.copy_made(rows)
+        there = {*table.keys(EVERY_ROW, of=table.served)} if late else set()
+        late &= there | ({*table.keys(EVERY_ROW, of=table.made)} if late else set())
+        table.drop(sorted(late))
+        found = Found()
+        found.keys = table.compare(found, several=context.several)
+        return found, late

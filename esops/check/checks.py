@@ -1,0 +1,118 @@
+"""The record of checks (`esops.checks`), and the keys of rows that were found wrong."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from esops.errors import Unavailable, UsageError
+from esops.postgres.statements import statements
+from esops.readmodel import migrations
+
+_SQL = statements(__package__, "checks")
+KEPT_KEYS = 100_000
+"""The most keys that are kept of one check."""
+_KEPT_CHECKS = 5
+"""Checks of a projection of which the keys are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrongKey:
+    """The key of a row that is not what the events make."""
+
+    table: str
+    """As the application reads it."""
+    key: tuple[str, ...]
+    """The texts of the columns of the table's key, in their order."""
+    kind: str
+    """missing, surplus (the events make no such row), or unlike."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCheck:
+    """A check, as it was recorded."""
+
+    id: int
+    projection: str
+    version: int | None
+    state: str
+    differing: int
+    unchecked: int
+    healed: int
+    position: str | None
+    started_at: datetime
+
+
+def begin(
+    connection: psycopg.Connection,
+    projection: str,
+    version: int | None,
+    asked: Mapping[str, Any],
+) -> int | None:
+    """Record that a check begins; returns its number, and None where this role may not record."""
+    values = {
+        "projection": projection,
+        "version": version,
+        "asked": Jsonb(dict(asked)),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    try:
+        migrations.install(connection)
+        with connection.transaction():
+            row = connection.execute(_SQL["begin"], values).fetchone()
+            connection.execute(_SQL["forget"], {"projection": projection, "kept": _KEPT_CHECKS})
+    except (Unavailable, psycopg.errors.InsufficientPrivilege):
+        return None
+    assert row is not None
+    return int(row[0])
+
+
+def end(connection: psycopg.Connection, number: int, found: Mapping[str, Any]) -> None:
+    """Record how a check ended. `found` has the values of the columns."""
+    values = {**found, "id": number}
+    for name in ("columns", "samples"):
+        values[name] = Jsonb(values[name])
+    connection.execute(_SQL["end"], values)
+
+
+def keep_keys(connection: psycopg.Connection, number: int, keys: Sequence[WrongKey]) -> None:
+    """Keep the keys of wrong rows, so that they can be healed later."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            _SQL["keep"], [(number, each.table, list(each.key), each.kind) for each in keys]
+        )
+
+
+def keys_of(connection: psycopg.Connection, number: int) -> list[WrongKey]:
+    """The keys that a check found wrong, as far as they are kept."""
+    rows = connection.execute(_SQL["keys"], (number,)).fetchall()
+    return [WrongKey(table, tuple(key), kind) for table, key, kind in rows]
+
+
+def recorded(connection: psycopg.Connection, number: int) -> RecordedCheck:
+    """A check by its number. Raises UsageError where there is none."""
+    row = None
+    if migrations.has(connection, "checks"):
+        row = connection.execute(_SQL["one"], (number,)).fetchone()
+    if row is None:
+        raise UsageError(
+            f"there is no check {number} in this read model's database",
+            hint="`esops projection check NAME` says the number of each check at its end.",
+        )
+    return RecordedCheck(*row)
+
+
+def latest(connection: psycopg.Connection) -> list[dict[str, Any]]:
+    """The last finished check of each projection, for metrics."""
+    if not migrations.has(connection, "checks"):
+        return []
+    with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        return cursor.execute(_SQL["latest"]).fetchall()

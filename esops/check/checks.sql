@@ -1,0 +1,37 @@
+-- begin --
+INSERT INTO esops.checks (projection, version, state, asked, host, pid)
+VALUES (%(projection)s, %(version)s, 'running', %(asked)s, %(host)s, %(pid)s)
+RETURNING id;
+
+-- end --
+UPDATE esops.checks
+   SET state = %(state)s, position = %(position)s, checked = %(checked)s, of_keys = %(of)s,
+       differing = %(differing)s, missing = %(missing)s, surplus = %(surplus)s,
+       unchecked = %(unchecked)s, columns = %(columns)s, samples = %(samples)s,
+       reason = %(reason)s, seconds = %(seconds)s, finished_at = now()
+ WHERE id = %(id)s;
+
+-- keep --
+INSERT INTO esops.check_keys (check_id, table_name, key, kind) VALUES (%s, %s, %s, %s)
+ON CONFLICT DO NOTHING;
+
+-- forget --
+-- The keys of older checks: rows have changed since.
+DELETE FROM esops.check_keys
+ WHERE check_id IN (SELECT id FROM esops.checks WHERE projection = %(projection)s
+                     ORDER BY id DESC OFFSET %(kept)s);
+
+-- keys --
+SELECT table_name, key, kind FROM esops.check_keys WHERE check_id = %s ORDER BY 1, 2;
+
+-- one --
+SELECT id, projection, version, state, differing, unchecked, healed, position, started_at
+  FROM esops.checks WHERE id = %s;
+
+-- latest --
+-- The last check of each projection that came to an end.
+SELECT DISTINCT ON (projection) projection, version, state, differing, unchecked, healed, checked,
+       seconds, finished_at
+  FROM esops.checks
+ WHERE state = 'done'
+ ORDER BY projection, id DESC;

@@ -1,0 +1,181 @@
+"""`esops projection check`: does the read model still say what its events say?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from esops.cli.app import command, current_output
+from esops.cli.completion import complete_projection
+from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
+from esops.cli.projection import projection
+from esops.cli.shared import JobProgress, duration, stop_on_signals
+
+if TYPE_CHECKING:
+    from esops.check.result import CheckResult
+    from esops.term import Output
+
+_WHAT = "What is checked"
+_SHOWN = 10
+"""Rows that differ of which a terminal shows the columns."""
+
+
+@command(projection, "check")
+def check(
+    context: typer.Context,
+    name: str = typer.Argument(..., help="The projection.", autocompletion=complete_projection),
+    sample: str | None = typer.Option(
+        None,
+        "--sample",
+        metavar="N|P%|all",
+        help="So many keys, so many percent of them, or all; default: all of up to 100,000 keys, "
+        "1% of more.",
+        rich_help_panel=_WHAT,
+    ),
+    seed: str | None = typer.Option(
+        None,
+        "--seed",
+        metavar="S",
+        help="Draw the sample that had this seed.",
+        rich_help_panel=_WHAT,
+    ),
+    keys: str | None = typer.Option(
+        None, "--keys", metavar="K,…", help="The rows with these keys.", rich_help_panel=_WHAT
+    ),
+    keys_from: Path | None = typer.Option(
+        None,
+        "--keys-from",
+        metavar="FILE",
+        help='A key a line; of several columns as JSON: ["acme", "cart-1"].',
+        rich_help_panel=_WHAT,
+    ),
+    streams: str | None = typer.Option(
+        None, "--streams", metavar="S,…", help="The rows of these streams.", rich_help_panel=_WHAT
+    ),
+    since: str | None = typer.Option(
+        None,
+        "--since",
+        metavar="D",
+        help="The rows with events of this time, such as 24h.",
+        rich_help_panel=_WHAT,
+    ),
+    version: int | None = typer.Option(
+        None,
+        "--version",
+        metavar="V",
+        help="Another version than the one that serves.",
+        rich_help_panel=_WHAT,
+    ),
+    report: Path | None = typer.Option(
+        None, "--report", metavar="FILE.html", help="Write what differs as an HTML page."
+    ),
+    max_rate: int | None = MAX_RATE,
+    max_load: int | None = MAX_LOAD,
+    max_lag_bytes: int | None = MAX_LAG_BYTES,
+    nice: float | None = NICE,
+) -> int:
+    """Check whether rows are what their events make of them.
+
+    esops projection check cart_summary
+    esops projection check cart_summary --sample 1% --max-rate 20000
+    esops projection check cart_summary --keys cart-17,cart-18
+    esops projection check cart_summary --since 24h --report check.html
+
+    Rows are made again from the events up to exactly the version's checkpoint, in temporary tables,
+    and compared with those that serve, while the version is followed. A fold that is keyed by the
+    stream reads the streams of the keys alone; any other kind reads the log once. No lock is taken,
+    and no snapshot lasts longer than two seconds. Exit code 1 when rows differ.
+    """
+    from esops.check.run import CheckRequest
+    from esops.check.run import check as run
+    from esops.config import load_config
+    from esops.running.throttle import Limits
+
+    output = current_output(context)
+    output.format("table", "json")
+    _only_one(sample=sample, keys=keys, keys_from=keys_from, streams=streams, since=since)
+    request = CheckRequest(
+        sample=sample,
+        seed=seed,
+        keys=_keys(keys, keys_from),
+        streams=None if streams is None else _listed(streams),
+        since=None if since is None else duration("--since", since),
+        version=version,
+        limits=Limits(max_rate, max_load, max_lag_bytes, nice),
+    )
+    config = load_config(output.settings.config)
+    stop, progress = stop_on_signals(), JobProgress(output)
+    try:
+        result = run(
+            config, name, request, stop=stop.is_set, say=output.say, report=progress.update
+        )
+    finally:
+        progress.close()
+    if report is not None:
+        _write(report, result)
+    if output.as_json:
+        output.json(result.as_dict())
+    else:
+        show(output, result)
+    return 1 if result.found.differing > result.healed else 0
+
+
+def show(output: Output, result: CheckResult) -> None:
+    """Say what was found, and what to do next."""
+    from esops.check.text import lines
+
+    for each in lines(result, _SHOWN):
+        output.line(each)
+
+
+def _write(path: Path, result: CheckResult) -> None:
+    from esops.check.report import write_report
+    from esops.errors import unwritten
+
+    try:
+        write_report(path, result)
+    except OSError as error:
+        raise unwritten(str(path), error) from error
+
+
+def _only_one(**given: Any) -> None:
+    from esops.errors import UsageError
+
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise UsageError(
+            f"{' and '.join(named)} exclude each other",
+            hint="Say in one way what is to be checked.",
+        )
+
+
+def _listed(text: str) -> list[str]:
+    return [each for part in text.split(",") if (each := part.strip())]
+
+
+def _keys(keys: str | None, file: Path | None) -> list[tuple[str, ...]] | None:
+    """The keys as texts of their columns. Raises UsageError."""
+    import json
+
+    from esops.errors import UsageError
+
+    if keys is not None:
+        return [(each,) for each in _listed(keys)]
+    if file is None:
+        return None
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--keys-from: {file} cannot be read: {error}") from None
+    found = []
+    for each in filter(None, map(str.strip, lines)):
+        values: Any = each
+        if each.startswith("["):
+            try:
+                values = json.loads(each)
+            except ValueError:
+                values = each
+        found.append(tuple(map(str, values)) if isinstance(values, list) else (each,))
+    return found

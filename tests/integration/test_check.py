@@ -1,0 +1,143 @@
+"""`esops projection check` finds exactly the rows that are not what their events make, and nothing
+where all is well.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support import shop
+
+EVENTS = 2_000
+
+
+@pytest.fixture
+def carts(dsn, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    return project
+
+
+def found(project, *options: str, code: int = 1) -> dict:
+    done = project.run("projection", "check", "cart_summary", *options, "--output", "json")
+    assert done.code == code, done.err
+    return done.json
+
+
+def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
+    clean = found(carts, code=0)
+    rows = connection.execute("SELECT count(*) FROM cart_summary").fetchone()[0]
+    assert (clean["keys"], clean["of"], clean["differing"], clean["finds"]) == (rows, rows, 0, None)
+    assert (clean["version"], clean["position"], clean["healed"]) == (1, str(EVENTS), 0)
+    keys = [row[0] for row in connection.execute("SELECT cart_id FROM cart_summary ORDER BY 1")]
+    late, last, before = connection.execute(
+        "SELECT stream_id, version, (SELECT max(seq_id) FROM shop.mt_events b "
+        "WHERE b.stream_id = e.stream_id AND b.version < e.version) FROM shop.mt_events e "
+        "WHERE type LIKE 'shopping_cart_c%%' ORDER BY seq_id DESC LIMIT 1"
+    ).fetchone()
+    missing, column, surplus = keys[3], keys[9], "never-was"
+    assert late not in {missing, column}
+    connection.execute("DELETE FROM cart_summary__v1 WHERE cart_id = %s", (missing,))
+    connection.execute(
+        "UPDATE cart_summary__v1 SET client = client || '!' WHERE cart_id = %s", (column,)
+    )
+    connection.execute("INSERT INTO cart_summary__v1 VALUES (%s, 'x', 1, 1, 'open', 1)", (surplus,))
+    # As a projector leaves a row that has missed the last event.
+    connection.execute(
+        "UPDATE cart_summary__v1 SET status = 'open', position = %s WHERE cart_id = %s",
+        (before, late),
+    )
+    wrong = found(carts, "--report", str(carts.folder / "check.html"))
+    assert (wrong["differing"], wrong["missing"], wrong["surplus"]) == (4, 1, 1)
+    assert wrong["columns"] == {"client": 1, "status": 1, "position": 1}
+    samples = {each["key"]: each for each in wrong["samples"]}
+    assert samples.keys() == {missing, column, surplus, late}
+    assert samples[missing]["served"] is None
+    assert samples[surplus]["folded"] is None
+    assert samples[missing]["from_version"] == 1
+    assert samples[late]["from_version"] == last
+    assert samples[column]["from_version"] is samples[surplus]["from_version"] is None
+    assert samples[column]["served"]["client"] == samples[column]["folded"]["client"] + "!"
+    page = (carts.folder / "check.html").read_text()
+    assert all(key in page for key in samples)
+    recorded = connection.execute(
+        "SELECT state, differing, checked FROM esops.checks WHERE id = %s", (wrong["check"],)
+    ).fetchone()
+    assert recorded == ("done", 4, wrong["keys"])
+    kept = connection.execute(
+        "SELECT key[1], kind FROM esops.check_keys WHERE check_id = %s", (wrong["check"],)
+    ).fetchall()
+    assert dict(kept) == {
+        missing: "missing",
+        column: "unlike",
+        surplus: "surplus",
+        late: "unlike",
+    }
+    text = carts.run("projection", "check", "cart_summary", "--keys", f"{missing},{keys[4]}")
+    assert text.code == 1
+    assert f"{missing}: missing (from version 1 of its stream)" in text.out
+    last = text.out.splitlines()[-1]
+    assert "2 keys of cart_summary v1 checked" in last
+    assert "--from-check" in last
+    named = found(carts, "--streams", f"{column},{surplus}")
+    assert (named["keys"], named["differing"]) == (2, 2)
+    (carts.folder / "keys").write_text(json.dumps([column]) + f"\n\n{keys[4]}\n")
+    assert found(carts, "--keys-from", str(carts.folder / "keys"))["differing"] == 1
+    assert found(carts, "--keys", keys[4], code=0)["keys"] == 1
+    assert (
+        carts.run("projection", "check", "cart_summary", "--keys", "a", "--since", "1d").code == 2
+    )
+
+
+def test_a_sample_says_what_it_would_have_found_and_can_be_drawn_again(carts, connection):
+    connection.execute("UPDATE cart_summary__v1 SET items = items + 1")
+    drawn = found(carts, "--sample", "20%", "--seed", "one")
+    rows = connection.execute("SELECT count(*) FROM cart_summary").fetchone()[0]
+    assert drawn["of"] == rows
+    assert 0 < drawn["keys"] < rows
+    assert drawn["differing"] == drawn["keys"]
+    assert drawn["finds"]["rate"] == 0.001
+    assert drawn["finds"]["probability"] == pytest.approx(drawn["keys"] / rows)
+    again = found(carts, "--sample", "20%", "--seed", "one")
+    assert again["samples"] == drawn["samples"]
+    assert found(carts, "--sample", "7")["keys"] == 7
+    text = carts.run("projection", "check", "cart_summary", "--sample", "7").out
+    assert "if 1 of 1,000 rows were wrong" in text
+    assert "seed" in text
+
+
+def test_an_application_that_lost_events_is_not_called_wrong(carts, connection):
+    keys = [row[0] for row in connection.execute("SELECT cart_id FROM cart_summary ORDER BY 1")]
+    connection.execute("DELETE FROM shop.mt_events WHERE stream_id = %s AND version = 1", keys[:1])
+    connection.execute("DELETE FROM shop.mt_events WHERE stream_id = %s", keys[1:2])
+    unknown = found(carts, code=0)
+    assert (unknown["unchecked"], unknown["differing"]) == (2, 0)
+    assert unknown["keys"] == len(keys) - 2
+    assert {each["key"] for each in unknown["unchecked_samples"]} == set(keys[:2])
+
+
+def test_what_cannot_be_checked_is_said(carts, connection, project):
+    code = (carts.folder / "shop_projections.py").read_text()
+    project.write("shop_projections.py", code.replace('"items": 0', '"items": 1'))
+    refused = carts.run("projection", "check", "cart_summary")
+    assert refused.code == 6
+    assert "code of cart_summary has changed" in refused.err
+    project.write("shop_projections.py", code)
+    carts.run("projection", "pause", "cart_summary")
+    assert found(carts, code=0)["differing"] == 0
+    carts.run("projection", "resume", "cart_summary")
+    connection.execute("ALTER TABLE cart_summary__v1 RENAME TO elsewhere")
+    refused = carts.run("projection", "check", "cart_summary")
+    assert refused.code == 6
+    assert "does not exist any more" in refused.err
+    connection.execute("ALTER TABLE elsewhere RENAME TO cart_summary__v1")
+    connection.execute("UPDATE esops.versions SET position = NULL")
+    assert "has no checkpoint" in carts.run("projection", "check", "cart_summary").err
+    connection.execute("UPDATE esops.versions SET state = 'building'")
+    assert "still being built" in carts.run("projection", "check", "cart_summary").err
+    assert carts.run("projection", "check", "cart_summary", "--version", "7").code == 2
+    connection.execute("TRUNCATE esops.versions CASCADE")
+    assert carts.run("projection", "check", "cart_summary").code == 2
