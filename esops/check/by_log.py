@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from psycopg import sql
 
 from esops.check.context import CheckContext
-from esops.check.result import Found
+from esops.check.result import KeyFindings
 from esops.check.standing import TooSlow
 from esops.check.tables import EVERY_ROW, PIECE, CheckedTable, KeyText, both
 from esops.errors import Refused
@@ -38,8 +38,8 @@ class LogCheck:
         """Check the rows of some keys of the only table."""
         context = self._context
         if context.scratch.plain_keys:
-            chosen = frozenset(keys)
-            self._wanted = lambda key: tuple(map(str, key)) in chosen
+            wanted_keys = frozenset(keys)
+            self._wanted = lambda key: tuple(map(str, key)) in wanted_keys
         self._advance()
         table = context.tables[0]
         for some in pieces(keys, PIECE):
@@ -52,12 +52,12 @@ class LogCheck:
             self._wanted = lambda key: draw.has(tuple(map(str, key)))
         self._advance()
         for table in context.tables:
-            chosen = draw.condition([sql.Identifier("t", each) for each in table.key])
+            wanted_keys = draw.condition([sql.Identifier("t", each) for each in table.key])
             after: KeyText | None = None
             while True:
                 page = table.page(after, self._size)
                 try:
-                    self._check(table, both(table.within(page), chosen))
+                    self._check(table, both(table.within(page), wanted_keys))
                 except TooSlow:
                     if self._size == 1:
                         raise Refused(
@@ -104,7 +104,7 @@ class LogCheck:
         context.found.merge(found)
         context.report("keys", context.found.keys, context.about)
 
-    def _look(self, table: CheckedTable, rows: sql.Composable) -> tuple[Found, set[KeyText]]:
+    def _look(self, table: CheckedTable, rows: sql.Composable) -> tuple[KeyFindings, set[KeyText]]:
         """What rows come to, and the keys of those that later events have changed."""
         context, late = self._context, set[KeyText]()
         if context.inline is not None:
@@ -123,6 +123,6 @@ class LogCheck:
         there = {*table.keys(EVERY_ROW, of=table.served)} if late else set()
         late &= there | ({*table.keys(EVERY_ROW, of=table.made)} if late else set())
         table.drop(sorted(late))
-        found = Found()
+        found = KeyFindings()
         found.keys = table.compare(found, several=context.several)
         return found, late

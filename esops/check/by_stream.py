@@ -8,7 +8,7 @@ from itertools import islice
 
 from esops.check.context import CheckContext
 from esops.check.course import first_apart
-from esops.check.result import Found
+from esops.check.result import KeyFindings
 from esops.check.standing import TooSlow
 from esops.check.tables import EVERY_ROW, PIECE, KeyText, both
 from esops.errors import Refused
@@ -47,8 +47,8 @@ class StreamCheck:
             return
         draw = self._context.draw
         keys = {*self._served(), *self._of_store()}
-        chosen = sorted(keys, key=draw.number)[:number]
-        self.named(sorted(chosen))
+        drawn = sorted(keys, key=draw.number)[:number]
+        self.named(sorted(drawn))
 
     def _all(self) -> None:
         """First every row that serves, then the streams that have none."""
@@ -110,20 +110,19 @@ class StreamCheck:
             self._find_courses(found)
             self._context.found.merge(found)
 
-    def _look(self, keys: Sequence[KeyText]) -> Found:
+    def _look(self, keys: Sequence[KeyText]) -> KeyFindings:
         context, table, scratch = self._context, self._table, self._context.scratch
         before = scratch.events
         position, unknown = self._make(keys)
         context.position = position
-        found = Found()
+        found = KeyFindings()
         for stream, reason in unknown.items():
             found.skip(scratch.key(stream), reason)
         table.copy_made(EVERY_ROW)
         if context.away is not None:
             self._leave_out_archived(unknown, found)
         table.drop([scratch.key(each) for each in unknown])
-        table.compare(found, several=context.several)
-        found.keys = len(keys) - found.unknown
+        found.keys = table.compare(found, several=context.several)
         context.throttle.spend(scratch.events - before)
         return found
 
@@ -142,7 +141,7 @@ class StreamCheck:
         position = context.standing.copy(copy)
         return position, scratch.refold(streams, position)
 
-    def _leave_out_archived(self, unknown: dict[StreamKey, str], found: Found) -> None:
+    def _leave_out_archived(self, unknown: dict[StreamKey, str], found: KeyFindings) -> None:
         """Rows without any event may be of streams that were archived, and are not read."""
         context, table = self._context, self._table
         assert context.away is not None
@@ -153,8 +152,8 @@ class StreamCheck:
                 unknown[stream] = context.away
                 found.skip(key, context.away)
 
-    def _until_they_agree(self, found: Found) -> Found:
-        """Rows that differ are looked at again: they may only have been between two moments."""
+    def _until_they_agree(self, found: KeyFindings) -> KeyFindings:
+        """Rows that differ are checked again: they may only have been between two moments."""
         for _ in range(_LOOKS - 1):
             if not found.wrong:
                 break
@@ -165,7 +164,7 @@ class StreamCheck:
             found = again
         return found
 
-    def _find_courses(self, found: Found) -> None:
+    def _find_courses(self, found: KeyFindings) -> None:
         """Of the first samples, the version at which the row that serves leaves the course."""
         for sample in found.samples:
             if self._courses >= _COURSES:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from esops.errors import Unavailable, UsageError
@@ -110,9 +111,9 @@ def recorded(connection: psycopg.Connection, number: int) -> RecordedCheck:
     return RecordedCheck(*row)
 
 
-def latest(connection: psycopg.Connection) -> list[dict[str, Any]]:
-    """The last finished check of each projection, for metrics."""
+def latest(connection: psycopg.Connection, projection: str) -> dict[str, Any] | None:
+    """The last check of a projection that came to its end; None where there is none."""
     if not migrations.has(connection, "checks"):
-        return []
-    with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        return cursor.execute(_SQL["latest"]).fetchall()
+        return None
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(_SQL["latest"], (projection,)).fetchone()

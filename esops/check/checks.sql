@@ -29,9 +29,10 @@ SELECT id, projection, version, state, differing, unchecked, healed, position, s
   FROM esops.checks WHERE id = %s;
 
 -- latest --
--- The last check of each projection that came to an end.
-SELECT DISTINCT ON (projection) projection, version, state, differing, unchecked, healed, checked,
-       seconds, finished_at
+-- The last one of a projection that came to its end.
+SELECT id AS "check", projection, version, position, checked AS keys, differing, unchecked, healed,
+       seconds, started_at, finished_at
   FROM esops.checks
- WHERE state = 'done'
- ORDER BY projection, id DESC;
+ WHERE projection = %s AND state = 'done'
+ ORDER BY id DESC
+ LIMIT 1;

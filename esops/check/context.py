@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import psycopg
 
 from esops.check.refold import Scratch
-from esops.check.result import Found
+from esops.check.result import KeyFindings
 from esops.check.sample import Draw
-from esops.check.standing import InlineRows, Standing
+from esops.check.standing import InlineRows, PositionSource
 from esops.check.tables import CheckedTable
 from esops.errors import Stopped
 from esops.events import Position
@@ -31,7 +31,7 @@ class CheckContext:
     settings: ProjectionSettings
     scratch: Scratch
     tables: Sequence[CheckedTable]
-    standing: Standing
+    standing: PositionSource
     inline: InlineRows | None
     """`standing`, where the application writes the rows with each append."""
     draw: Draw
@@ -40,7 +40,7 @@ class CheckContext:
     """Why a key without any event may have had some: streams were archived and are not read."""
     stop: Callable[[], bool] = lambda: False
     report: Report = lambda *_: None
-    found: Found = field(default_factory=Found)
+    found: KeyFindings = field(default_factory=KeyFindings)
     position: Position | None = None
     """The last position that rows were compared at."""
     about: int | None = None

@@ -17,7 +17,7 @@ SAMPLES = 50
 
 
 @dataclass
-class Found:
+class KeyFindings:
     """What some keys came to, or all of them so far."""
 
     keys: int = 0
@@ -46,7 +46,7 @@ class Found:
             self.samples.append(_sample(table, each, several))
         self.wrong += wrong[: max(0, KEPT_KEYS - len(self.wrong))]
 
-    def merge(self, other: Found) -> None:
+    def merge(self, other: KeyFindings) -> None:
         """Add what other keys came to."""
         self.keys += other.keys
         self.differing += other.differing
@@ -88,7 +88,7 @@ class CheckResult:
     check: int | None
     """Its number in `esops.checks`; None where this role may not record it."""
     asked: Mapping[str, Any]
-    found: Found = field(default_factory=Found)
+    found: KeyFindings = field(default_factory=KeyFindings)
     position: Position | None = None
     of: int | None = None
     """How many keys there are; None where that is not known."""

@@ -27,7 +27,7 @@ from esops.check.context import CheckContext, Report
 from esops.check.refold import Scratch, built_by
 from esops.check.result import CheckResult
 from esops.check.sample import ALL_UP_TO, Amount, Draw, amount
-from esops.check.standing import AppCheckpoint, InlineRows, OwnCheckpoint, Standing
+from esops.check.standing import AppCheckpoint, InlineRows, OwnCheckpoint, PositionSource
 from esops.check.subject import Subject, find_subject
 from esops.check.tables import CheckedTable, KeyText
 from esops.config import Config
@@ -167,6 +167,12 @@ class _Run:
         if result.check is None:
             result.notes.append("this role may not write to esops' tables: nothing was recorded")
         self._recorded(context, result, lambda: self._check(context, wanted, keys))
+        found = context.found
+        if keys is not None and (none := len(keys) - found.keys - found.unknown) > 0:
+            have = "has" if none == 1 else "have"
+            result.notes.append(
+                f"{count(none, 'key')} {have} no row, neither in the read model nor by the events"
+            )
         return result
 
     def _check(self, context: CheckContext, wanted: Amount, keys: Sequence[KeyText] | None) -> None:
@@ -226,7 +232,7 @@ class _Run:
 
     # -- what is checked
 
-    def _standing(self) -> tuple[Standing, InlineRows | None]:
+    def _standing(self) -> tuple[PositionSource, InlineRows | None]:
         connection, store, subject = self._connection, self._store, self._subject
         if subject.kept_by == "esops":
             return OwnCheckpoint(connection, subject.version, registry.LIVE_STATES), None

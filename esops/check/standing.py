@@ -48,7 +48,7 @@ def snapshot(connection: psycopg.Connection) -> Iterator[None]:
         raise TooSlow from None
 
 
-class Standing(Protocol):
+class PositionSource(Protocol):
     """How the position of a version's rows is found out."""
 
     @property

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from esops.check.checks import WrongKey
-from esops.check.result import Found
+from esops.check.result import KeyFindings
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
@@ -162,7 +162,7 @@ class CheckedTable:
 
     # -- comparison
 
-    def compare(self, found: Found, *, several: bool) -> int:
+    def compare(self, found: KeyFindings, *, several: bool) -> int:
         """Compare the copies, and add what they come to; returns how many keys they have."""
         verification = compare(self._connection, self.sides, "exact")
         wrong = self.wrong() if verification.differing else []

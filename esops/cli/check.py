@@ -30,8 +30,7 @@ def check(
         None,
         "--sample",
         metavar="N|P%|all",
-        help="So many keys, so many percent of them, or all; default: all of up to 100,000 keys, "
-        "1% of more.",
+        help="N keys, P percent of them, or all; default: all of up to 100,000 keys, 1% of more.",
         rich_help_panel=_WHAT,
     ),
     seed: str | None = typer.Option(
@@ -90,17 +89,21 @@ def check(
     """
     from esops.check.run import CheckRequest
     from esops.check.run import check as run
+    from esops.cli.heal import selected
     from esops.config import load_config
     from esops.running.throttle import Limits
 
     output = current_output(context)
     output.format("table", "json")
     _only_one(sample=sample, keys=keys, keys_from=keys_from, streams=streams, since=since)
+    named = None
+    if not (keys is None and keys_from is None and streams is None):
+        named = selected(keys, keys_from, streams)
     request = CheckRequest(
         sample=sample,
         seed=seed,
-        keys=_keys(keys, keys_from),
-        streams=None if streams is None else _listed(streams),
+        keys=[tuple(each) for each in named.keys] or None if named else None,
+        streams=named.streams or None if named else None,
         since=None if since is None else duration("--since", since),
         version=version,
         limits=Limits(max_rate, max_load, max_lag_bytes, nice),
@@ -149,33 +152,3 @@ def _only_one(**given: Any) -> None:
             f"{' and '.join(named)} exclude each other",
             hint="Say in one way what is to be checked.",
         )
-
-
-def _listed(text: str) -> list[str]:
-    return [each for part in text.split(",") if (each := part.strip())]
-
-
-def _keys(keys: str | None, file: Path | None) -> list[tuple[str, ...]] | None:
-    """The keys as texts of their columns. Raises UsageError."""
-    import json
-
-    from esops.errors import UsageError
-
-    if keys is not None:
-        return [(each,) for each in _listed(keys)]
-    if file is None:
-        return None
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--keys-from: {file} cannot be read: {error}") from None
-    found = []
-    for each in filter(None, map(str.strip, lines)):
-        values: Any = each
-        if each.startswith("["):
-            try:
-                values = json.loads(each)
-            except ValueError:
-                values = each
-        found.append(tuple(map(str, values)) if isinstance(values, list) else (each,))
-    return found

@@ -69,6 +69,16 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "When the last run of a policy ended, in seconds since 1970",
         ("archive", "policy"),
     ),
+    "esops_check_rows_differing": (
+        "Rows that the last finished check found wrong and that were not made right since",
+        ("projection",),
+    ),
+    "esops_check_keys": ("Keys that the last finished check looked at", ("projection",)),
+    "esops_check_time_seconds": (
+        "When the last finished check ended, in seconds since 1970",
+        ("projection",),
+    ),
+    "esops_check_seconds": ("How long the last finished check took", ("projection",)),
     "esops_rebuild_seconds": ("Working time of the newest rebuild", ("projection",)),
 }
 
@@ -138,12 +148,23 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
     for each in status.rebuilds:
         yield "esops_rebuild", [each["projection"], each["state"]], 1.0
         yield "esops_rebuild_seconds", [each["projection"]], float(each["seconds"])
+    yield from _of_checks(status.checks)
     for each in status.archives:
         policy = str(each.get("policy"))
         yield "esops_archive_run", [each["archive"], policy, each["state"]], 1.0
         if each.get("finished_at"):
             ended = datetime.fromisoformat(each["finished_at"]).timestamp()
             yield "esops_archive_run_time_seconds", [each["archive"], policy], ended
+
+
+def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str], float]]:
+    for each in checks:
+        labels = [each["projection"]]
+        wrong = max(0, each["differing"] - each["healed"])
+        yield "esops_check_rows_differing", labels, float(wrong)
+        yield "esops_check_keys", labels, float(each["keys"])
+        yield "esops_check_time_seconds", labels, each["finished_at"].timestamp()
+        yield from _known("esops_check_seconds", labels, each["seconds"])
 
 
 def _of_version(each: Mapping[str, Any]) -> Iterator[tuple[str, list[str], float]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
+from esops.check import checks
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
@@ -34,6 +35,8 @@ class Status:
     projections: list[dict[str, Any]] = field(default_factory=list)
     rebuilds: list[dict[str, Any]] = field(default_factory=list)
     archives: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """The last finished check of each projection."""
     reached: bool = True
     """False where a store, a read model or an archive could not be reached."""
 
@@ -60,6 +63,7 @@ class Status:
             "projections": self.projections,
             "rebuilds": self.rebuilds,
             "archives": self.archives,
+            "checks": self.checks,
         }
 
 
@@ -272,9 +276,12 @@ def _look_at_archive(
 def _look_at_rebuild(config: Config, name: str, status: Status) -> None:
     with translated(), connect(config.readmodel_of(name).dsn, "status") as connection:
         entry = journal.latest(connection, name)
+        checked = checks.latest(connection, name)
         partly = entry is not None and _changes_what_serves(entry)
         stopped = locks.holder(connection, locks.rebuild_lock(name)) is None
         owed = stopped and entry is not None and journal.owes_hook(connection, entry.rebuild)
+    if checked is not None:
+        status.checks.append(checked)
     if entry is not None:
         detail = f"v{entry.to_version} serves a part of its rows: "
         if owed:

@@ -4,8 +4,6 @@ where all is well.
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.support import shop
@@ -84,8 +82,11 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
     assert "--from-check" in last
     named = found(carts, "--streams", f"{column},{surplus}")
     assert (named["keys"], named["differing"]) == (2, 2)
-    (carts.folder / "keys").write_text(json.dumps([column]) + f"\n\n{keys[4]}\n")
-    assert found(carts, "--keys-from", str(carts.folder / "keys"))["differing"] == 1
+    (carts.folder / "keys").write_text(f"{column}\n\n{keys[4]}\nnone\n")
+    of_file = found(carts, "--keys-from", str(carts.folder / "keys"))
+    assert (of_file["keys"], of_file["differing"]) == (2, 1)
+    assert of_file["notes"] == ["1 key has no row, neither in the read model nor by the events"]
+    assert 'esops_check_rows_differing{projection="cart_summary"} 1.0' in carts.ok("metrics").out
     assert found(carts, "--keys", keys[4], code=0)["keys"] == 1
     assert (
         carts.run("projection", "check", "cart_summary", "--keys", "a", "--since", "1d").code == 2
