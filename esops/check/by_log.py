@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from psycopg import sql
 
 from esops.check.context import CheckContext
+from esops.check.refold import texts_of
 from esops.check.result import KeyFindings
 from esops.check.standing import TooSlow
 from esops.check.tables import EVERY_ROW, PIECE, CheckedTable, KeyText, both
@@ -19,7 +20,7 @@ from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Key
 from esops.rebuild.refolded import pieces
 
-_LOOKS, _PAUSE_SECONDS = 5, 0.5
+_LOOKS, _PAUSE_SECONDS = 3, 0.3
 _LARGEST = 200_000
 """Rows among which the keys of a sample are looked for at once."""
 
@@ -39,7 +40,7 @@ class LogCheck:
         context = self._context
         if context.scratch.plain_keys:
             wanted_keys = frozenset(keys)
-            self._wanted = lambda key: tuple(map(str, key)) in wanted_keys
+            self._wanted = lambda key: texts_of(key) in wanted_keys
         self._advance()
         table = context.tables[0]
         for some in pieces(keys, PIECE):
@@ -49,7 +50,7 @@ class LogCheck:
         """Check a sample, or every row, of all tables."""
         context, draw = self._context, self._context.draw
         if not draw.whole and context.scratch.plain_keys:
-            self._wanted = lambda key: draw.has(tuple(map(str, key)))
+            self._wanted = lambda key: draw.has(texts_of(key))
         self._advance()
         for table in context.tables:
             wanted_keys = draw.condition([sql.Identifier("t", each) for each in table.key])

@@ -17,7 +17,7 @@ from esops.rebuild.refolded import pieces
 
 _RANGE = 50_000
 """Rows among which the keys of a sample are looked for at once."""
-_LOOKS, _PAUSE_SECONDS = 3, 0.5
+_LOOKS, _PAUSE_SECONDS = 3, 0.3
 """Looks at rows of which nobody knows the moment, and the pause between them."""
 _COURSES = 20
 """Rows of which it is found out where they left the course."""

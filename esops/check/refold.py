@@ -366,7 +366,7 @@ class Scratch:
                 _, keys = fold.keys(events, self.connection)
         finally:
             fold.close()
-        return {tuple(map(str, key)) for key in keys}
+        return {texts_of(key) for key in keys}
 
     @property
     def plain_keys(self) -> bool:
@@ -412,6 +412,11 @@ class Scratch:
             ensure_keys=lambda: None,
             begins=can.first_version if can.names_begin_again else None,
         )
+
+
+def texts_of(key: Key) -> tuple[str, ...]:
+    """The texts of a key's columns; a key of one column is its value alone."""
+    return tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
 
 
 def _own_tables(connection: psycopg.Connection, version: Version) -> Mapping[str, Table]:

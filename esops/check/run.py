@@ -369,7 +369,7 @@ def _rows(connection: psycopg.Connection, schema: str, name: str) -> int:
     if row is not None and row[0] > ALL_UP_TO:
         return int(row[0])
     found = connection.execute(
-        sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS some").format(
+        sql.SQL("SELECT count(*) FROM (SELECT FROM {} LIMIT {}) AS counted").format(
             qualified(schema, name), sql.Literal(2 * ALL_UP_TO)
         )
     ).fetchone()

@@ -39,6 +39,8 @@ def count_dead_letters(connection: psycopg.Connection, projection: str) -> dict[
 
 def positions_of(connection: psycopg.Connection, projection: str, version: int) -> set[Position]:
     """The positions of a version's dead letters."""
+    if not migrations.installed(connection):
+        return set()
     rows = connection.execute(_SQL["of_version"], (projection, version))
     return {Position.parse(row[0]) for row in rows}
 
