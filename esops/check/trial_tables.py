@@ -25,6 +25,7 @@ from esops.rebuild.target import Target
 
 _SQL = statements(__package__, "trial_tables")
 _TABLES = ("r", "p")
+_NEXT = "nextval("
 
 
 class ReadModel:
@@ -72,7 +73,7 @@ def make(
     right = missing_right(connection)
     if right is not None:
         raise Refused(f"this role {right[0]}", hint=right[1])
-    named = {each.name: shortened(f"esops_{what}_{each.name}", "") for each in target.names}
+    named = {each.name: physical(each.name, what) for each in target.names}
     ddl = target.settings.ddl
     if ddl is None and not model.whole:
         raise UsageError(
@@ -98,6 +99,20 @@ def make(
     return {name: table for name, table in made.items() if table is not None}
 
 
+def physical(name: str, what: str) -> str:
+    """The name of the temporary table for one that the application reads."""
+    return shortened(f"esops_{what}_{name}", "")
+
+
+def numbered(connection: psycopg.Connection, table: Table) -> list[str]:
+    """The columns whose values the table draws from a sequence by itself."""
+    return [
+        column
+        for column, (default, own) in catalog.defaults(connection, table.oid).items()
+        if (default is None and own) or (default is not None and _NEXT in default)
+    ]
+
+
 def _like(connection: psycopg.Connection, table: Table, name: str, key: tuple[str, ...]) -> None:
     temporary = sql.Identifier("pg_temp", name)
     connection.execute(
@@ -116,11 +131,15 @@ def _like(connection: psycopg.Connection, table: Table, name: str, key: tuple[st
     drawn = [
         column
         for column, (default, own) in catalog.defaults(connection, table.oid).items()
-        if default is not None and not own and "nextval(" in default
+        if default is not None and not own and _NEXT in default
     ]
     for number, column in enumerate(drawn):
         sequence = shortened(f"{name}_n{number}", "")
-        connection.execute(sql.SQL("CREATE TEMPORARY SEQUENCE {}").format(sql.Identifier(sequence)))
+        connection.execute(
+            sql.SQL("CREATE TEMPORARY SEQUENCE {} OWNED BY {}").format(
+                sql.Identifier(sequence), sql.Identifier("pg_temp", name, column)
+            )
+        )
         connection.execute(
             sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT nextval({}::regclass)").format(
                 temporary,

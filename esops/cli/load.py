@@ -23,7 +23,7 @@ class RootCommand(NamedTuple):
     """What help says of it in the list of commands; its docstring says the same."""
 
 
-_PROJECTION = ("projection", "serving", "renaming", "dead_letters", "check", "step")
+_PROJECTION = ("projection", "serving", "renaming", "dead_letters", "check", "step", "trial")
 ROOT: Mapping[str, RootCommand] = {
     "init": RootCommand(
         ("init",),

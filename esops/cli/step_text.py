@@ -52,7 +52,7 @@ def _row(step: Step, *, several: bool, beside: bool) -> list[Any]:
     elif done is not None and done.fault is not None:
         row.append(f"raised {done.fault.reason}")
     else:
-        row.append(_in_words(step))
+        row.append(_after(step))
     if beside:
         row.append(_other(step))
     return row
@@ -62,11 +62,11 @@ def _took(done: Applied | None) -> str | None:
     return None if done is None or done.microseconds is None else f"{done.microseconds:,.0f}"
 
 
-def _in_words(step: Step) -> str:
+def _after(step: Step) -> str:
     if step.after is None:
         return "no row" if step.before is None else "the row is gone"
     new = "a row: " if step.before is None else ""
-    return new + (_list(changes(step.before, step.after)) or "nothing")
+    return new + (in_words(changes(step.before, step.after)) or "nothing")
 
 
 def _other(step: Step) -> str:
@@ -78,10 +78,11 @@ def _other(step: Step) -> str:
         return "same"
     if step.other.after is None:
         return "no row"
-    return _list(step.parted, new_only=True)
+    return in_words(step.parted, new_only=True)
 
 
-def _list(found: Sequence[RowChange], *, new_only: bool = False) -> str:
+def in_words(found: Sequence[RowChange], *, new_only: bool = False) -> str:
+    """What differs, on one line; `new_only`: without what it was before."""
     return ", ".join(_change(each, new_only=new_only) for each in found)
 
 
@@ -130,7 +131,7 @@ def _remarks(output: Output, found: Stepped) -> None:
     if served is not None and served.differs:
         output.warn(
             f"v{served.version} serves another row at position {served.position} than these events "
-            f"make: {_list(served.differs)}. If its code is the same: esops projection check "
+            f"make: {in_words(served.differs)}. If its code is the same: esops projection check "
             f"{found.projection}"
         )
     for note in found.notes:

@@ -104,6 +104,7 @@ def test_every_command_and_option_is_in_the_reference(project):
                 "retire",
                 "dead-letters",
                 "step",
+                "test",
             )
         ),
         *(["audit", each] for each in ("streams", "stream", "events", "modelling")),
