@@ -15,6 +15,7 @@ from psycopg import sql
 
 from esops.check.courses import Course, LogCourse, StreamCourse, check_streams, only_keys
 from esops.check.heal import Healed, Healer
+from esops.check.inline_heal import heal_inline
 from esops.check.refold import Scratch, built_by
 from esops.check.served_rows import RowKey, ServedRows
 from esops.config import Config
@@ -63,6 +64,19 @@ def heal(
         take_lock(connection, name)
         version = _serving(connection, name)
         definition = built_by(config, version)
+        if settings.live == "inline":
+            with open_store(*config.store(store or version.store)) as events:
+                named = (request.keys, request.streams)
+                return heal_inline(
+                    connection,
+                    events,
+                    version,
+                    definition,
+                    settings,
+                    named,
+                    write=request.write,
+                    stop=stop,
+                )
         if settings.live != "esops":
             raise Refused(
                 f'the application writes the table of {name} (live = "{settings.live}")',

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -58,6 +59,16 @@ class Found:
         self.unchecked |= other.unchecked
 
 
+class UnlikeStreams(NamedTuple):
+    """Streams whose rows are not as their events make them: those of rows that are there, those of
+    rows that are missing; and those of which nobody knows.
+    """
+
+    wrong: set[StreamKey]
+    missing: set[StreamKey]
+    unchecked: set[StreamKey]
+
+
 @dataclass
 class _Piece:
     """Some streams whose rows were compared, by the keys of their rows.
@@ -96,14 +107,26 @@ class RowRepair:
 
         Raises Refused where the code fails.
         """
+        for piece, found in self._compared(streams):
+            self._write(piece, found)
+            yield found
+
+    def differing(self, streams: Sequence[StreamKey]) -> Iterator[UnlikeStreams]:
+        """Compare the rows of some streams, a few at a time. Raises as `repair`."""
+        for piece, found in self._compared(streams):
+            wrong, missing = (
+                {piece.streams[key] for key in keys} for keys in (piece.wrong, piece.missing)
+            )
+            yield UnlikeStreams(wrong, missing, found.unchecked)
+
+    def _compared(self, streams: Sequence[StreamKey]) -> Iterator[tuple[_Piece, Found]]:
         for asked in pieces(streams, _ASKED):
             lengths = self._rows.inline.lengths(self._connection, asked, self._filter)
             for some in _few(asked, lengths):
                 found = Found()
                 piece = _Piece({self._rows.key(each): each for each in some})
                 self._compare(piece, lengths, found)
-                self._write(piece, found)
-                yield found
+                yield piece, found
 
     def _compare(
         self, piece: _Piece, lengths: Mapping[StreamKey, StreamLength], found: Found

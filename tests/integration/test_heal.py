@@ -8,7 +8,8 @@ import pytest
 
 from esops.postgres.connection import connect
 from esops.readmodel import locks
-from tests.support import kinds, shop
+from tests.integration import test_inline_finish, test_inline_switch
+from tests.support import inline_writers, kinds, shop
 from tests.support.waiting import end, until
 
 TABLE = "cart_summary__v1"
@@ -150,3 +151,16 @@ def test_what_is_refused(served, dsn, connection):
     changed = served.run("rebuild", "cart_summary", "--keys", key, "--yes")
     assert changed.code == 6
     assert "code of cart_summary has changed" in changed.err
+
+
+def test_rows_that_the_application_writes_with_each_append(dsn, connection, project):
+    inline_writers.create(connection)
+    test_inline_switch.configure(project, dsn)
+    test_inline_finish.seed(dsn)
+    project.ok("rebuild", "--blue-green")
+    test_inline_finish.spoil(connection, "cart-1")
+    connection.execute("DELETE FROM mt_doc_cart WHERE id = 'cart-0'")
+    chosen = ("rebuild", "carts", "--keys", "cart-0,cart-1,cart-2", "--output", "json")
+    assert project.ok(*chosen, "--dry-run").json["differing"] == 2
+    assert project.ok(*chosen, "--yes").json["healed"] == 2
+    assert test_inline_finish.items(connection) == test_inline_finish.RIGHT
