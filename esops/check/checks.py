@@ -98,6 +98,22 @@ def keys_of(connection: psycopg.Connection, number: int) -> list[WrongKey]:
     return [WrongKey(table, tuple(key), kind) for table, key, kind in rows]
 
 
+def mark_healed(connection: psycopg.Connection, number: int, keys: Sequence[WrongKey]) -> None:
+    """Note that rows that a check found wrong are right now."""
+    values = {
+        "id": number,
+        "tables": [each.table for each in keys],
+        "keys": [_array(each.key) for each in keys],
+    }
+    connection.execute(_SQL["healed"], values)
+
+
+def _array(texts: Sequence[str]) -> str:
+    """An array of texts as the server reads it: an array of arrays would need equal lengths."""
+    quoted = (each.replace("\\", "\\\\").replace('"', '\\"') for each in texts)
+    return "{" + ",".join(f'"{each}"' for each in quoted) + "}"
+
+
 def recorded(connection: psycopg.Connection, number: int) -> RecordedCheck:
     """A check by its number. Raises UsageError where there is none."""
     row = None

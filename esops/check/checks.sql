@@ -15,6 +15,15 @@ UPDATE esops.checks
 INSERT INTO esops.check_keys (check_id, table_name, key, kind) VALUES (%s, %s, %s, %s)
 ON CONFLICT DO NOTHING;
 
+-- healed --
+-- What is right now is not to be healed again; `healed` counts each row once.
+WITH gone AS (
+    DELETE FROM esops.check_keys k
+     USING (SELECT * FROM unnest(%(tables)s::text[], %(keys)s::text[]) AS t(name, key)) AS done
+     WHERE k.check_id = %(id)s AND k.table_name = done.name AND k.key = done.key::text[]
+    RETURNING 1)
+UPDATE esops.checks SET healed = healed + (SELECT count(*) FROM gone) WHERE id = %(id)s;
+
 -- forget --
 -- The keys of older checks: rows have changed since.
 DELETE FROM esops.check_keys

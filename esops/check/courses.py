@@ -11,11 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from esops.check.refold import Scratch
+from esops.check.refold import Scratch, texts_of
 from esops.check.served_rows import RowKey
-from esops.errors import Refused
 from esops.events import EventFilter, Position, StreamKey
-from esops.projections.definition import Definition, FoldDefinition
 from esops.readmodel.types import Key
 from esops.running.control import ControlRequest
 from esops.running.throttle import Throttle
@@ -23,8 +21,6 @@ from esops.stores.base import EventStore
 
 FEW = 2_000
 """Events that are read while others wait for the version's row, at most."""
-_EXACT = frozenset({"text", "varchar", "int2", "int4", "int8", "uuid"})
-"""Types of which a value and its text in the server are one to one in Python, too."""
 
 
 class TooMuchSince(Exception):
@@ -61,15 +57,21 @@ class StreamCourse:
 
     few = 5
 
-    def __init__(self, store: EventStore, scratch: Scratch, filter: EventFilter) -> None:
-        """`filter` is the projection's."""
-        self._store, self._scratch, self._filter = store, scratch, filter
+    def __init__(
+        self, store: EventStore, scratch: Scratch, filter: EventFilter, away: str | None
+    ) -> None:
+        """`filter` is the projection's. `away`: why a stream without an event may have had some."""
+        self._store, self._scratch, self._filter, self._away = store, scratch, filter, away
 
     def bring(self, keys: Sequence[RowKey], until: Position) -> dict[RowKey, str]:
         """From the events of their streams."""
         scratch = self._scratch
-        unknown = scratch.refold([scratch.stream(each) for each in keys], until)
-        return {scratch.key(stream): why for stream, why in unknown.items()}
+        refolded = scratch.refold([scratch.stream(each) for each in keys], until)
+        unknown = {scratch.key(stream): why for stream, why in refolded.items()}
+        if self._away is not None:
+            made = scratch.made()
+            unknown.update({each: self._away for each in keys if each not in made | unknown.keys()})
+        return unknown
 
     def touched(
         self, keys: Collection[RowKey], after: Position, until: Position
@@ -154,27 +156,9 @@ class LogCourse:
         self._scratch.empty()
 
 
-def only_keys(
-    scratch: Scratch, definition: Definition, keys: Collection[RowKey]
-) -> Callable[[Key], bool] | None:
+def only_keys(scratch: Scratch, keys: Collection[RowKey]) -> Callable[[Key], bool] | None:
     """Which keys of a fold's are among some; None where only the server could tell."""
-    if not isinstance(definition, FoldDefinition):
+    if not scratch.plain_keys:
         return None
-    ((name, table),) = scratch.live.items()
-    if not {table.column(each).kind for each in scratch.keys[name]} <= _EXACT:
-        return None
-    wanted = set(keys)
-
-    def among(key: Key) -> bool:
-        return tuple(map(str, key if isinstance(key, tuple) else (key,))) in wanted
-
-    return among
-
-
-def check_streams(scratch: Scratch, name: str) -> None:
-    """Raises Refused where rows are not of one stream each."""
-    if not scratch.by_stream:
-        raise Refused(
-            f"a row of {name} is not of one stream, so streams name no rows",
-            hint="Name the keys of the rows: --keys.",
-        )
+    wanted = frozenset(keys)
+    return lambda key: texts_of(key) in wanted

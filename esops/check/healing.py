@@ -1,45 +1,56 @@
-"""`esops rebuild NAME --keys …` and `--streams …`: which rows are made right, and by which rules.
+"""`esops rebuild NAME --keys …` and `projection check NAME --heal`: which rows are made right, and
+by which rules.
 
 A version that esops keeps is healed under its own lock (heal.py); a table that the application
-writes in the transaction of each append, row by row among its writers (rebuild/row_repair.py).
+writes in the transaction of each append, row by row among its writers (inline_heal.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
 
-from esops.check.courses import Course, LogCourse, StreamCourse, check_streams, only_keys
+from esops.check import checks
+from esops.check.checks import WrongKey
+from esops.check.courses import Course, LogCourse, StreamCourse, only_keys
 from esops.check.heal import Healed, Healer
 from esops.check.inline_heal import heal_inline
 from esops.check.refold import Scratch, built_by
 from esops.check.served_rows import RowKey, ServedRows
+from esops.check.wholeness import archived_away
 from esops.config import Config
 from esops.errors import Refused, UsageError
-from esops.events import StreamKey
+from esops.events import Position, RecordedEvent, StreamKey
 from esops.postgres.connection import connect, translated
-from esops.readmodel import migrations, registry
+from esops.projections.definition import Definition, FoldDefinition
+from esops.readmodel import marks, migrations, registry
 from esops.readmodel.registry import Version
+from esops.readmodel.rows import BadEvent
 from esops.rebuild.retiring import take_lock
 from esops.running.throttle import Limits, Throttle
+from esops.settings import ProjectionSettings
 from esops.stores import open_store
+from esops.stores.base import EventStore
 
 _FREE = Limits()
 
 
 @dataclass(frozen=True)
 class HealRequest:
-    """Whose rows to make right: keys as text (of several columns: a tuple), or streams.
+    """Whose rows to make right: keys as text (of several columns: a tuple), streams, or what a
+    check found (`from_check`: its number; `wrong`: keys of one that was not recorded).
 
     `write`: whether they are written, not only compared.
     """
 
     keys: Sequence[RowKey] = ()
     streams: Sequence[str] = ()
+    from_check: int | None = None
+    wrong: Sequence[WrongKey] = ()
     limits: Limits = _FREE
     write: bool = True
 
@@ -58,58 +69,29 @@ def heal(
     Raises UsageError where nothing serves or a key is none; Refused where rows cannot be made again
     one by one; Busy during a rebuild; Stopped.
     """
-    settings = config.projection(name)
-    dsn = config.readmodel_of(name).dsn
+    settings, dsn = config.projection(name), config.readmodel_of(name).dsn
     with translated(), connect(dsn, f"heal {name}") as connection:
         take_lock(connection, name)
         version = _serving(connection, name)
+        wrong = [*request.wrong, *_found(connection, version, request.from_check)]
         definition = built_by(config, version)
-        if settings.live == "inline":
-            with open_store(*config.store(store or version.store)) as events:
-                named = (request.keys, request.streams)
-                return heal_inline(
-                    connection,
-                    events,
-                    version,
-                    definition,
-                    settings,
-                    named,
-                    write=request.write,
-                    stop=stop,
-                )
-        if settings.live != "esops":
-            raise Refused(
-                f'the application writes the table of {name} (live = "{settings.live}")',
-                hint="Let esops compare it: esops projection check " + name,
-            )
-        if version.position is None or version.lost is not None:
-            raise Refused(
-                f"v{version.version} of {name} has no checkpoint at which its rows could be made",
-                hint=f"Rebuild: esops rebuild {name} --blue-green",
-            )
         with (
             open_store(*config.store(store or version.store)) as events,
             closing(Throttle(dsn, name, request.limits, stop=stop, say=say)) as throttle,
-            closing(Scratch(connection, events, version, definition, settings)) as scratch,
         ):
-            keys = _keys(connection, scratch, version, request)
-            first, *_ = scratch.live
-            tables = [
-                ServedRows(
-                    connection,
-                    (scratch.live[each], scratch.tables[each]),
-                    scratch.keys[each],
-                    scratch.keys[first],
-                    settings.verify,
-                )
-                for each in scratch.live
-            ]
-            course: Course = StreamCourse(events, scratch, settings.filter)
-            if not scratch.by_stream:
-                wanted = only_keys(scratch, definition, keys)
-                course = LogCourse(events, scratch, throttle, wanted, stop)
-            healer = Healer(connection, events, version, scratch, course, tables, stop)
-            return healer.run(keys, write=request.write)
+            marks.check(connection, events, version)
+            work = _Heal(config, connection, events, version, definition, settings)
+            asked = replace(request, wrong=wrong)
+            if settings.live == "inline":
+                done = work.inline(asked, stop)
+            else:
+                done = work.own(asked, throttle, stop)
+        if request.write and request.from_check is not None:
+            left = {*done.unknown, *done.unfit}
+            checks.mark_healed(
+                connection, request.from_check, [each for each in wrong if not _is_of(each, left)]
+            )
+        return done
 
 
 def _serving(connection: psycopg.Connection, name: str) -> Version:
@@ -122,36 +104,177 @@ def _serving(connection: psycopg.Connection, name: str) -> Version:
     return version
 
 
-def _keys(
-    connection: psycopg.Connection, scratch: Scratch, version: Version, request: HealRequest
-) -> list[RowKey]:
-    """The chosen keys, each once and in the form in which the server writes its values."""
-    name, table = next(iter(scratch.live.items()))
-    key = scratch.keys[name]
-    wanted = list(request.keys)
-    if request.streams:
-        check_streams(scratch, version.projection)
-        wanted += [scratch.key(StreamKey(each)) for each in request.streams]
-    wrong = next((each for each in wanted if len(each) != len(key)), None)
-    if wrong is not None:
+def _found(connection: psycopg.Connection, version: Version, check: int | None) -> list[WrongKey]:
+    """The keys that a check found wrong. Raises UsageError where it was of another version."""
+    if check is None:
+        return []
+    made = checks.recorded(connection, check)
+    if (made.projection, made.version) != (version.projection, version.version):
+        of = made.projection if made.version is None else f"{made.projection} v{made.version}"
         raise UsageError(
-            f"the key {', '.join(wrong)} has {len(wrong)} values, and that of {table.name} is "
-            f"({', '.join(key)})",
-            hint='Write one of several values as JSON: \'["a", "b"]\'.',
+            f"check {check} was of {of}, and v{version.version} of {version.projection} serves",
+            hint=f"Check it: esops projection check {version.projection}",
         )
-    kinds = [table.column(each).type for each in key]
-    statement = sql.SQL("SELECT DISTINCT {} FROM unnest({}) AS k({})").format(
-        sql.SQL(", ").join(
-            sql.SQL("k.{}::{}::text").format(sql.Identifier(f"k{at}"), sql.SQL(kind))
-            for at, kind in enumerate(kinds)
-        ),
-        sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in kinds),
-        sql.SQL(", ").join(sql.Identifier(f"k{at}") for at in range(len(kinds))),
-    )
+    return checks.keys_of(connection, check)
+
+
+class _Heal:
+    """One heal."""
+
+    def __init__(
+        self,
+        config: Config,
+        connection: psycopg.Connection,
+        store: EventStore,
+        version: Version,
+        definition: Definition,
+        settings: ProjectionSettings,
+    ) -> None:
+        self._config, self._connection, self._store = config, connection, store
+        self._version, self._definition, self._settings = version, definition, settings
+
+    def inline(self, request: HealRequest, stop: Callable[[], bool]) -> Healed:
+        """Of a table that the application writes with each append."""
+        if request.streams and self._store.capabilities.tenants:
+            raise UsageError(
+                "tenants share the store, so a stream's name alone does not say which one is meant",
+                hint="Name the keys of the rows: --keys.",
+            )
+        keys = [*request.keys, *(each.key for each in request.wrong)]
+        return heal_inline(
+            self._connection,
+            self._store,
+            self._version,
+            self._definition,
+            self._settings,
+            (keys, request.streams),
+            write=request.write,
+            stop=stop,
+        )
+
+    def own(self, request: HealRequest, throttle: Throttle, stop: Callable[[], bool]) -> Healed:
+        """Of a version that esops keeps. Raises Refused for any other."""
+        version, connection, settings = self._version, self._connection, self._settings
+        name = version.projection
+        if version.position is None and settings.live == "app":
+            raise Refused(
+                f'a processor of the application writes the tables of {name} (live = "app"), and '
+                "may have their rows in memory",
+                hint=f"esops projection check {name} names the rows that differ. Stop the "
+                f"processor, and rebuild: esops rebuild {name} --blue-green",
+            )
+        if version.position is None or version.lost is not None:
+            raise Refused(
+                f"v{version.version} of {name} has no checkpoint at which its rows could be made",
+                hint=f"Rebuild: esops rebuild {name} --blue-green",
+            )
+        with closing(
+            Scratch(connection, self._store, version, self._definition, settings)
+        ) as scratch:
+            away = archived_away(self._config, self._store, scratch, settings, name)
+            keys = self._keys(scratch, version.position, request)
+            first, *_ = scratch.live
+            tables = [
+                ServedRows(
+                    connection,
+                    (scratch.live[each], scratch.tables[each]),
+                    scratch.keys[each],
+                    scratch.keys[first],
+                    settings.verify,
+                )
+                for each in scratch.live
+            ]
+            course: Course = StreamCourse(self._store, scratch, settings.filter, away)
+            if not scratch.by_stream:
+                wanted = only_keys(scratch, keys)
+                course = LogCourse(self._store, scratch, throttle, wanted, stop)
+            healer = Healer(connection, self._store, version, scratch, course, tables, stop)
+            return healer.run(keys, write=request.write)
+
+    def _keys(self, scratch: Scratch, until: Position, request: HealRequest) -> list[RowKey]:
+        """The chosen keys, each once and in the form in which the server writes its values."""
+        name, table = next(iter(scratch.live.items()))
+        key = scratch.keys[name]
+        wanted = [
+            *request.keys,
+            *self._of_streams(scratch, until, request.streams),
+            *(_shortened(scratch, each, key) for each in request.wrong),
+        ]
+        if not wanted:
+            return []
+        unlike = next((each for each in wanted if len(each) != len(key)), None)
+        if unlike is not None:
+            raise UsageError(
+                f"the key {', '.join(unlike)} has {len(unlike)} values, and that of {table.name} "
+                f"is ({', '.join(key)})",
+                hint='Write one of several values as JSON: \'["a", "b"]\'.',
+            )
+        kinds = [table.column(each).type for each in key]
+        statement = sql.SQL("SELECT DISTINCT {} FROM unnest({}) AS k({})").format(
+            sql.SQL(", ").join(
+                sql.SQL("k.{}::{}::text").format(sql.Identifier(f"k{at}"), sql.SQL(kind))
+                for at, kind in enumerate(kinds)
+            ),
+            sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in kinds),
+            sql.SQL(", ").join(sql.Identifier(f"k{at}") for at in range(len(kinds))),
+        )
+        try:
+            values = [list(each) for each in zip(*wanted, strict=True)]
+            return sorted(self._connection.execute(statement, values).fetchall())
+        except psycopg.DataError as error:
+            raise UsageError(
+                f"a key does not fit ({', '.join(key)}) of {table.name}: "
+                f"{error.diag.message_primary}"
+            ) from None
+
+    def _of_streams(
+        self, scratch: Scratch, until: Position, streams: Sequence[str]
+    ) -> Iterable[RowKey]:
+        """The keys of the rows that events of some streams change."""
+        if not streams:
+            return []
+        if not isinstance(self._definition, FoldDefinition):
+            raise Refused(
+                f"only of a fold is it known which rows are of which streams, and "
+                f"{self._version.projection} is none",
+                hint="Name the keys of the rows: --keys.",
+            )
+        if scratch.by_stream and not self._store.capabilities.tenants:
+            return [scratch.key(StreamKey(each)) for each in streams]
+        found = set[RowKey]()
+        for each in streams:
+            of_stream = replace(scratch.filter, stream=each)
+            if scratch.by_stream:
+                of_stream = replace(of_stream, types=(), archived=True)
+            for batch in self._store.read_all(None, until, of_stream):
+                found |= _keys_of(scratch, batch.events)
+        return found
+
+
+def _keys_of(scratch: Scratch, events: Sequence[RecordedEvent]) -> set[RowKey]:
+    if scratch.by_stream:
+        return {scratch.key(StreamKey(each.stream, each.tenant)) for each in events}
     try:
-        found = connection.execute(statement, [list(each) for each in zip(*wanted, strict=True)])
-        return sorted(found.fetchall())
-    except psycopg.DataError as error:
-        raise UsageError(
-            f"a key does not fit ({', '.join(key)}) of {table.name}: {error.diag.message_primary}"
-        ) from None
+        return scratch.keys_of(events) if events else set()
+    except BadEvent as bad:
+        raise Refused(f"the code fails on an event: {bad.reason}") from bad.__cause__
+
+
+def _is_of(wrong: WrongKey, keys: Iterable[RowKey]) -> bool:
+    """Whether a row may be of one of some keys; a table's own key may have more columns."""
+    return any(set(each) <= set(wrong.key) for each in keys)
+
+
+def _shortened(scratch: Scratch, wrong: WrongKey, key: Sequence[str]) -> RowKey:
+    """What a row's key has of the columns by which rows are chosen.
+
+    Raises Refused where it lacks one.
+    """
+    own = dict(zip(scratch.keys[wrong.table], wrong.key, strict=True))
+    if not own.keys() >= set(key):
+        raise Refused(
+            f"rows of {wrong.table} are not known by {', '.join(key)}, so the check's keys do not "
+            "say whose rows are wrong",
+            hint="Rebuild the projection, with --blue-green.",
+        )
+    return tuple(own[each] for each in key)

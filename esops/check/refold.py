@@ -355,6 +355,17 @@ class Scratch:
             self._statement = min(self._statement * 2, _LARGEST)
             throttle.spend(part.events)
 
+    def made(self) -> set[tuple[str, ...]]:
+        """The keys of the rows that were made, of the first table."""
+        name, table = next(iter(self.tables.items()))
+        statement = sql.SQL("SELECT {} FROM pg_temp.{} AS t").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}::text").format(sql.Identifier("t", each)) for each in self.keys[name]
+            ),
+            _own(table),
+        )
+        return set(self.connection.execute(statement).fetchall())
+
     def keys_of(self, events: Sequence[RecordedEvent]) -> set[tuple[str, ...]]:
         """The keys of a fold's rows that some events change, as text.
 

@@ -67,6 +67,10 @@ def check(
         help="Another version than the one that serves.",
         rich_help_panel=_WHAT,
     ),
+    heal: bool = typer.Option(
+        False, "--heal", help="Make rows that differ right, after a question."
+    ),
+    yes: bool = typer.Option(False, "-y", "--yes", help="With --heal: do not ask."),
     report: Path | None = typer.Option(
         None, "--report", metavar="FILE.html", help="Write what differs as an HTML page."
     ),
@@ -91,10 +95,13 @@ def check(
     from esops.check.run import check as run
     from esops.cli.heal import selected
     from esops.config import load_config
+    from esops.errors import UsageError
     from esops.running.throttle import Limits
 
     output = current_output(context)
     output.format("table", "json")
+    if heal and version is not None:
+        raise UsageError("--heal is for the version that serves", hint="Leave out --version.")
     _only_one(sample=sample, keys=keys, keys_from=keys_from, streams=streams, since=since)
     named = None
     if not (keys is None and keys_from is None and streams is None):
@@ -118,6 +125,14 @@ def check(
         progress.close()
     if report is not None:
         _write(report, result)
+    if heal and result.found.differing:
+        if not output.as_json:
+            show(output, result)
+        from esops.cli.heal import heal_found
+
+        healed = heal_found(output, config, result, request.limits, yes=yes, stop=stop.is_set)
+        if not output.as_json:
+            return 0 if healed else 1
     if output.as_json:
         output.json(result.as_dict())
     else:

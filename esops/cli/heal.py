@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,14 @@ from esops.cli.shared import confirm, stop_on_signals
 if TYPE_CHECKING:
     from esops.check.heal import Healed
     from esops.check.healing import HealRequest
+    from esops.check.result import CheckResult
     from esops.check.served_rows import RowKey
     from esops.config import Config
+    from esops.running.throttle import Limits
     from esops.term import Output
 
 _WITH = frozenset(
-    {"projection", "keys", "keys_from", "streams", "dry_run", "yes"}
+    {"projection", "keys", "keys_from", "streams", "from_check", "dry_run", "yes"}
     | {"max_rate", "max_load", "max_lag_bytes", "nice"}
 )
 _NAMED = 5
@@ -49,7 +51,9 @@ def only(config: Config, names: Sequence[str], given: Collection[str]) -> str:
     return named[0]
 
 
-def selected(keys: str | None, keys_from: Path | None, streams: str | None) -> HealRequest:
+def selected(
+    keys: str | None, keys_from: Path | None, streams: str | None, from_check: int | None = None
+) -> HealRequest:
     """The rows that the options name. Raises UsageError where these cannot be read, or are none."""
     from esops.check.healing import HealRequest
     from esops.errors import UsageError
@@ -58,9 +62,9 @@ def selected(keys: str | None, keys_from: Path | None, streams: str | None) -> H
     if keys_from is not None:
         wanted += [_key(line) for line in _lines(keys_from)]
     named = [] if streams is None else _listed(streams)
-    if not wanted and not named:
+    if not wanted and not named and from_check is None:
         raise UsageError("no key and no stream is named")
-    return HealRequest(keys=wanted, streams=named)
+    return HealRequest(keys=wanted, streams=named, from_check=from_check)
 
 
 def _listed(text: str) -> list[str]:
@@ -137,13 +141,50 @@ def heal_rows(
     if output.as_json:
         output.json(done.as_dict())
     else:
-        output.line(
-            f"{count(done.rows, 'row')} of {name} v{done.version} made right at position "
-            f"{done.position} ({done.inserted} inserted, {done.updated} updated, {done.deleted} "
-            f"deleted); {count(done.keys, 'key')} compared"
-        )
-        _show_left(output, done)
+        _show_done(output, done)
     return 1 if done.unknown or done.unfit else 0
+
+
+def heal_found(
+    output: Output,
+    config: Config,
+    result: CheckResult,
+    limits: Limits,
+    *,
+    yes: bool,
+    stop: Callable[[], bool],
+) -> bool:
+    """Make the rows right that a check found wrong; returns whether all of them are."""
+    from esops.check.healing import HealRequest, heal
+    from esops.wording import count
+
+    found = result.found
+    confirm(
+        f"Make {count(found.differing, 'row')} of {result.projection} right?",
+        yes=yes,
+        what="making rows right writes to the table that serves",
+    )
+    request = HealRequest(
+        from_check=result.check, wrong=() if result.check else found.wrong, limits=limits
+    )
+    done = heal(config, result.projection, request, stop=stop, say=output.say)
+    left = len(done.unknown) + len(done.unfit) + max(0, found.differing - len(found.wrong))
+    # Some may have been made right by others since: what counts is what is left.
+    result.healed = max(0, found.differing - left)
+    if not output.as_json:
+        _show_done(output, done)
+    return not left
+
+
+def _show_done(output: Output, done: Healed) -> None:
+    from esops.wording import count
+
+    output.line(
+        f"{count(done.rows, 'row')} of {done.projection} v{done.version} made right at position "
+        f"{done.position} ({done.inserted} inserted, {done.updated} updated, {done.deleted} "
+        f"deleted); {count(done.keys, 'key')} compared"
+    )
+    _show_left(output, done)
 
 
 def _show_plan(output: Output, found: Healed, *, dry_run: bool) -> None:

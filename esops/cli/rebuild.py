@@ -210,6 +210,13 @@ def rebuild(
         help="The same for the rows of these streams.",
         rich_help_panel=_ROWS,
     ),
+    from_check: int | None = typer.Option(
+        None,
+        "--from-check",
+        metavar="RUN",
+        help="The same for the rows that this `projection check` found wrong.",
+        rich_help_panel=_ROWS,
+    ),
     snapshot_wait: str | None = SNAPSHOT_WAIT,
     despite_snapshots: bool = DESPITE_SNAPSHOTS,
     max_rate: float | None = MAX_RATE,
@@ -236,12 +243,12 @@ def rebuild(
 
     output = current_output(context)
     output.format("table", "json")
-    if keys is not None or keys_from is not None or streams is not None:
+    if any(each is not None for each in (keys, keys_from, streams, from_check)):
         from esops.cli.heal import heal_rows, only, selected
 
         given = {name for name in context.params if _is_given(context, name)}
         name = only(load_config(output.settings.config), projection or [], given)
-        rows = selected(keys, keys_from, streams)
+        rows = selected(keys, keys_from, streams, from_check)
         limits = (max_rate, max_load, max_lag_bytes, nice)
         return heal_rows(output, name, rows, limits, dry_run=dry_run, yes=yes)
     request = RebuildRequest(

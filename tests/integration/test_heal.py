@@ -164,3 +164,26 @@ def test_rows_that_the_application_writes_with_each_append(dsn, connection, proj
     assert project.ok(*chosen, "--dry-run").json["differing"] == 2
     assert project.ok(*chosen, "--yes").json["healed"] == 2
     assert test_inline_finish.items(connection) == test_inline_finish.RIGHT
+
+
+def test_what_a_check_found_wrong_is_made_right(served, connection):
+    wrong = keys(connection, 5)
+    spoil(connection, wrong)
+    found = served.run("projection", "check", "cart_summary", "--output", "json")
+    assert (found.code, found.json["differing"]) == (1, 6)
+    number = str(found.json["check"])
+    # Of these, one is made right before.
+    served.ok("rebuild", "cart_summary", "--keys", wrong[0], "--yes")
+    done = served.ok("rebuild", "cart_summary", "--from-check", number, "--yes", "--output", "json")
+    assert (done.json["keys"], done.json["healed"]) == (6, 5)
+    again = served.ok(
+        "rebuild", "cart_summary", "--from-check", number, "--yes", "--output", "json"
+    )
+    assert again.json["keys"] == 0
+    kept = "SELECT healed, (SELECT count(*) FROM esops.check_keys) FROM esops.checks WHERE id = %s"
+    assert connection.execute(kept, (number,)).fetchone() == (6, 0)
+    spoil(connection, wrong)
+    healed = served.ok("projection", "check", "cart_summary", "--heal", "-y", "--output", "json")
+    assert (healed.json["differing"], healed.json["healed"]) == (6, 6)
+    shop.check_version(connection, 1)
+    assert served.run("rebuild", "cart_summary", "--from-check", "99", "--yes").code == 2
