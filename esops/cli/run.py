@@ -49,6 +49,7 @@ def run(
     from esops.config import load_config
     from esops.health.late import missed_by
     from esops.health.serving import something_else
+    from esops.health.stalls import StallLog
     from esops.rebuild.lifecycle import retire_due
     from esops.running.host import Host
 
@@ -64,6 +65,7 @@ def run(
 
     log = structlog.get_logger("esops.run")
     said: set[str] = set()
+    stalls = StallLog(config)
     in_turn = cycle(host.names)
     looked = time.monotonic()
 
@@ -87,6 +89,7 @@ def run(
     def chores(names: Sequence[str]) -> None:
         nonlocal looked
         retire(names)
+        stalls.look(names)
         if time.monotonic() - looked > _LOOK_EVERY:
             looked = time.monotonic()
             look_for_late_events()

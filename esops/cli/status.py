@@ -28,8 +28,8 @@ def status(
     esops status
     esops status --watch
 
-    Exit code 1 when a store warns of something or something cannot be read, and 3 when a store or
-    a database cannot be reached. The rest is shown in any case.
+    Exit code 1 when a store warns of something, a version is stalled, or something cannot be
+    read, and 3 when a store or a database cannot be reached. The rest is shown in any case.
     """
     from esops.config import load_config
     from esops.health.status import look
@@ -54,10 +54,19 @@ def status(
 
 
 def _beside(title: str, rows: list[dict[str, Any]]) -> Iterator[str]:
-    """What is said below a table: who paused what, and which rebuild waits to be resumed."""
+    """What is said below a table: what is stalled and why, who paused what, and which rebuild waits
+    to be resumed.
+    """
     from esops.cli.version_text import asked
+    from esops.health.stalls import Stall
     from esops.rebuild.under_way import in_words
 
+    for row in rows:
+        if row.get("stalled"):
+            name = (
+                row["name"] if title == "processors" else f"{row['projection']} v{row['version']}"
+            )
+            yield f"{name} {Stall(**row['stalled'])}"
     if title == "projections":
         # One row for each version; what is asked for is asked for of all of them.
         for name, row in {each["projection"]: each for each in rows}.items():

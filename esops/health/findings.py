@@ -85,6 +85,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D082": ("warning", "numbers are missing that the writer cannot have left out"),
     "ESOPS-D083": ("note", "partitions forbid the index that keeps a stream's versions apart"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
+    "ESOPS-D088": ("error", "a version has not advanced for a minute while events wait"),
+    "ESOPS-D089": ("error", "a processor of the application's has not advanced for a minute"),
     "ESOPS-D087": ("note", "a server's list of streams lacks some"),
     "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),
     "ESOPS-D090": ("error", "the archive that a store's events went to is not there"),

@@ -60,6 +60,10 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "1 where rows may be of old logic or of two, until esops projection finish",
         ("projection", "version", "state"),
     ),
+    "esops_stalled": (
+        "Seconds for which a processor or version has not advanced while events wait, or 0",
+        ("store", "processor", "projection", "version"),
+    ),
     "esops_rebuild": ("1 for the state that the newest rebuild is in", ("projection", "state")),
     "esops_archive_run": (
         "1 for the state that the last run of a policy is in",
@@ -142,6 +146,8 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         labels = [each["store"], name]
         yield from _known("esops_processor_lag_events", labels, each["lag_events"])
         yield from _known("esops_processor_lag_seconds", labels, each["lag_seconds"])
+        if each["kind"] == "processor":
+            yield "esops_stalled", [*labels, "", ""], _seconds(each)
     for each in status.projections:
         if each.get("version") is not None:
             yield from _of_version(each)
@@ -175,11 +181,17 @@ def _of_version(each: Mapping[str, Any]) -> Iterator[tuple[str, list[str], float
     yield from _known("esops_version_dead_letters", labels, each.get("dead_letters"))
     if "same_log" in each:
         yield "esops_version_of_log", labels, float(each["same_log"])
+    if "stalled" in each:
+        yield "esops_stalled", [each["store"], "", *labels[:2]], _seconds(each)
     if each["state"] == "active" and "mixed_since" in each:
         yield "esops_version_mixed", labels, float(each["mixed_since"] is not None)
     # Nobody knows here whether the application keeps its own version fresh.
     if each.get("kept_by") != "application":
         yield "esops_version_followed", labels, float(each["followed_by"] is not None)
+
+
+def _seconds(each: Mapping[str, Any]) -> float:
+    return float(each["stalled"]["seconds"]) if each["stalled"] else 0.0
 
 
 def _known(name: str, labels: list[str], value: Any) -> Iterator[tuple[str, list[str], float]]:

@@ -11,14 +11,14 @@ from psycopg import sql
 
 from esops.config import Config
 from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactions, Refused
-from esops.health import left_behind, publications, room, row_security, serving
+from esops.health import left_behind, publications, room, row_security, serving, stalls
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
 from esops.readmodel import conduct, erased, inline, locks, migrations, registry, renamed
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import LIVE_STATES, Version
-from esops.rebuild import hand_over, journal, overview
+from esops.rebuild import hand_over, journal, not_advancing, overview
 from esops.rebuild.hand_over import Application
 from esops.stores import open_store
 from esops.wording import count
@@ -235,6 +235,26 @@ def _unfinished_rebuild(
     )
 
 
+def _stalled(
+    subject: str, config: Config, projection: str, said: Collection[int]
+) -> Iterator[Finding]:
+    """Versions that a process follows, or that are paused, and that do not advance: the others have
+    a finding of their own.
+    """
+    try:
+        found = list(stalls.of_versions(config, [projection]))
+    except EsopsError:
+        return  # a store that cannot be opened is a finding of its own
+    for version, stall in found:
+        if version.version not in said and stall.reasons != [not_advancing.NOT_FOLLOWED]:
+            yield Finding(
+                "ESOPS-D088",
+                subject,
+                f"v{version.version} ({version.state}) {stall}",
+                f"esops projection show {projection}",
+            )
+
+
 def _of_another_log(
     connection: psycopg.Connection, config: Config, versions: Sequence[Version]
 ) -> Iterator[tuple[Version, AnotherLog]]:
@@ -289,6 +309,7 @@ def _not_followed(
                 f"v{each.version} ({each.state}) is not kept fresh; it {failure}",
                 f"{fix}A running `esops run` then tries again by itself.",
             )
+    yield from _stalled(subject, config, projection, {*refused, *failing})
     active = next((each for each in versions if each.state == "active"), None)
     if active is None or active.version in {*refused, *failing}:
         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
 from esops.health.heads import seen_by_followers
-from esops.health.lag import UNKNOWN, lag_of, seconds_behind
+from esops.health.lag import UNKNOWN, Lag, lag_of, seconds_behind
 from esops.health.late import missed
+from esops.health.stalls import Stall, of_processors, of_shown
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, renamed
 from esops.rebuild import journal, under_way
@@ -43,8 +45,8 @@ class Status:
     @property
     def ok(self) -> bool:
         """Whether everything could be read, no store warns of anything, each version is of its
-        store's log and without dead letters, no rebuild in place has left a part of the rows in
-        the tables that serve, and no hook after a switch is left to run.
+        store's log, without dead letters and not stalled, no rebuild in place has left a part of
+        the rows in the tables that serve, and no hook after a switch is left to run.
         """
         troubled = ("unknown", "damaged", "failed")
         return (
@@ -53,6 +55,7 @@ class Status:
             and all(each["state"] not in troubled for each in (*self.projections, *self.archives))
             and all(each.get("ok", True) for each in (*self.projections, *self.rebuilds))
             and not any(each.get("dead_letters") for each in self.projections)
+            and not any(each.get("stalled") for each in self.projections)
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
             ]
         )
         shown["ok"] = not info.warnings and not late
-        status.processors += [_processor(name, store, head, each) for each in store.checkpoints()]
+        status.processors += _processors(name, store, head, info.clock)
     except EsopsError as error:
         shown["detail"] = error.message
         # A store that refuses, or wrong settings, were reached: that is exit code 1, not 3.
@@ -156,8 +159,14 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
     return _Opened(store, head)
 
 
-def _processor(name: str, store: EventStore, head: Head, checkpoint: Checkpoint) -> dict[str, Any]:
-    lag = _quietly(lambda: lag_of(store, checkpoint, head)) or UNKNOWN
+def _processors(name: str, store: EventStore, head: Head, clock: datetime) -> list[dict[str, Any]]:
+    readers = store.checkpoints()
+    lags = [_quietly(partial(lag_of, store, each, head)) or UNKNOWN for each in readers]
+    stalls = of_processors(store, readers, lags, head, clock)
+    return [_processor(name, *each) for each in zip(readers, lags, stalls, strict=True)]
+
+
+def _processor(name: str, checkpoint: Checkpoint, lag: Lag, stall: Stall | None) -> dict[str, Any]:
     place = checkpoint.place
     return {
         "store": name,
@@ -172,6 +181,7 @@ def _processor(name: str, store: EventStore, head: Head, checkpoint: Checkpoint)
         "tenant": checkpoint.tenant,
         "category": checkpoint.category,
         "updated_at": checkpoint.updated_at,
+        "stalled": None if stall is None else stall.as_dict(),
         **({"detail": dict(checkpoint.detail)} if checkpoint.detail else {}),
     }
 
@@ -210,6 +220,9 @@ def _look_at_projection(
     shown = [each for each in found if each["state"] in ("active", "standby", "building")]
     if store in opened and settings.kind != "server":
         _add_ages(opened[store], shown)
+        for each in shown:
+            stall = _quietly(partial(of_shown, config, name, *opened[store], each))
+            each["stalled"] = None if stall is None else stall.as_dict()
         _add_troubles(status, store, shown)
     status.projections += [{**head, **each} for each in shown] or [_unbuilt(config, name, head)]
     if settings.kind != "server":

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 
 from esops.config import Config
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
-from esops.health import eventstoredb, postgres
+from esops.events import Checkpoint
+from esops.health import eventstoredb, postgres, stalls
 from esops.health.denied import grant_for
 from esops.health.findings import SESSIONS, Finding
 from esops.health.heads import seen_by_followers
+from esops.health.lag import UNKNOWN, Lag, lag_of
 from esops.health.late import missed
 from esops.init import NO_EVENT_STORE, WHY_NOT
 from esops.stores import open_store
-from esops.stores.base import EventStore, StoreInfo
+from esops.stores.base import EventStore, Head, StoreInfo
 from esops.stores.checkpoints import SET_BACK
 
 MOST_SKEW = timedelta(seconds=5)
@@ -52,7 +55,9 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             if info.warnings:
                 return  # nothing can be read
             yield from _beyond(subject, store)
-            yield from _head(config, subject, store)
+            head = seen_by_followers(config, store)
+            yield from _head(subject, head)
+            yield from _stalled(subject, own, store, head)
             for each in missed(config, name, store):
                 yield Finding("ESOPS-D038", subject, each.in_words(), each.remedy)
     except UnknowableNumbers as error:
@@ -97,10 +102,33 @@ def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
         )
 
 
-def _head(config: Config, subject: str, store: EventStore) -> Iterator[Finding]:
+def _stalled(subject: str, own: EventStore, store: EventStore, head: Head) -> Iterator[Finding]:
+    """Processors that have not advanced for a minute, and that nothing else says that of."""
+    readers = store.checkpoints()
+    lags = [_lag(store, each, head) for each in readers]
+    found = stalls.of_processors(store, readers, lags, head, store.ping().clock)
+    said = "\n".join(each.message for each in own.sql.concerns()) if own.sql is not None else ""
+    for each, stall in zip(readers, found, strict=True):
+        if stall is not None and not re.search(rf"(?<!\S){re.escape(each.name)}[:\s]", said):
+            yield Finding(
+                "ESOPS-D089",
+                subject,
+                f"the processor {each.name} {stall}",
+                "Look into the log of the application's projector, and start it again.",
+            )
+
+
+def _lag(store: EventStore, reader: Checkpoint, head: Head) -> Lag:
+    try:
+        return lag_of(store, reader, head)
+    except ValueError:
+        return UNKNOWN
+
+
+def _head(subject: str, head: Head) -> Iterator[Finding]:
     # Wait for the head only as long as a normal writer takes: whoever holds it back longer than
     # that is worth a finding.
-    for holder in seen_by_followers(config, store).held_back_by:
+    for holder in head.held_back_by:
         since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
         yield Finding(
             "ESOPS-D012",

@@ -17,6 +17,7 @@ from esops.readmodel.registry import Version
 from esops.running import control
 
 _SQL = statements(__package__, "not_advancing")
+NOT_FOLLOWED = "no process follows it; start one: esops run"
 
 
 def of_version(connection: psycopg.Connection, version: Version) -> list[str]:
@@ -33,18 +34,19 @@ def of_version(connection: psycopg.Connection, version: Version) -> list[str]:
     failure = conduct.failure(connection, version)
     if failure is not None:
         found.append(str(failure))
-    lock = locks.version_lock(version.projection, version.version)
-    holder = locks.holder(connection, lock)
-    if holder is None:
-        # With a failure, a process tries again and again, and holds the lock in between.
-        found += [] if failure else ["no process follows it; start one: esops run"]
-        return found
-    rows = connection.execute(_SQL["blocking"], {"pid": holder.pid}).fetchall()
-    for pid, name, state, since in rows:
-        found.append(
-            f"its process {holder.process} waits for a lock of session {pid} ({name}, "
-            f"{state}{_since(since)})"
-        )
+    holder = locks.holder(connection, locks.version_lock(version.projection, version.version))
+    # Between two tries a process that waits for a lock holds none of its own.
+    values = {
+        "pid": -1 if holder is None else holder.pid,
+        "tables": [".".join(each) for each in version.tables.values()],
+    }
+    waits = [
+        f"it waits for a lock of session {pid} ({name}, {state}{_since(since)})"
+        for pid, name, state, since in connection.execute(_SQL["against"], values).fetchall()
+    ]
+    # With a failure, a process tries again and again as well.
+    alone = holder is None and not failure and not waits
+    found += [*waits, *([NOT_FOLLOWED] if alone else [])]
     return found
 
 

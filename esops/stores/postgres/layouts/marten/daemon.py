@@ -92,6 +92,9 @@ def checkpoints(
                 evidence = f"a daemon holds its lock {lock}"
             elif beats:
                 evidence = f"its heartbeat is {beat.total_seconds():.0f} s old"
+            elif agent == "Running" and beat is not None:
+                # What a daemon leaves that was killed.
+                evidence = f"its last heartbeat is {beat.total_seconds():.0f} s old"
             else:
                 evidence = paused or ""
         detail = {what: str(count)} if count else {}

@@ -1,0 +1,260 @@
+"""Stalls: a version, or a processor of the application's, that has not advanced for a minute while
+events wait that it wants to read.
+
+One look is enough. A checkpoint has the time when it last moved, and the oldest event that waits
+has one as well: where both are older than a minute, nothing has moved although it could. Neither is
+a stall alone: an idle store moves nobody, and who catches up after an outage has old events before
+it, and moves. Where a library keeps no time with its checkpoints, two looks are taken, a second
+apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import structlog
+
+from esops.config import Config, by_address
+from esops.events import Checkpoint
+from esops.health.lag import Lag, lag_of, seconds_behind
+from esops.moments import Moment, between
+from esops.postgres.connection import connect, translated
+from esops.postgres.statements import statements
+from esops.readmodel import conduct, locks, migrations, registry
+from esops.readmodel.registry import Version
+from esops.rebuild import not_advancing
+from esops.rebuild.overview import troubles
+from esops.settings import ProjectionSettings
+from esops.stores import open_store
+from esops.stores.base import EventStore, Head
+from esops.term import duration
+
+log = structlog.get_logger("esops.run")
+AFTER = 60.0
+"""Seconds after which it is one."""
+_APART = 1.0
+_SQL = statements(__package__, "stalls")
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """For how many seconds something has not advanced while events waited, and why, in words."""
+
+    seconds: float
+    reasons: Sequence[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {"seconds": round(self.seconds, 1), "reasons": list(self.reasons)}
+
+    def __str__(self) -> str:
+        why = "; ".join(self.reasons)
+        return f"has not advanced for {duration(self.seconds)} while events wait" + (
+            f": {why}" if why else ""
+        )
+
+
+# --- the application's processors
+
+
+def of_processors(
+    store: EventStore,
+    readers: Sequence[Checkpoint],
+    lags: Sequence[Lag],
+    head: Head,
+    clock: Moment | None,
+) -> list[Stall | None]:
+    """Which of the application's processors are stalled; `lags` are theirs, and `clock` is the
+    store's time. Raises EsopsError where the store cannot be asked.
+    """
+    found = [_waits(store, *each, head) for each in zip(readers, lags, strict=True)]
+    untimed = [
+        each
+        for each, seconds in zip(readers, found, strict=True)
+        if seconds is not None and each.updated_at is None
+    ]
+    moved = _moved(store, untimed) if untimed else set()
+    return [
+        _of_processor(each, seconds, clock, moved)
+        for each, seconds in zip(readers, found, strict=True)
+    ]
+
+
+def _waits(store: EventStore, reader: Checkpoint, lag: Lag, head: Head) -> float | None:
+    """For how many seconds settled events have waited for it; None where they have not for long."""
+    if reader.kind != "processor" or not lag.events or not lag.seconds or lag.seconds < AFTER:
+        return None
+    if head.held_back_by:
+        # What nobody may read yet waits for a writer, and not for the processor.
+        try:
+            lag = lag_of(store, reader, Head(head.position))
+        except ValueError:
+            return None
+    return lag.seconds if lag.seconds is not None and lag.seconds >= AFTER else None
+
+
+def _moved(store: EventStore, readers: Sequence[Checkpoint]) -> set[tuple[str, ...]]:
+    before = {each.names: each.place for each in readers}
+    time.sleep(_APART)
+    now = {each.names: each.place for each in store.checkpoints()}
+    return {names for names, place in before.items() if now.get(names) != place}
+
+
+def _of_processor(
+    reader: Checkpoint,
+    waits: float | None,
+    clock: Moment | None,
+    moved: set[tuple[str, ...]],
+) -> Stall | None:
+    if waits is None or reader.names in moved:
+        return None
+    if reader.updated_at is not None:
+        stands = None if clock is None else between(reader.updated_at, clock)
+        if stands is None or stands.total_seconds() < AFTER:
+            return None
+        waits = min(waits, stands.total_seconds())
+    dead = reader.detail.get("dead letters")
+    reasons = [
+        *([f"its state is {reader.state}"] if reader.state not in ("unknown", "tracked") else []),
+        *([reader.evidence] if reader.evidence else []),
+        *([f"{dead} dead letters"] if dead else []),
+    ]
+    return Stall(waits, reasons)
+
+
+# --- versions that esops keeps fresh
+
+
+def of_version(
+    connection: psycopg.Connection,
+    settings: ProjectionSettings,
+    version: Version,
+    stands: float,
+    at: tuple[EventStore, Head],
+) -> Stall | None:
+    """Whether a version that esops keeps fresh is stalled, whose checkpoint has been where it is
+    for `stands` seconds; `connection` is to its read model, and `at` is its store with its head.
+    """
+    store, head = at
+    caught_up = version.position is not None and head.position == version.position
+    if not _is_ours(settings, version) or (caught_up and not head.held_back_by):
+        return None
+    if troubles(connection, store, [version]):
+        return None  # of another log: that is said elsewhere
+    waits = seconds_behind(store, version.position, head, settings.filter)
+    if waits is None or waits < AFTER:
+        return None
+    holder = locks.holder(connection, locks.version_lock(version.projection, version.version))
+    # One that stands by and is left alone was built by other code, and is not meant to advance.
+    failed = conduct.failure(connection, version) is not None
+    if version.state != "active" and holder is None and not failed:
+        return None
+    reasons = not_advancing.of_version(connection, version)
+    if head.held_back_by and (
+        head.position is None
+        or (version.position is not None and version.position >= head.position)
+    ):
+        reasons += [f"the events are held back by {each.in_words()}" for each in head.held_back_by]
+    elif not reasons and holder is not None:
+        there = f"its process {holder.process} is there and waits for no lock"
+        reasons = [f"{there}: its code is at work, or waits for something else"]
+    return Stall(min(stands, waits), reasons[:4])
+
+
+def _is_ours(settings: ProjectionSettings, version: Version) -> bool:
+    """Whether esops is to advance it, and can."""
+    if settings.kind in ("external", "server") or version.state not in registry.LIVE_STATES:
+        return False
+    if settings.live == "inline" or (settings.live == "app" and version.state == "active"):
+        return False
+    adopted = version.position is None and version.fingerprint is None
+    return not adopted and version.lost is None
+
+
+def of_versions(config: Config, projections: Sequence[str]) -> Iterator[tuple[Version, Stall]]:
+    """The stalled versions of some projections. A store is opened only where a checkpoint has not
+    moved for a minute.
+
+    Raises EsopsError where a read model or a store cannot be asked.
+    """
+    ours = [n for n in projections if config.projection(n).kind not in ("external", "server")]
+    opened: dict[str, tuple[EventStore, Head]] = {}
+    with ExitStack() as stack:
+        for dsn, names in by_address(config, ours).items():
+            with connect(dsn, "stalls") as connection, translated():
+                for version, stands in _stand(connection, names):
+                    settings = config.projection(version.projection)
+                    if version.store not in config.stores or not _is_ours(settings, version):
+                        continue
+                    if version.store not in opened:
+                        alone = config.store(version.store)[1].without_archive
+                        store = stack.enter_context(open_store(version.store, alone))
+                        opened[version.store] = store, store.head()
+                    at = opened[version.store]
+                    stall = of_version(connection, settings, version, stands, at)
+                    if stall is not None:
+                        yield version, stall
+
+
+def _stand(
+    connection: psycopg.Connection, projections: Sequence[str]
+) -> list[tuple[Version, float]]:
+    """The live versions whose checkpoints have not moved for a minute, with for how long."""
+    if not migrations.installed(connection):
+        return []
+    values = {"projections": list(projections), "after": AFTER}
+    rows = connection.execute(_SQL["stands"], values).fetchall()
+    stand = {(projection, version): seconds for projection, version, seconds in rows}
+    known = registry.versions(connection) if stand else []
+    keyed = (((each.projection, each.version), each) for each in known)
+    return [(each, stand[key]) for key, each in keyed if key in stand]
+
+
+def of_shown(
+    config: Config, name: str, store: EventStore, head: Head, shown: dict[str, Any]
+) -> Stall | None:
+    """The same for a version as `status` shows it, for which `lag_seconds` is known."""
+    behind = shown.get("lag_seconds")
+    if not behind or behind < AFTER:
+        return None
+    with connect(config.readmodel_of(name).dsn, "stalls") as connection, translated():
+        for version, stands in _stand(connection, [name]):
+            if version.version == shown["version"]:
+                at = (store, head)
+                return of_version(connection, config.projection(name), version, stands, at)
+    return None
+
+
+class StallLog:
+    """Logs what is stalled while `esops run` follows: once, and again where the reason changes."""
+
+    def __init__(self, config: Config) -> None:
+        """Nothing is stalled yet."""
+        self._config = config
+        self._said: dict[tuple[str, int], str] = {}
+
+    def look(self, projections: Sequence[str]) -> None:
+        """Look at the versions of some projections. Raises EsopsError as `of_versions`."""
+        found = {
+            (version.projection, version.version): (version, stall)
+            for version, stall in of_versions(self._config, projections)
+        }
+        for key in [each for each in self._said if each not in found]:
+            del self._said[key]
+            log.info("it advances again", projection=key[0], version=key[1])
+        for key, (version, stall) in found.items():
+            reasons = "; ".join(stall.reasons)
+            if self._said.get(key) != reasons:
+                self._said[key] = reasons
+                log.error(
+                    str(stall),
+                    projection=version.projection,
+                    version=version.version,
+                    position=None if version.position is None else str(version.position),
+                    hint="esops status and esops doctor show the same.",
+                )

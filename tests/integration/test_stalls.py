@@ -1,0 +1,174 @@
+"""What has not advanced for a minute while events wait is found by one look, with the reason."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from esops.config import load_config
+from esops.demo import store as shop_store
+from esops.events import Checkpoint, Position
+from esops.health import stalls
+from esops.health.lag import Lag
+from esops.stores.base import Head
+from tests.support import emmett, shop
+from tests.support.waiting import end, heard
+
+OLD = "UPDATE esops.versions SET updated_at = now() - interval '5 minutes'"
+
+
+@pytest.fixture
+def carts(dsn, connection, project):
+    shop.make(dsn, 60)
+    shop.configure(project, dsn, store_options='append = "quick"\nsettle_timeout = "300ms"')
+    project.ok("rebuild", "--blue-green")
+    return project
+
+
+def found(project) -> list[stalls.Stall]:
+    config = load_config(project.folder / "esops.toml")
+    return [stall for _, stall in stalls.of_versions(config, list(config.projections))]
+
+
+def waiting_events(dsn, connection) -> None:
+    """Events that were appended ten minutes ago, behind checkpoints that moved before that."""
+    shop.more(dsn, 20)
+    connection.execute("UPDATE shop.mt_events SET timestamp = now() - interval '10 minutes'")
+    connection.execute(OLD)
+
+
+def test_a_version_that_nobody_follows_while_events_wait(carts, dsn, connection):
+    connection.execute(OLD)
+    assert found(carts) == []  # nothing waits
+    assert carts.run("status", "--output", "json").code == 0
+    waiting_events(dsn, connection)
+    result = carts.run("status", "--output", "json")
+    assert result.code == 1
+    (version,) = result.json["projections"]
+    assert 290 < version["stalled"]["seconds"] < 400
+    assert "no process follows it" in version["stalled"]["reasons"][0]
+    assert "cart_summary v1 has not advanced for" in carts.run("status").out
+    text = carts.ok("metrics").out
+    line = 'esops_stalled{processor="",projection="cart_summary",store="shop",version="1"} '
+    assert float(text.partition(line)[2].split()[0]) > 290
+    codes = {each["code"] for each in doctor(carts)}
+    assert "ESOPS-D022" in codes  # which says it already
+    assert "ESOPS-D088" not in codes
+    connection.execute("UPDATE esops.versions SET updated_at = now()")
+    assert found(carts) == []  # it has just moved: it catches up
+    # What its filter does not pass is nothing to wait for.
+    connection.execute(OLD)
+    options = 'events = ["nothing_of_that_type"]'
+    shop.configure(carts, dsn, projection_options=options)
+    assert found(carts) == []
+
+
+def doctor(project) -> list[dict]:
+    return project.run("doctor", "--output", "json").json["findings"]
+
+
+def test_run_says_who_keeps_its_version_from_advancing(carts, dsn, connection):
+    carts.patch(
+        "import esops.running.host as host\n"
+        "from datetime import timedelta\n"
+        "host._CHORE_EVERY = timedelta(seconds=0.3)\n"
+    )
+    (name,) = connection.execute("SELECT tables->'cart_summary'->>1 FROM esops.versions").fetchone()
+    process = carts.start("run")
+    heard(process, "following")
+    with psycopg.connect(dsn, application_name="migration") as other:
+        other.execute(f'LOCK TABLE "{name}" IN SHARE MODE')
+        waiting_events(dsn, connection)
+        said = heard(process, "has not advanced for")
+        assert f"waits for a lock of session {other.info.backend_pid} (migration" in said
+        (finding,) = [each for each in doctor(carts) if each["code"] == "ESOPS-D088"]
+        assert "v1 (active) has not advanced for" in finding["message"]
+    heard(process, "it advances again")
+    end(process)
+
+
+def test_a_transaction_that_holds_the_head_back_is_the_reason(carts, dsn, connection):
+    with psycopg.connect(dsn, application_name="importer") as writer:
+        (held,) = writer.execute("SELECT nextval('shop.mt_events_sequence')").fetchone()
+        shop_store.generate(connection, 20, after=held, first_cart=held)
+        connection.execute("UPDATE shop.mt_events SET timestamp = now() - interval '10 minutes'")
+        connection.execute(OLD)
+        (stall,) = found(carts)
+        said = "; ".join(stall.reasons)
+        assert "held back by" in said
+        assert f"session {writer.info.backend_pid} " in said
+
+
+def test_the_projection_that_marten_paused(dumps, dsn, connection, project):
+    """A real one, with what Marten keeps of it; the others are at the head."""
+    emmett.restore(connection, (dumps / "marten-9.58-v7.sql").read_text())
+    project.configure(stores={"s": {"dsn": dsn}})
+    result = project.run("status", "--output", "json")
+    stalled = {
+        each["name"]: each["stalled"] for each in result.json["processors"] if each["stalled"]
+    }
+    assert [*stalled] == ["Poison:All"]
+    assert stalled["Poison:All"]["seconds"] > 60
+    assert "its state is paused" in stalled["Poison:All"]["reasons"]
+    assert "at event 138" in " ".join(stalled["Poison:All"]["reasons"])
+    text = project.ok("metrics").out
+    line = 'esops_stalled{processor="Poison:All",projection="",store="s",version=""} '
+    assert float(text.partition(line)[2].split()[0]) > 60
+    # Not said twice: doctor has it by another code.
+    codes = [each["code"] for each in doctor(project)]
+    assert codes.count("ESOPS-D094") == 1
+    assert "ESOPS-D089" not in codes
+    connection.execute(
+        "UPDATE mt_event_progression SET agent_status = 'Running', pause_reason = NULL, "
+        "heartbeat = now() - interval '2 hours' WHERE name = 'Poison:All'"
+    )
+    (finding,) = [each for each in doctor(project) if each["code"] == "ESOPS-D089"]
+    assert "Poison:All has not advanced for" in finding["message"]
+    assert "its last heartbeat is" in finding["message"]
+
+
+# --- readers of which the library keeps no time
+
+
+class Moving:
+    """A store of which only the checkpoints are asked."""
+
+    def __init__(self, *places: int) -> None:
+        self._places = list(places)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        return [reader(self._places.pop(0))]
+
+
+def reader(at: int, updated_at: datetime | None = None) -> Checkpoint:
+    return Checkpoint("bank/shop", Position((at,)), "tracked", updated_at)
+
+
+HEAD, NOW = Head(Position((9,))), datetime.now(UTC)
+
+
+@pytest.mark.parametrize(("next_place", "is_stalled"), [(3, True), (4, False)])
+def test_without_a_time_two_looks_tell(monkeypatch, next_place, is_stalled):
+    monkeypatch.setattr(stalls, "_APART", 0.0)
+    (found,) = stalls.of_processors(Moving(next_place), [reader(3)], [Lag(6, 90.0)], HEAD, NOW)
+    assert (found is not None) is is_stalled
+
+
+@pytest.mark.parametrize(
+    ("lag", "moved_ago", "is_stalled"),
+    [
+        (Lag(6, 90.0), 300, True),
+        (Lag(6, 90.0), 20, False),  # it catches up
+        (Lag(6, 20.0), 300, False),  # what waits is new
+        (Lag(0, 0.0), 300, False),  # nothing waits
+        (Lag(None, None), 300, False),  # nobody knows
+    ],
+)
+def test_both_have_to_be_old(lag, moved_ago, is_stalled):
+    at = reader(3, NOW - timedelta(seconds=moved_ago))
+    (found,) = stalls.of_processors(Moving(), [at], [lag], HEAD, NOW)
+    assert (found is not None) is is_stalled
+    if found is not None:
+        assert found.seconds == 90.0
