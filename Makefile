@@ -52,6 +52,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.kinds
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.follow
+	$(BIN)/python -m benchmarks.check
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready

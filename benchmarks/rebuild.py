@@ -55,8 +55,8 @@ class Usage:
     output: str
 
 
-def used(command: list[str], folder: Path) -> Usage:
-    """Run a command to its end. Exits where it fails."""
+def used(command: list[str], folder: Path, codes: tuple[int, ...] = (0,)) -> Usage:
+    """Run a command to its end. Exits where it ends with none of these codes."""
     begin = time.monotonic()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -73,7 +73,7 @@ def used(command: list[str], folder: Path) -> Usage:
     seconds = time.monotonic() - begin
     over.set()
     thread.join()
-    if status != 0:
+    if os.waitstatus_to_exitcode(status) not in codes:
         sys.exit(f"{command} ended with status {status}")
     # The largest single process is known exactly; the sum of several only as often as we look.
     memory = max(usage.ru_maxrss / 1024, peak[0])

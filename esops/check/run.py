@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -34,7 +34,7 @@ from esops.config import Config
 from esops.errors import EsopsError, Refused, Stopped, UsageError
 from esops.events import EventFilter
 from esops.postgres.connection import connect, database_of, qualified, translated
-from esops.readmodel import marks, registry
+from esops.readmodel import erased, marks, registry
 from esops.readmodel.registry import Version
 from esops.running.throttle import Limits, Throttle
 from esops.stores import open_store
@@ -159,8 +159,7 @@ class _Run:
         result = CheckResult(
             name, self._subject.number, None, asked, context.found, sampled=sampled
         )
-        if inline is None or not self._scratch.by_stream:
-            result.notes += self._notes(context)
+        result.notes += self._notes(context)
         say(self._plan(context, wanted, keys))
         with translated():
             result.check = checks.begin(self._connection, name, self._subject.number, asked)
@@ -221,7 +220,7 @@ class _Run:
             "surplus": found.surplus,
             "unchecked": found.unknown,
             "columns": dict(found.columns),
-            "samples": found.samples,
+            "samples": [_without_values(each) for each in found.samples],
             "reason": reason,
             "seconds": result.seconds,
         }
@@ -261,9 +260,8 @@ class _Run:
                 hint="Check a sample of all of them: --sample 1%, or --sample all.",
             )
         if request.keys is not None:
-            keys = list(dict.fromkeys(request.keys))
-            check_widths(keys, context.tables[0].key)
-            return keys
+            check_widths(request.keys, context.tables[0].key)
+            return context.tables[0].canonical(request.keys)
         streams = request.streams
         if streams is None:
             assert request.since is not None
@@ -321,7 +319,7 @@ class _Run:
 
     def _notes(self, context: CheckContext) -> list[str]:
         """What to know. Raises Refused where a pass over the log would lack events."""
-        version, store = self._subject.version, self._store
+        version, store, on = self._subject.version, self._store, self._connection
         notes = []
         if not self._scratch.by_stream:
             short = [
@@ -335,10 +333,24 @@ class _Run:
                     "made again",
                     hint="Only a fold that is keyed by the stream can be checked without them.",
                 )
+        if any(each[:2] == (version.projection, version.version) for each in erased.noted(on)):
+            notes.append(
+                f"rows of {self._subject.in_words} still have what was erased from their events, "
+                f"and differ until it is rebuilt: esops rebuild {version.projection} --blue-green"
+            )
         if context.scratch.skipped:
             skipped = count(len(context.scratch.skipped), "dead letter")
             notes.append(f"{skipped} of {version.projection} stay left out, as in the version")
         return notes
+
+
+def _without_values(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample as it is recorded: values may be a person's, who wants them erased one day."""
+    names = sorted({**(sample["served"] or {}), **(sample["folded"] or {})})
+    kind = "unlike"
+    if sample["served"] is None or sample["folded"] is None:
+        kind, names = ("missing" if sample["served"] is None else "surplus"), []
+    return {**sample, "served": None, "folded": None, "kind": kind, "columns": names}
 
 
 def _share(wanted: Amount, about: int, *, exact: bool) -> float:

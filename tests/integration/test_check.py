@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import pytest
 
+from esops.check.run import check
+from esops.config import load_config
+from esops.errors import Stopped
 from tests.support import shop
 
 EVENTS = 2_000
@@ -65,6 +68,8 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
         "SELECT state, differing, checked FROM esops.checks WHERE id = %s", (wrong["check"],)
     ).fetchone()
     assert recorded == ("done", 4, wrong["keys"])
+    no_values = connection.execute("SELECT samples::text FROM esops.checks").fetchall()
+    assert not any("client-" in row[0] for row in no_values)
     kept = connection.execute(
         "SELECT key[1], kind FROM esops.check_keys WHERE check_id = %s", (wrong["check"],)
     ).fetchall()
@@ -142,3 +147,26 @@ def test_what_cannot_be_checked_is_said(carts, connection, project):
     assert carts.run("projection", "check", "cart_summary", "--version", "7").code == 2
     connection.execute("TRUNCATE esops.versions CASCADE")
     assert carts.run("projection", "check", "cart_summary").code == 2
+
+
+def test_one_that_is_stopped_says_so_and_leaves_nothing(carts, connection):
+    config, asked = load_config(carts.folder / "esops.toml"), iter([False, True])
+    with pytest.raises(Stopped):
+        check(config, "cart_summary", stop=lambda: next(asked, True))
+    states = connection.execute("SELECT state, reason FROM esops.checks").fetchall()
+    assert states == [("stopped", "stopped before all keys were checked; nothing was changed")]
+    left = connection.execute(
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'esops\\_%' AND relpersistence = 't'"
+    ).fetchone()
+    assert left == (0,)
+    carts.patch(
+        """
+import os, signal
+from esops.check.by_stream import StreamCheck
+StreamCheck.drawn = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    assert carts.run("projection", "check", "cart_summary").code < 0
+    assert connection.execute("SELECT state FROM esops.checks ORDER BY id").fetchall()[1:] == [
+        ("running",)
+    ]

@@ -190,3 +190,33 @@ def test_nothing_is_called_wrong_while_it_is_followed_and_every_fault_is_found(
     finally:
         following.terminate()
         following.wait()
+
+
+def test_streams_of_several_tenants_have_keys_of_their_own(dumps, dsn, project, connection):
+    emmett.restore(connection, (dumps / "marten-9.58-v2.sql").read_text())
+    project.configure(
+        stores={"s": {"dsn": dsn, "schema": "es"}},
+        projections={"p": {"python": "p:p", "tables": ["p"], "ddl": "p.sql"}},
+    )
+    project.write(
+        "p.sql",
+        "CREATE TABLE {table} (tenant text, id text, events int, PRIMARY KEY (tenant, id));",
+    )
+    project.write(
+        "p.py",
+        "from esops import fold\n\n@fold(key='stream')\ndef p(row, event):\n"
+        "    return {'events': (row['events'] if row else 0) + 1}\n",
+    )
+    project.ok("rebuild", "p", "--blue-green")
+    rows = connection.execute("SELECT count(*) FROM p").fetchone()[0]
+    assert found(project, "p", code=0)["keys"] == rows
+    twice = connection.execute(
+        "SELECT id FROM p GROUP BY id HAVING count(*) = 3 ORDER BY 1"
+    ).fetchone()[0]
+    connection.execute("UPDATE p__v1 SET events = 0 WHERE (tenant, id) = ('globex', %s)", (twice,))
+    wrong = found(project, "p", code=1)
+    assert [each["key"] for each in wrong["samples"]] == [{"tenant": "globex", "id": twice}]
+    assert found(project, "p", "--streams", twice, code=1)["keys"] == 3
+    key = json.dumps(["globex", twice])
+    assert found(project, "p", "--keys", key, code=1)["keys"] == 1
+    assert project.run("projection", "check", "p", "--keys", twice).code == 2
