@@ -11,6 +11,7 @@ from esops.errors import EsopsError, Stopped, UsageError
 from esops.events import Position, RecordedEvent, StreamKey
 from esops.projections.kinds.fold_key import of_stream
 from esops.readmodel.types import Key
+from esops.running.throttle import Throttle
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore, settled
 from esops.stores.filters import no_stream
@@ -24,6 +25,19 @@ class Seen:
     stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda _: None
     progress: Callable[[int], None] = lambda _: None
+    throttle: Throttle | None = None
+
+    def passed(self, events: int, before: int) -> None:
+        """Note that more events of the log are read; wait where an operator wants it.
+
+        Raises Stopped.
+        """
+        if self.stop():
+            raise Stopped("stopped while the log was read")
+        if self.throttle is not None:
+            self.throttle.spend(events)
+            self.throttle.wait()
+        self.progress(before + events)
 
 
 @dataclass(frozen=True)
@@ -90,11 +104,9 @@ class OneKey:
         )
         read = 0
         for batch in self._store.read_all(None, ending.position, self._filter):
-            if seen.stop():
-                raise Stopped("stopped while the log was read")
             yield batch.events
+            seen.passed(len(batch.events), read)
             read += len(batch.events)
-            seen.progress(read)
 
     def _of_stream(self, key: StreamKey, last: int | None) -> Iterator[Sequence[RecordedEvent]]:
         wanted = replace(self._filter, stream=key.stream)

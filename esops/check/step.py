@@ -1,23 +1,24 @@
 """Steps through the events of one row: what each of them makes of it, by the code of today, and by
 other code beside it.
 
-Nothing is written: a fold works in memory.
+Nothing is written: a fold works in memory, other kinds in temporary tables.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from contextlib import closing
+from dataclasses import replace
 
 import psycopg
 
 from esops.check import trial_tables
-from esops.check.changes import RowChange, changes, counted, shown_row
+from esops.check.changes import RowChange, changes, counted
 from esops.check.key_text import parse_key, written_key
 from esops.check.lanes import Applied, FoldLane, NoKey
 from esops.check.one_key import OneKey, Seen
+from esops.check.steps import KeptSteps, Served, Step, Stepped, StepRequest
+from esops.check.table_steps import TableStepper
 from esops.check.trial_tables import ReadModel
 from esops.config import Config
 from esops.errors import Refused
@@ -30,150 +31,9 @@ from esops.readmodel.dead_letters import list_dead_letters
 from esops.readmodel.rows import Rows
 from esops.readmodel.types import Key, Row
 from esops.rebuild.target import Target, resolve
+from esops.running.throttle import Throttle
 from esops.stores import open_store
 from esops.stores.base import EventStore
-from esops.trace.log import event_as_dict
-
-KEPT = 10_000
-"""Steps that are kept of a row with more events: the first half and the last half of them."""
-
-
-@dataclass(frozen=True)
-class StepRequest:
-    """What is asked for."""
-
-    projection: str
-    key: str
-    at: str | None = None
-    """The version of the stream after which it ends, or, of a key of several streams, the
-    position.
-    """
-    python: str | None = None
-    """Other code to run beside that of today: `module:function`."""
-    store: str | None = None
-    keep: int = KEPT
-
-
-@dataclass(frozen=True)
-class Step:
-    """One event, and what became of the row."""
-
-    event: RecordedEvent
-    applied: Applied | None
-    """None where the version that serves has it as a dead letter."""
-    row: Row | None
-    skipped: str | None = None
-    """Why it is a dead letter."""
-    other: Applied | None = None
-    parted: Sequence[RowChange] = ()
-    """What the other code makes otherwise, up to this event."""
-
-    @property
-    def before(self) -> Row | None:
-        """The row before the event."""
-        return self.row if self.applied is None else self.applied.before
-
-    @property
-    def after(self) -> Row | None:
-        """The row after it."""
-        return self.row if self.applied is None else self.applied.after
-
-    def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
-        done, other = self.applied, self.other
-        fault = done.fault if done is not None else None
-        return {
-            "event": event_as_dict(self.event),
-            "before": shown_row(self.before),
-            "after": shown_row(self.after),
-            "changed": [each.as_dict() for each in changes(self.before, self.after)],
-            "microseconds": None if done is None else done.microseconds,
-            "error": None if fault is None else fault.reason,
-            "traceback": [] if fault is None else list(fault.traceback),
-            "skipped": self.skipped,
-            "other": None
-            if other is None
-            else {
-                "after": shown_row(other.after),
-                "differs": [each.as_dict() for each in self.parted],
-                "microseconds": other.microseconds,
-                "error": None if other.fault is None else other.fault.reason,
-                "traceback": [] if other.fault is None else list(other.fault.traceback),
-            },
-        }
-
-
-@dataclass(frozen=True)
-class Served:
-    """The row that a version serves, and the row that the events up to its checkpoint make."""
-
-    version: int
-    position: Position
-    row: Row | None
-    differs: Sequence[RowChange] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
-        return {
-            "version": self.version,
-            "position": str(self.position),
-            "row": shown_row(self.row),
-            "differs": [each.as_dict() for each in self.differs],
-        }
-
-
-@dataclass
-class Stepped:
-    """All steps of a row."""
-
-    projection: str
-    store: str
-    key: str
-    steps: list[Step] = field(default_factory=list)
-    events: int = 0
-    """How many events of the row there are; more than `steps` where some were left out."""
-    faults: int = 0
-    parts_at: RecordedEvent | None = None
-    """The first event after which the other code has another row."""
-    python: str | None = None
-    served: Served | None = None
-    stopped: bool = False
-    """Whether it ended at an event that the code failed on, as the projection would."""
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def findings(self) -> bool:
-        """Whether the code failed, or old and new code part."""
-        return bool(self.faults) or self.parts_at is not None
-
-    @property
-    def left_out(self) -> int:
-        """How many steps were not kept, between the first and the last."""
-        return self.events - len(self.steps)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
-        at = self.parts_at
-        return {
-            "projection": self.projection,
-            "store": self.store,
-            "key": self.key,
-            "events": self.events,
-            "steps": [each.as_dict() for each in self.steps],
-            "left_out": self.left_out,
-            "python": self.python,
-            "parts_at": None
-            if at is None
-            else {
-                "stream": at.stream,
-                "version": at.version,
-                "position": str(at.position),
-                "type": at.type,
-            },
-            "served": None if self.served is None else self.served.as_dict(),
-            "stopped": self.stopped,
-            "notes": self.notes,
-        }
 
 
 def step(
@@ -190,23 +50,32 @@ def step(
     UsageError for a key that no event has, and Refused for kinds whose rows cannot be made by
     themselves.
     """
-    settings = config.projection(request.projection)
+    config.projection(request.projection)
     dsn = config.readmodel_of(request.projection).dsn
-    with (
-        translated(),
-        connect(dsn, f"step {request.projection}") as connection,
-    ):
+    with translated(), connect(dsn, f"step {request.projection}") as connection:
         target = resolve(config, request.projection, request.store, connection)
         definition = target.definition
-        if not isinstance(definition, FoldDefinition):
-            raise Refused(
-                f"{target.name} is of kind {settings.kind}, and its rows are not made key by key"
-            )
-        other = _other(config, target, request.python)
-        with open_store(*config.store(target.store_name)) as store:
+        with (
+            open_store(*config.store(target.store_name)) as store,
+            closing(Throttle(dsn, target.name, stop=stop, say=say)) as throttle,
+        ):
+            seen = Seen(stop, say, progress, throttle)
+            dead = _dead_letters(config, ReadModel(connection, target), target.name)
+            if not isinstance(definition, FoldDefinition):
+                _check_python(target, request.python)
+                return TableStepper(connection, target, store, request).run(dead, seen)
+            other = _other(config, target, request.python)
             stepper = _Stepper(connection, target, store, [definition, *other], request)
-            skipped = _dead_letters(config, stepper.model, target.name)
-            return stepper.run(skipped, Seen(stop, say, progress))
+            return stepper.run(dead, seen)
+
+
+def _check_python(target: Target, python: str | None) -> None:
+    if python is not None:
+        raise Refused(
+            f"{target.name} is of kind {target.settings.kind}: other code can be stepped through "
+            "beside that of today only for a fold",
+            hint="Leave out --python; or step through another section of esops.toml that names it.",
+        )
 
 
 def _other(config: Config, target: Target, python: str | None) -> list[FoldDefinition]:
@@ -283,20 +152,17 @@ class _Stepper:
             self._store, self._target.settings, self._key, self._key_columns, self._by_stream
         )
         until = one.ending(self._request.at, seen)
-        keep = max(2, self._request.keep)
-        first: list[Step] = []
-        last: deque[Step] = deque(maxlen=keep - keep // 2)
+        kept = KeptSteps(self._request.keep)
         at_checkpoint: Row | None = None
         past = served is None
         for event in self._mine(one.events(until, seen), found):
             made = self._step(event, skipped.get(event.position))
             if not past and served is not None and event.position > served.position:
                 past, at_checkpoint = True, made.before
-            found.events += 1
-            (last if len(first) >= keep // 2 else first).append(made)
+            kept.add(made)
             if self._note(found, made):
                 break
-        found.steps = [*first, *last]
+        found.steps, found.events = kept.all(), kept.count
         if not found.events:
             raise one.nothing(written)
         if served is not None and not found.stopped and self._request.at is None:

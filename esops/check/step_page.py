@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from esops.check.step import Stepped
+from esops.check.steps import Stepped
 from esops.errors import UsageError
 from esops.page import page
 from esops.term import to_json

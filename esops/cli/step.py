@@ -34,6 +34,12 @@ def step(
         metavar="MODULE:FUNCTION",
         help="Run this code beside that of esops.toml, and show at which event they part.",
     ),
+    table: str | None = typer.Option(
+        None,
+        "--table",
+        metavar="NAME",
+        help="Of a projection with several tables, the one whose row it is; default: the first.",
+    ),
     limit: int = typer.Option(
         10_000,
         "--limit",
@@ -53,17 +59,17 @@ def step(
     esops projection step cart_summary shopping_cart-2b2210d1 --python shop.next:cart_summary
 
     Nothing is written. Events that became dead letters are shown as skipped. Where a function makes
-    the key, all events of the log are read.
+    the key, and for handlers, programs and statements, all events of the log are read.
 
     Exit code 1 when the code fails on an event, or when old and new code part.
     """
-    from esops.check.step import StepRequest
     from esops.check.step import step as run
+    from esops.check.steps import StepRequest
     from esops.cli import step_text
 
     output, config = opened(context)
     form = output.format("table", "json")
-    request = StepRequest(name, key, at, python, output.settings.store, limit)
+    request = StepRequest(name, key, at, python, output.settings.store, limit, table)
     asked, progress = stop_on_signals(), JobProgress(output)
     try:
         with archived_streams_named(config):

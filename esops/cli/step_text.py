@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from esops.check.changes import RowChange
     from esops.check.lanes import Applied, Fault
-    from esops.check.step import Step, Stepped
+    from esops.check.steps import Step, Stepped
     from esops.term import Output
 
 _ENDS = 20

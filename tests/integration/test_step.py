@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.support import shop
+from tests.support import kinds, shop
 
 NEXT = shop.PROJECTION.replace("count = sign * data", "count = sign * min(2, 9) * data")
 STEP = ("projection", "step", "cart_summary")
@@ -207,3 +207,56 @@ def test_names_and_payloads_reach_neither_terminal_nor_page_as_they_are(
         text = (project.folder / "step.html").read_text()
         assert "<img" not in text
         assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("kind", ["handlers", "sql", "process"])
+def test_rows_of_other_kinds_are_stepped_through_in_temporary_tables(
+    kind, dsn, connection, project
+):
+    shop.make(dsn, 150)
+    kinds.configure(project, dsn, "fold")
+    cart, length = longest(connection)
+    fold = project.ok(*STEP, cart, "--output", "json").json
+    kinds.configure(project, dsn, kind)
+    project.ok("rebuild", "--blue-green")
+    before = writes(connection)
+    done = project.ok(*STEP, cart, "--output", "json")
+    found = done.json
+    assert [each["after"] for each in found["steps"]] == [each["after"] for each in fold["steps"]]
+    assert [each["event"] for each in found["steps"]] == [each["event"] for each in fold["steps"]]
+    assert found["served"]["differs"] == []
+    assert all((each["microseconds"] is None) == (kind == "process") for each in found["steps"])
+    assert "all events of the log are read" in done.err
+    assert writes(connection) == before
+    if kind == "process":
+        return
+    at = found["steps"][2]["event"]["position"]
+    assert len(project.ok(*STEP, cart, "--at", at, "--output", "json").json["steps"]) == 3
+    nobody = project.run(*STEP, "nobody")
+    assert (nobody.code, "no event of store shop touches the row nobody" in nobody.err) == (2, True)
+    refused = project.run(*STEP, cart, "--python", "shop_handlers:cart_summary")
+    assert (refused.code, "only for a fold" in refused.err) == (6, True)
+
+
+def test_a_handler_that_fails_is_shown_with_its_lines_and_nothing_it_writes_elsewhere_stays(
+    dsn, connection, project
+):
+    shop.make(dsn, 100)
+    connection.execute("CREATE TABLE log (stream text)")
+    kinds.configure(project, dsn, "handlers")
+    cart, _ = longest(connection)
+    body = "    data = event.json()\n"
+    code = kinds.HANDLERS.replace(
+        body, body + "    if event.version == 3:\n        raise KeyError('quantity')\n"
+    )
+    project.write("shop_handlers.py", code)
+    failed = project.run(*STEP, cart, "--output", "json")
+    last = failed.json["steps"][-1]
+    assert (failed.code, failed.json["stopped"]) == (1, True)
+    assert last["error"].startswith("KeyError: 'quantity' (in changed")
+    assert "shop_handlers.py" in "\n".join(last["traceback"])
+    write = "    write.execute('INSERT INTO log VALUES (%s)', event.stream)\n"
+    project.write("shop_handlers.py", kinds.HANDLERS.replace(body, body + write))
+    refused = project.run(*STEP, cart, "--output", "json")
+    assert "something else than the projection's tables" in refused.json["steps"][-1]["error"]
+    assert connection.execute("SELECT count(*) FROM log").fetchone() == (0,)
