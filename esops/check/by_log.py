@@ -108,18 +108,21 @@ class LogCheck:
     def _look(self, table: CheckedTable, rows: sql.Composable) -> tuple[KeyFindings, set[KeyText]]:
         """What rows come to, and the keys of those that later events have changed."""
         context, late = self._context, set[KeyText]()
+
+        def copy() -> None:
+            context.scratch.look_at_skipped()
+            table.copy_served(rows)
+
         if context.inline is not None:
             self._to(context.inline.position())
             assert context.scratch.position is not None
-            events = context.inline.copy_with_later(
-                lambda: table.copy_served(rows), context.scratch.position
-            )
+            events = context.inline.copy_with_later(copy, context.scratch.position)
             try:
                 late = context.scratch.keys_of(events) if events else late
             except BadEvent as bad:
                 raise Refused(f"the code fails on an event: {bad.reason}") from bad.__cause__
         else:
-            self._to(context.standing.copy(lambda: table.copy_served(rows)))
+            self._to(context.standing.copy(copy))
         table.copy_made(rows)
         there = {*table.keys(EVERY_ROW, of=table.served)} if late else set()
         late &= there | ({*table.keys(EVERY_ROW, of=table.made)} if late else set())

@@ -132,6 +132,7 @@ class StreamCheck:
         streams = [scratch.stream(key) for key in keys]
 
         def copy() -> None:
+            scratch.look_at_skipped()
             table.copy_served(table.of_keys(keys))
 
         inline = context.inline

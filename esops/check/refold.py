@@ -137,6 +137,22 @@ class Scratch:
         uuids = {"uuid"} if self._store.capabilities.uuid_streams else set[str]()
         return kinds <= _TEXTS | uuids
 
+    def look_at_skipped(self) -> None:
+        """Read again which events are dead letters, in the snapshot that rows are copied in.
+
+        Raises Refused where one of those that `advance` has passed is none any more.
+        """
+        version = self._version
+        now = positions_of(self.connection, version.projection, version.version)
+        passed = self.position
+        if passed is not None and any(each <= passed for each in self.skipped ^ now):
+            raise Refused(
+                f"dead letters of {version.projection} were replayed or discarded while its rows "
+                "were made again",
+                hint="Nothing was changed. Run it again.",
+            )
+        self.skipped = now
+
     def close(self) -> None:
         """Drop the tables, and end what the projector holds."""
         self._end()

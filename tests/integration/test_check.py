@@ -170,3 +170,22 @@ StreamCheck.drawn = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
     assert connection.execute("SELECT state FROM esops.checks ORDER BY id").fetchall()[1:] == [
         ("running",)
     ]
+
+
+def test_dead_letters_stay_left_out_until_they_are_replayed(dsn, project, connection):
+    shop.make(dsn, 400)
+    poison = (
+        '    if event.stream == "cart-00000007" and event.version == 4:\n'
+        '        raise ValueError("poison")\n'
+    )
+    begin = "    data, kind = event.json(), event.type\n"
+    code = shop.PROJECTION.replace(begin, poison + begin)
+    shop.configure(project, dsn, code=code, projection_options='on_error = "dead-letter"')
+    project.run("rebuild", "--blue-green", "--max-dead-letters", "5")
+    checked = found(project, code=0)
+    assert checked["differing"] == checked["unchecked"] == 0
+    assert "1 dead letter" in checked["notes"][0]
+    project.ok("projection", "dead-letters", "cart_summary", "discard", "--yes")
+    checked = found(project, code=0)
+    assert [each["key"] for each in checked["unchecked_samples"]] == ["cart-00000007"]
+    assert "poison" in checked["unchecked_samples"][0]["reason"]
