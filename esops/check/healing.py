@@ -15,22 +15,26 @@ import psycopg
 from psycopg import sql
 
 from esops.check import checks
+from esops.check.app_heal import AppHealer
 from esops.check.checks import WrongKey
 from esops.check.courses import Course, LogCourse, StreamCourse, only_keys
 from esops.check.heal import Healed, Healer
 from esops.check.inline_heal import heal_inline
 from esops.check.refold import Scratch, built_by
 from esops.check.served_rows import RowKey, ServedRows
+from esops.check.standing import AppCheckpoint
+from esops.check.subject import find_subject
 from esops.check.wholeness import archived_away
 from esops.config import Config
 from esops.errors import Refused, UsageError
 from esops.events import Position, RecordedEvent, StreamKey
-from esops.postgres.connection import connect, translated
+from esops.postgres.connection import connect, database_of, translated
 from esops.projections.definition import Definition, FoldDefinition
 from esops.readmodel import marks, migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
 from esops.rebuild.retiring import take_lock
+from esops.rebuild.stopped_processor import StandingProcessor
 from esops.running.throttle import Limits, Throttle
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
@@ -53,6 +57,8 @@ class HealRequest:
     wrong: Sequence[WrongKey] = ()
     limits: Limits = _FREE
     write: bool = True
+    processor_stopped: bool = False
+    """The operator says that the application's processor has stopped."""
 
 
 def heal(
@@ -72,7 +78,11 @@ def heal(
     settings, dsn = config.projection(name), config.readmodel_of(name).dsn
     with translated(), connect(dsn, f"heal {name}") as connection:
         take_lock(connection, name)
-        version = _serving(connection, name)
+        if settings.live == "app":
+            migrations.upgrade(connection)
+            version = find_subject(config, name, None, connection).version
+        else:
+            version = _serving(connection, name)
         wrong = [*request.wrong, *_found(connection, version, request.from_check)]
         definition = built_by(config, version)
         with (
@@ -84,6 +94,8 @@ def heal(
             asked = replace(request, wrong=wrong)
             if settings.live == "inline":
                 done = work.inline(asked, stop)
+            elif version.position is None and settings.checkpoint is not None:
+                done = work.application(asked, settings.checkpoint, stop)
             else:
                 done = work.own(asked, throttle, stop)
         if request.write and request.from_check is not None:
@@ -109,7 +121,7 @@ def _found(connection: psycopg.Connection, version: Version, check: int | None) 
     if check is None:
         return []
     made = checks.recorded(connection, check)
-    if (made.projection, made.version) != (version.projection, version.version):
+    if (made.projection, made.version or 0) != (version.projection, version.version):
         of = made.projection if made.version is None else f"{made.projection} v{made.version}"
         raise UsageError(
             f"check {check} was of {of}, and v{version.version} of {version.projection} serves",
@@ -152,17 +164,44 @@ class _Heal:
             stop=stop,
         )
 
+    def application(
+        self, request: HealRequest, checkpoint: str, stop: Callable[[], bool]
+    ) -> Healed:
+        """Of a table that a processor of the application keeps."""
+        version, settings, store = self._version, self._settings, self._store
+        name, connection = version.projection, self._connection
+        if store.inline is None or store.inline.database() != database_of(connection):
+            raise Refused(
+                f"the application keeps {name} fresh, in another database than its events, so "
+                "nobody can say up to which event its rows are made",
+                hint=f"Rebuild: esops rebuild {name} --blue-green --no-switch",
+            )
+        # The application does not forget what is archived.
+        filter = replace(settings.filter, archived=True)
+        with closing(
+            Scratch(connection, store, version, self._definition, settings, filter=filter)
+        ) as scratch:
+            if not scratch.by_stream:
+                raise Refused(
+                    f"the rows of {name} are not of one stream each, so that they cannot be made "
+                    "again while a processor of the application keeps them",
+                    hint=f"Rebuild: esops rebuild {name} --blue-green",
+                )
+            away = archived_away(self._config, store, scratch, settings, name)
+            until = AppCheckpoint(connection, store, checkpoint).position()
+            keys = self._keys(scratch, until, request)
+            ((table, live),) = scratch.live.items()
+            key = scratch.keys[table]
+            rows = ServedRows(connection, (live, scratch.tables[table]), key, key, settings.verify)
+            course = StreamCourse(store, scratch, filter, away)
+            processor = StandingProcessor(store, checkpoint, request.processor_stopped)
+            healer = AppHealer(connection, version, course, rows, processor, stop)
+            return healer.run(keys, write=request.write)
+
     def own(self, request: HealRequest, throttle: Throttle, stop: Callable[[], bool]) -> Healed:
         """Of a version that esops keeps. Raises Refused for any other."""
         version, connection, settings = self._version, self._connection, self._settings
         name = version.projection
-        if version.position is None and settings.live == "app":
-            raise Refused(
-                f'a processor of the application writes the tables of {name} (live = "app"), and '
-                "may have their rows in memory",
-                hint=f"esops projection check {name} names the rows that differ. Stop the "
-                f"processor, and rebuild: esops rebuild {name} --blue-green",
-            )
         if version.position is None or version.lost is not None:
             raise Refused(
                 f"v{version.version} of {name} has no checkpoint at which its rows could be made",

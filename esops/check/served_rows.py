@@ -7,8 +7,8 @@ itself: numbers of an identity, generated columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -25,6 +25,13 @@ from esops.settings import VerifySettings
 
 RowKey = tuple[str, ...]
 """The values of a key's columns, as text."""
+
+
+_WITHOUT_EQUALITY = frozenset(
+    {"json", "xml", "point", "polygon", "path", "line", "lseg", "box", "circle"}
+    | {"_json", "_xml", "_point", "_polygon"}
+)
+"""Types whose values are compared by their text."""
 
 
 class Differing(NamedTuple):
@@ -139,6 +146,136 @@ class ServedRows:
         return [
             each.as_string(connection).replace("%s", "$keys") for each in made if each is not None
         ]
+
+    def guarded(
+        self, connection: psycopg.Connection, found: Differing
+    ) -> Iterator[tuple[RowKey, str]]:
+        """For each row that differs a statement of its own, to be copied, that makes it right. It
+        does nothing where anybody has written the row since.
+        """
+        for key, (version, *values) in self._values(connection, found.delete, made=False):
+            yield (
+                key,
+                self._guarded_text(
+                    connection, "DELETE FROM {} AS l WHERE {}", key, version, values
+                ),
+            )
+        for key, (version, *values) in self._values(connection, found.update, made=True):
+            width = len(self._written)
+            new = sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), self._literal(name, value))
+                for name, value, old in zip(
+                    self._written, values[width:], values[:width], strict=True
+                )
+                if value != old
+            )
+            yield (
+                key,
+                self._guarded_text(
+                    connection, "UPDATE {} AS l SET {} WHERE {}", key, version, values[:width], new
+                ),
+            )
+        for key, values in self._missing(connection, found.insert):
+            names = self._inserted()
+            yield (
+                key,
+                sql.SQL(
+                    "INSERT INTO {} ({}) SELECT {} WHERE NOT EXISTS (SELECT FROM {} AS l WHERE {})"
+                )
+                .format(
+                    qualified(self.live.schema, self.live.name),
+                    sql.SQL(", ").join(map(sql.Identifier, names)),
+                    sql.SQL(", ").join(map(self._literal, names, values)),
+                    qualified(self.live.schema, self.live.name),
+                    self._is(key),
+                )
+                .as_string(connection),
+            )
+
+    def _guarded_text(
+        self,
+        connection: psycopg.Connection,
+        form: LiteralString,
+        key: RowKey,
+        version: str,
+        old: Sequence[str | None],
+        *new: sql.Composable,
+    ) -> str:
+        guards: list[sql.Composable] = [self._is(key)]
+        guards.append(sql.SQL("l.xmin::text = {}").format(sql.Literal(version)))
+        for name, value in zip(self._written, old, strict=True):
+            column: sql.Composable = sql.Identifier("l", name)
+            given = self._literal(name, value)
+            if self.live.column(name).kind in _WITHOUT_EQUALITY:
+                column = sql.SQL("{}::text").format(column)
+                given = sql.SQL("NULL") if value is None else sql.Literal(value)
+            guards.append(sql.SQL("{} IS NOT DISTINCT FROM {}").format(column, given))
+        return (
+            sql.SQL(form)
+            .format(
+                qualified(self.live.schema, self.live.name), *new, sql.SQL(" AND ").join(guards)
+            )
+            .as_string(connection)
+        )
+
+    def _values(
+        self, connection: psycopg.Connection, keys: Sequence[RowKey], *, made: bool
+    ) -> Iterator[tuple[RowKey, list[Any]]]:
+        """For rows that are there, their version and values, and those that the events make."""
+        if not keys:
+            return
+        values = [sql.SQL("{}::text").format(sql.Identifier("l", name)) for name in self._written]
+        if made:
+            values += [sql.SQL("({})::text").format(self._new(name)) for name in self._written]
+        statement = sql.SQL("SELECT {} FROM {} AS l{} WHERE {}").format(
+            sql.SQL(", ").join([self._key_of("l"), sql.SQL("l.xmin::text"), *values]),
+            qualified(self.live.schema, self.live.name),
+            sql.SQL(" JOIN {} AS f ON {}" if made else "").format(self._made(), self._same()),
+            self._among("l", self.key),
+        )
+        for row in connection.execute(statement, columns(keys)):
+            yield tuple(row[: len(self.key)]), list(row[len(self.key) :])
+
+    def _missing(
+        self, connection: psycopg.Connection, keys: Sequence[RowKey]
+    ) -> Iterator[tuple[RowKey, list[Any]]]:
+        if not keys:
+            return
+        values = [
+            sql.SQL("{}::text").format(sql.Identifier("f", name)) for name in self._inserted()
+        ]
+        statement = sql.SQL("SELECT {} FROM {} AS f WHERE {}").format(
+            sql.SQL(", ").join([self._key_of("f"), *values]),
+            self._made(),
+            self._among("f", self.key),
+        )
+        for row in connection.execute(statement, columns(keys)):
+            yield tuple(row[: len(self.key)]), list(row[len(self.key) :])
+
+    @property
+    def _written(self) -> list[str]:
+        """The columns, beside the key, that an update gives values."""
+        return [pair.name for pair in self._sides.others if pair.name not in self._computed]
+
+    def _inserted(self) -> list[str]:
+        return [each.name for each in self.made.columns if each.name not in self._computed]
+
+    def _literal(self, name: str, value: str | None) -> sql.Composable:
+        """A column's value in a statement that is copied."""
+        if value is None:
+            return sql.SQL("NULL")
+        return sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(self.live.column(name).type))
+
+    def _is(self, key: RowKey) -> sql.Composed:
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("l", name), self._literal(name, value))
+            for name, value in zip(self.key, key, strict=True)
+        )
+
+    def _key_of(self, alias: str) -> sql.Composed:
+        return sql.SQL(", ").join(
+            sql.SQL("{}::text").format(sql.Identifier(alias, name)) for name in self.key
+        )
 
     # -- statements: the keys are given as one array of texts for each column
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _WITH = frozenset(
     {"projection", "keys", "keys_from", "streams", "from_check", "dry_run", "yes"}
+    | {"processor_stopped"}
     | {"max_rate", "max_load", "max_lag_bytes", "nice"}
 )
 _NAMED = 5

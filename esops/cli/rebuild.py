@@ -244,12 +244,15 @@ def rebuild(
     output = current_output(context)
     output.format("table", "json")
     if any(each is not None for each in (keys, keys_from, streams, from_check)):
+        from dataclasses import replace
+
         from esops.cli.heal import heal_rows, only, selected
 
         given = {name for name in context.params if _is_given(context, name)}
         name = only(load_config(output.settings.config), projection or [], given)
         rows = selected(keys, keys_from, streams, from_check)
         limits = (max_rate, max_load, max_lag_bytes, nice)
+        rows = replace(rows, processor_stopped=processor_stopped)
         return heal_rows(output, name, rows, limits, dry_run=dry_run, yes=yes)
     request = RebuildRequest(
         action=_action(resume=resume, abort=abort),

@@ -1,0 +1,43 @@
+"""Rows that a processor of the application keeps: statements that do nothing where a row has changed
+since, run by esops only where the processor has stopped.
+"""
+
+from __future__ import annotations
+
+from tests.integration.test_handover import carts, looked_away  # noqa: F401 - a fixture
+from tests.support import shop
+
+AT = 1_500
+
+
+def test_statements_make_rows_right_or_do_nothing(carts, connection):  # noqa: F811
+    names = [
+        row[0] for row in connection.execute("SELECT cart_id FROM cart_summary ORDER BY 1 LIMIT 6")
+    ]
+    deleted, other, touched, right = names[:4]
+    connection.execute("DELETE FROM cart_summary WHERE cart_id = %s", (deleted,))
+    connection.execute(
+        "UPDATE cart_summary SET total = total + 1, client = E'it''s \\\\ %%s' WHERE cart_id = ANY(%s)",
+        ([other, touched],),
+    )
+    connection.execute("INSERT INTO cart_summary VALUES ('nobody', 'c', 1, 1, 'open', 1)")
+    looked_away(connection)
+    chosen = ("rebuild", "cart_summary", "--keys", ",".join([*names, "nobody"]))
+    shown = carts.ok(*chosen, "--dry-run", "--output", "json").json
+    assert (shown["differing"], shown["position"], shown["healed"]) == (4, str(AT), 0)
+    assert not any(right in each for each in shown["statements"])
+    # Somebody writes a row before they are run.
+    connection.execute("UPDATE cart_summary SET items = items WHERE cart_id = %s", (touched,))
+    for each in shown["statements"]:
+        connection.execute(each.encode())
+    truth = shop.truth(connection, AT)
+    table = shop.table(connection, "cart_summary")
+    assert table.pop(touched) != truth.pop(touched)
+    assert table == truth
+    looked_away(connection)
+    running = carts.run(*chosen, "--yes")
+    assert running.code == 6
+    assert "--processor-stopped" in running.err
+    done = carts.ok(*chosen, "--yes", "--processor-stopped", "--output", "json").json
+    assert (done["updated"], done["healed"]) == (1, 1)
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, AT)
