@@ -239,7 +239,6 @@ def rebuild(
     With --keys or --streams, only the rows of these are made right, while everything runs.
     """
     from esops.config import load_config
-    from esops.rebuild.api import RebuildRequest
 
     output = current_output(context)
     output.format("table", "json")
@@ -254,6 +253,8 @@ def rebuild(
         limits = (max_rate, max_load, max_lag_bytes, nice)
         rows = replace(rows, processor_stopped=processor_stopped)
         return heal_rows(output, name, rows, limits, dry_run=dry_run, yes=yes)
+    from esops.rebuild.api import RebuildRequest
+
     request = RebuildRequest(
         action=_action(resume=resume, abort=abort),
         in_place=not blue_green,
