@@ -34,7 +34,12 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         )
     try:
         with connect(read_model.dsn, "doctor") as connection, translated():
+            # Sizes and views lock their tables: who holds one must not keep doctor waiting.
+            connection.execute("SET lock_timeout = '3s'")
             yield from read_models.examine(subject, config, name, connection)
     except EsopsError as error:
         code = SESSIONS.get(type(error), "ESOPS-D002")
         yield Finding(code, subject, error.message, grant_for(error, read_model.dsn) or error.hint)
+        if "lock timeout" in error.message:
+            # Who holds that lock is likely to hold a version as well.
+            yield from read_models.stalled(subject, config, name)

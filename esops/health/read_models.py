@@ -235,8 +235,8 @@ def _unfinished_rebuild(
     )
 
 
-def _stalled(
-    subject: str, config: Config, projection: str, said: Collection[int]
+def stalled(
+    subject: str, config: Config, projection: str, said: Collection[int] = ()
 ) -> Iterator[Finding]:
     """Versions that a process follows, or that are paused, and that do not advance: the others have
     a finding of their own.
@@ -309,7 +309,7 @@ def _not_followed(
                 f"v{each.version} ({each.state}) is not kept fresh; it {failure}",
                 f"{fix}A running `esops run` then tries again by itself.",
             )
-    yield from _stalled(subject, config, projection, {*refused, *failing})
+    yield from stalled(subject, config, projection, {*refused, *failing})
     active = next((each for each in versions if each.state == "active"), None)
     if active is None or active.version in {*refused, *failing}:
         return

@@ -21,6 +21,7 @@ from esops.readmodel import registry, serving_view
 from esops.readmodel.names import ReadModelName, names_of, shortened
 from esops.readmodel.registry import Version
 
+_BRIEFLY = "SET LOCAL lock_timeout = '1s'"
 _KINDS = {"r": "table", "p": "table", "m": "materialised view", "f": "foreign table", "v": "view"}
 _IN_SQL = {"m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}
 
@@ -39,12 +40,23 @@ class SomethingElse:
 
 
 def look(config: Config, connection: psycopg.Connection, projection: str) -> list[SomethingElse]:
-    """The names of a projection that are there and do not stand for the version that serves."""
+    """The names of a projection that are there and do not stand for the version that serves.
+
+    Of one whose table a session holds against readers nothing is found: who asks what is wrong
+    must not wait for that session as well.
+    """
     if config.projection(projection).switch == "hook":
         return []  # its readers are moved by a program, and read what they read
     while (active := registry.active(connection, projection)) is not None:
         names = names_of(config, projection, connection)
-        found = [each for name in names if (each := _look(connection, name, active)) is not None]
+        found = []
+        try:
+            with connection.transaction():
+                # Postgres locks a view's tables before it prints the view.
+                connection.execute(_BRIEFLY)
+                found = [each for n in names if (each := _look(connection, n, active)) is not None]
+        except psycopg.errors.LockNotAvailable:
+            return []
         now = registry.active(connection, projection)
         # Somebody may have switched between the looks.
         if not found or (now is not None and now.version == active.version):

@@ -79,12 +79,15 @@ def test_run_says_who_keeps_its_version_from_advancing(carts, dsn, connection):
     process = carts.start("run")
     heard(process, "following")
     with psycopg.connect(dsn, application_name="migration") as other:
-        other.execute(f'LOCK TABLE "{name}" IN SHARE MODE')
+        other.execute(f'LOCK TABLE "{name}" IN ACCESS EXCLUSIVE MODE')
         waiting_events(dsn, connection)
         said = heard(process, "has not advanced for")
         assert f"waits for a lock of session {other.info.backend_pid} (migration" in said
         (finding,) = [each for each in doctor(carts) if each["code"] == "ESOPS-D088"]
         assert "v1 (active) has not advanced for" in finding["message"]
+        # Nobody who asks what is wrong waits for that lock.
+        (version,) = carts.run("status", "--output", "json").json["projections"]
+        assert "(migration" in version["stalled"]["reasons"][0]
     heard(process, "it advances again")
     end(process)
 
