@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NamedTuple
 
 import psycopg
 import structlog
@@ -101,11 +100,6 @@ def _reasons(keys: dict[RowKey, str]) -> list[dict[str, object]]:
     return [{"key": list(key), "reason": why} for key, why in sorted(keys.items())]
 
 
-class _Seen(NamedTuple):
-    position: Position
-    fence: int
-
-
 class _MadeAgain(Exception):
     """Somebody else has written rows since these were made, or too much has come since."""
 
@@ -141,8 +135,8 @@ class Healer:
         self._connection, self._store, self._version = connection, store, version
         self._scratch, self._course, self._tables, self._stop = scratch, course, tables, stop
         self._lock = locks.version_lock(version.projection, version.version)
-        self._raised = 0
-        """How often this has raised the fence since it was seen."""
+        self._fence: int | None = None
+        """As it is where only this heal has written rows since the first ones were made."""
 
     def run(self, keys: Sequence[RowKey], *, write: bool) -> Healed:
         """Compare the rows of some keys, and make right those that differ, where `write`.
@@ -164,8 +158,8 @@ class Healer:
             if self._stop():
                 raise Stopped("stopped; the rows that were made right stay so")
             seen = self._see()
-            result.position = seen.position
-            unknown = self._course.bring(left, seen.position)
+            result.position = seen
+            unknown = self._course.bring(left, seen)
             result.unknown.update(unknown)
             left = [each for each in left if each not in unknown]
             differing, moved = self._look(left, seen, result, write=write)
@@ -179,18 +173,23 @@ class Healer:
 
     # -- outside of the lock
 
-    def _see(self) -> _Seen:
+    def _see(self) -> Position:
+        """Where the version is now. What was made before others wrote rows is dropped."""
         with translated():
             now = registry.version(
                 self._connection, self._version.projection, self._version.version
             )
         self._check(now)
-        self._raised = 0
+        if self._fence is not None and now.fence != self._fence:
+            self._course.spoil()
+        self._fence = now.fence
+        with translated():
+            self._scratch.look_at_skipped()
         assert now.position is not None
-        return _Seen(now.position, now.fence)
+        return now.position
 
     def _look(
-        self, keys: list[RowKey], seen: _Seen, result: Healed, *, write: bool
+        self, keys: list[RowKey], seen: Position, result: Healed, *, write: bool
     ) -> tuple[list[RowKey], list[RowKey]]:
         """Compare in one snapshot. Returns the keys to be written, and those whose rows may be
         other ones by now.
@@ -202,10 +201,10 @@ class Healer:
             self._check(now)
             assert now.position is not None
             try:
-                touched = set(self._course.touched(keys, seen.position, now.position))
+                touched = set(self._course.touched(keys, seen, now.position))
             except TooMuchSince:
                 return [], keys
-            if now.fence != seen.fence:
+            if now.fence != self._fence:
                 return [], keys
             steady = [each for each in keys if each not in touched]
             differing = set[RowKey]()
@@ -220,7 +219,7 @@ class Healer:
 
     # -- under the lock
 
-    def _written(self, keys: Sequence[RowKey], seen: _Seen, result: Healed) -> list[RowKey]:
+    def _written(self, keys: Sequence[RowKey], seen: Position, result: Healed) -> list[RowKey]:
         """Write the rows of some keys that differ; returns those that have to be made again."""
         try:
             return self._transaction(keys, seen, result, held=False, write=True)
@@ -242,11 +241,12 @@ class Healer:
         deadline = time.monotonic() + _PATIENCE.total_seconds()
         while True:
             seen = self._see()
-            self._course.bring(keys, seen.position)
+            self._course.bring(keys, seen)
             try:
                 self._transaction(keys, seen, result, held=True, write=write)
-            except _MadeAgain:
-                self._course.spoil()
+            except _MadeAgain as again:
+                if again.spoiled:
+                    self._course.spoil()
                 if time.monotonic() > deadline:
                     raise self._held_by_others() from None
             except psycopg.Error as error:
@@ -263,7 +263,7 @@ class Healer:
                 return
 
     def _transaction(
-        self, keys: Sequence[RowKey], seen: _Seen, result: Healed, *, held: bool, write: bool
+        self, keys: Sequence[RowKey], seen: Position, result: Healed, *, held: bool, write: bool
     ) -> list[RowKey]:
         """One transaction, as soon as the version's row can be had."""
         deadline = time.monotonic() + _PATIENCE.total_seconds()
@@ -280,7 +280,7 @@ class Healer:
                 time.sleep(0.05)
 
     def _once(
-        self, keys: Sequence[RowKey], seen: _Seen, result: Healed, *, held: bool, write: bool
+        self, keys: Sequence[RowKey], seen: Position, result: Healed, *, held: bool, write: bool
     ) -> list[RowKey]:
         connection, version = self._connection, self._version
         wrote = Differing([], [], [])
@@ -293,10 +293,11 @@ class Healer:
             self._check_follower()
             assert now.position is not None
             try:
-                touched = set(self._course.touched(keys, seen.position, now.position))
-                if now.fence != seen.fence + self._raised and not held:
+                touched = set(self._course.touched(keys, seen, now.position))
+                if now.fence != self._fence:
                     raise _MadeAgain(spoiled=True)
                 if held:
+                    self._scratch.look_at_skipped()
                     unknown = self._course.bring_held(keys, now.position)
                     result.unknown.update(unknown)
                     touched = set(unknown)
@@ -320,7 +321,7 @@ class Healer:
         result.position = now.position
         result.add(wrote)
         if write and wrote:
-            self._raised += 1
+            self._fence = now.fence + 1
             result.inserted += len(wrote.insert)
             result.updated += len(wrote.update)
             result.deleted += len(wrote.delete)

@@ -187,3 +187,23 @@ def test_what_a_check_found_wrong_is_made_right(served, connection):
     assert (healed.json["differing"], healed.json["healed"]) == (6, 6)
     shop.check_version(connection, 1)
     assert served.run("rebuild", "cart_summary", "--from-check", "99", "--yes").code == 2
+
+
+def test_dead_letters_stay_left_out(dsn, connection, project):
+    fails = '    if kind.endswith("confirmed") and at % 2:\n        raise ValueError(at)\n'
+    at = "    at = event.position[0]\n"
+    shop.make(dsn, 600)
+    shop.configure(
+        project,
+        dsn,
+        code=shop.PROJECTION.replace(at, at + fails),
+        projection_options='on_error = "dead-letter"',
+    )
+    project.run("rebuild", "cart_summary", "--blue-green", "--max-dead-letters", "100%")
+    assert connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone()[0]
+    before = shop.table(connection, TABLE)
+    spoil(connection, keys(connection, 20))
+    chosen = project.write("keys.txt", "\n".join([*before, "nobody"]))
+    done = project.ok("rebuild", "--keys-from", str(chosen), "--yes", "--output", "json").json
+    assert (done["healed"], done["unknown"]) == (21, [])
+    assert shop.table(connection, TABLE) == before
