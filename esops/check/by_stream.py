@@ -32,6 +32,8 @@ class StreamCheck:
         self._table = context.tables[0]
         self._size = PIECE
         self._courses = 0
+        self._keys = 0
+        """Keys whose rows were made again."""
 
     def named(self, keys: Sequence[KeyText]) -> None:
         """Check the rows of some keys, on both sides."""
@@ -91,7 +93,7 @@ class StreamCheck:
     def _check(self, keys: Sequence[KeyText]) -> None:
         """Check the rows of some keys; a second look is taken at what may only have been late."""
         waiting = iter(keys)
-        while some := list(islice(waiting, self._size)):
+        while some := list(islice(waiting, self._at_once())):
             self._context.look()
             try:
                 found = self._look(some)
@@ -110,6 +112,14 @@ class StreamCheck:
             self._find_courses(found)
             self._context.found.merge(found)
 
+    def _at_once(self) -> int:
+        """How many keys are checked at once: under a rate, those of a slice of events."""
+        throttle = self._context.throttle
+        if not throttle.rests:
+            return self._size
+        average = max(1.0, self._context.scratch.events / max(1, self._keys))
+        return max(1, min(self._size, int(throttle.slice / average)))
+
     def _look(self, keys: Sequence[KeyText]) -> KeyFindings:
         context, table, scratch = self._context, self._table, self._context.scratch
         before = scratch.events
@@ -123,6 +133,7 @@ class StreamCheck:
             self._leave_out_archived(unknown, found)
         table.drop([scratch.key(each) for each in unknown])
         found.keys = table.compare(found, several=context.several)
+        self._keys += len(keys)
         context.throttle.spend(scratch.events - before)
         return found
 

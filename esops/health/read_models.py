@@ -11,7 +11,7 @@ from psycopg import sql
 
 from esops.config import Config
 from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactions, Refused
-from esops.health import left_behind, publications, room, row_security, serving, stalls
+from esops.health import checked, left_behind, publications, room, row_security, serving, stalls
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
 from esops.readmodel import conduct, erased, inline, locks, migrations, registry, renamed
@@ -60,6 +60,7 @@ def examine(
         )
     yield from serving.examine(subject, connection, config, projection, names, versions)
     yield from left_behind.examine(subject, connection, names)
+    yield from checked.examine(subject, connection, projection)
     yield from _unfinished_rebuild(subject, connection, projection)
     troubles = list(_of_another_log(connection, config, versions))
     yield from (_trouble(subject, trouble) for _, trouble in troubles)

@@ -34,6 +34,11 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
     assert (clean["keys"], clean["of"], clean["differing"], clean["finds"]) == (rows, rows, 0, None)
     assert (clean["version"], clean["position"], clean["healed"]) == (1, str(EVENTS), 0)
     keys = [row[0] for row in connection.execute("SELECT cart_id FROM cart_summary ORDER BY 1")]
+    connection.execute("UPDATE shop.mt_events SET timestamp = now() - interval '3 days'")
+    connection.execute(
+        "UPDATE shop.mt_events SET timestamp = now() WHERE stream_id = ANY(%s)", (keys[5:7],)
+    )
+    assert found(carts, "--since", "1d", code=0)["keys"] == 2
     late, last, before = connection.execute(
         "SELECT stream_id, version, (SELECT max(seq_id) FROM shop.mt_events b "
         "WHERE b.stream_id = e.stream_id AND b.version < e.version) FROM shop.mt_events e "
@@ -79,6 +84,10 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
         surplus: "surplus",
         late: "unlike",
     }
+    doctor = carts.run("doctor", "--output", "json").json["findings"]
+    (finding,) = [each for each in doctor if each["code"] == "ESOPS-D073"]
+    assert f"check {wrong['check']} of" in finding["message"]
+    assert "4 rows" in finding["message"]
     text = carts.run("projection", "check", "cart_summary", "--keys", f"{missing},{keys[4]}")
     assert text.code == 1
     assert f"{missing}: missing (from version 1 of its stream)" in text.out
