@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from esops.errors import EsopsError, Stopped, UsageError
-from esops.events import Position, RecordedEvent, StreamKey
+from esops.events import EventFilter, Position, RecordedEvent, StreamKey
 from esops.projections.kinds.fold_key import of_stream
 from esops.readmodel.types import Key
 from esops.running.throttle import Throttle
@@ -125,7 +125,10 @@ class OneKey:
                 f"store {name} has no event of the key {written}",
                 hint="The key function makes the key of each event that passes the filter.",
             )
-        info = self._store.stream_info(self.stream.stream)
+        # Of tenants that share the store, several may have a stream of that name.
+        there = self._store.streams(EventFilter(stream=self.stream.stream, archived=True))
+        own = self.stream.tenant
+        info = next((each for each in there if not self._tenants or each.tenant == own), None)
         if info is None:
             return no_stream(self._store, self.stream.stream)
         if info.archived and not self._filter.archived:
@@ -144,14 +147,11 @@ class OneKey:
         if self.stream is None:
             return None
         first = self._store.capabilities.first_version
-        for event in self._store.read_stream(self.stream.stream, limit=1):
-            if (
-                self._is_own(event, self.stream)
-                and event.version > first
-                and event.type not in self._settings.begins_with
-            ):
-                return (
-                    f"the first events of stream {self.stream.stream} are gone: it begins with "
-                    f"version {event.version}, so that the row lacks what was in them"
-                )
-        return None
+        events = self._store.read_stream(self.stream.stream)
+        event = next((each for each in events if self._is_own(each, self.stream)), None)
+        if event is None or event.version <= first or event.type in self._settings.begins_with:
+            return None
+        return (
+            f"the first events of stream {self.stream.stream} are gone: it begins with "
+            f"version {event.version}, so that the row lacks what was in them"
+        )

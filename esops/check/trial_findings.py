@@ -93,7 +93,7 @@ def first_difference(
     if other.failed is not None:
         wrong = runs.events[other.failed[1]]
         when = " when it comes the second time" if other.again else ""
-        detail = f"the code fails on an event{when}: {other.failed[2]}. {_HINTS[trial]}"
+        detail = f"the code fails on an event{when}: {other.failed[2]}. {_sentence(_HINTS[trial])}"
         return Problem(trial, None, _sentence(detail), wrong), set()
     compare = _Comparison(first, ignore, known)
     found = compare.of(first.rows, other.rows)
@@ -109,7 +109,7 @@ def first_difference(
     hint = _HINTS[trial]
     rows = f"{len(found):,} of {sum(map(len, first.rows.values())):,} rows differ"
     event = None if at is None else runs.events[at]
-    detail = _sentence(f"{rows}. {hint}")
+    detail = f"{rows}. {_sentence(hint)}"
     return Problem(trial, key, detail, event, table, found[place]), paths
 
 

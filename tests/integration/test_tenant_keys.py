@@ -53,3 +53,16 @@ def test_rows_are_found_and_updated(project, dsn, connection):
     assert rows == [("acme", "a", 2), ("acme", "b", 1), ("other", "a", 2), ("other", "c", 1)]
     (counted,) = connection.execute("SELECT max(rows) FROM esops.versions").fetchone()
     assert counted == 4
+    step = ("projection", "step", "p", '{"id": "a", "tenant_id": "other"}', "--output", "json")
+    stepped = project.ok(*step).json
+    assert [each["event"]["tenant"] for each in stepped["steps"]] == ["other", "other"]
+    assert [each["after"]["events"] for each in stepped["steps"]] == [1, 2]
+    assert stepped["served"]["differs"] == []
+    alone = project.run("projection", "step", "p", "a")
+    assert (alone.code, "tenant_id" in alone.err) == (2, True)
+    tried = project.ok("projection", "test", "p", "--output", "json", "--skip", "hash").json
+    assert (tried["rows"], tried["deterministic"]) == (4, True)
+    connection.execute("UPDATE mt_events SET is_archived = true WHERE tenant_id = 'other'")
+    connection.execute("UPDATE mt_streams SET is_archived = true WHERE tenant_id = 'other'")
+    archived = project.run(*step)
+    assert (archived.code, "include_archived = true" in archived.err) == (2, True)
