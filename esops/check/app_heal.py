@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 import psycopg
 
 from esops.check.courses import StreamCourse, TooMuchSince
-from esops.check.heal import Healed
-from esops.check.served_rows import Differing, RowKey, ServedRows
+from esops.check.heal import Healed, is_unfit
+from esops.check.served_rows import Differing, NotTaken, RowKey, ServedRows
 from esops.check.standing import AppCheckpoint, TooSlow
 from esops.errors import Busy, Refused, Stopped
 from esops.postgres.connection import translated
 from esops.readmodel.registry import Version
+from esops.readmodel.rows import one_line
 from esops.rebuild.refolded import pieces
 from esops.rebuild.stopped_processor import StandingProcessor
 from esops.stores.checkpoints import checkpoint_of
@@ -85,8 +86,8 @@ class AppHealer:
             found, statements = seen[-1]
             result.position = at
             result.add(Differing(*([k for k in some if k not in touched] for some in found)))
-            ready = [text for key, text in statements if key not in touched]
-            result.statements += ready
+            ready = [(key, text) for key, text in statements if key not in touched]
+            result.statements += [text for _, text in ready]
             if write and ready:
                 self._write(ready, result)
             left = [each for each in left if each in touched]
@@ -102,14 +103,23 @@ class AppHealer:
         found = self._table.differing(self._connection, keys)
         return found, list(self._table.guarded(self._connection, found))
 
-    def _write(self, statements: Sequence[str], result: Healed) -> None:
+    def _write(self, statements: Sequence[tuple[RowKey, str]], result: Healed) -> None:
         """In one transaction, at whose end the processor has still stopped where it was."""
-        with translated(), self._connection.transaction():
-            self._connection.execute("SET LOCAL lock_timeout = '500ms'")
-            for each in statements:
-                count = self._connection.execute(each.encode()).rowcount
+        connection = self._connection
+        with translated(), connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '500ms'")
+            for key, each in statements:
+                try:
+                    with connection.transaction():
+                        connection.execute(each.encode())
+                        self._table.see_written(connection, [key])
+                except (psycopg.Error, NotTaken) as error:
+                    if not is_unfit(error):
+                        raise
+                    result.unfit[key] = one_line(error)
+                    continue
                 name = {"UPDATE": "updated", "DELETE": "deleted", "INSERT": "inserted"}[each[:6]]
-                setattr(result, name, getattr(result, name) + count)
+                setattr(result, name, getattr(result, name) + 1)
             if self._standing.position() != result.position or not self._has_stopped():
                 raise Refused(
                     f"the application's processor {self._processor.name} has begun to run again",

@@ -21,7 +21,7 @@ import structlog
 
 from esops.check.courses import Course, TooMuchSince
 from esops.check.refold import Scratch
-from esops.check.served_rows import Differing, RowKey, ServedRows
+from esops.check.served_rows import Differing, NotTaken, RowKey, ServedRows
 from esops.errors import Busy, Refused, Stopped
 from esops.events import Position
 from esops.postgres.connection import translated
@@ -109,9 +109,11 @@ class _MadeAgain(Exception):
         self.spoiled = spoiled
 
 
-def _is_unfit(error: psycopg.Error) -> bool:
+def is_unfit(error: psycopg.Error | NotTaken) -> bool:
     """Whether the table, or a trigger of it, does not take a row."""
-    return is_bad_row(error) or isinstance(error, psycopg.errors.RaiseException)
+    if isinstance(error, NotTaken | psycopg.errors.RaiseException):
+        return True
+    return is_bad_row(error)
 
 
 def _halves(keys: Sequence[RowKey]) -> tuple[Sequence[RowKey], Sequence[RowKey]]:
@@ -227,8 +229,8 @@ class Healer:
             if again.spoiled:
                 self._course.spoil()
             return list(keys)
-        except psycopg.Error as error:
-            if not _is_unfit(error):
+        except (psycopg.Error, NotTaken) as error:
+            if not is_unfit(error):
                 raise
             if len(keys) == 1:
                 result.unfit[keys[0]] = one_line(error)
@@ -249,8 +251,8 @@ class Healer:
                     self._course.spoil()
                 if time.monotonic() > deadline:
                     raise self._held_by_others() from None
-            except psycopg.Error as error:
-                if not _is_unfit(error):
+            except (psycopg.Error, NotTaken) as error:
+                if not is_unfit(error):
                     raise
                 self._course.spoil()
                 if len(keys) > 1:
@@ -312,6 +314,8 @@ class Healer:
                 for mine, each in zip(wrote, found, strict=True):
                     mine.extend(each)
             if write and wrote:
+                for table in self._tables:
+                    table.see_written(connection, steady)
                 raise_fence(connection, version.projection, version.version)
                 if now.rows is not None:
                     types = {**now.value_types, **self._scratch.value_types}

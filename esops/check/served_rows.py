@@ -34,6 +34,17 @@ _WITHOUT_EQUALITY = frozenset(
 """Types whose values are compared by their text."""
 
 
+class NotTaken(Exception):
+    """The table took rows without an error, and has others than were written."""
+
+    def __init__(self) -> None:
+        """The message is for the operator."""
+        super().__init__(
+            "the table has not taken it, and said nothing: a trigger, a rule or row security "
+            "keeps it from being written so"
+        )
+
+
 class Differing(NamedTuple):
     """The keys of a table's rows that are not as the events make them, by what that takes."""
 
@@ -123,6 +134,11 @@ class ServedRows:
             only_one = found.delete if in_live else found.insert
             (found.update if in_live and in_made else only_one).append(tuple(key))
         return found
+
+    def see_written(self, connection: psycopg.Connection, keys: Sequence[RowKey]) -> None:
+        """Raises NotTaken where the rows of some keys, which were written, are other ones."""
+        if self.differing(connection, keys):
+            raise NotTaken
 
     def write(
         self, connection: psycopg.Connection, found: Differing, types: Mapping[str, str]

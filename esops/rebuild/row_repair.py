@@ -11,7 +11,7 @@ of its own, since an insert may wait for one of the application's: so nobody wai
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -37,6 +37,7 @@ the application waits as long.
 """
 _UNFIT = (psycopg.errors.IntegrityError, psycopg.errors.RaiseException)
 """What the table, or a trigger of it, says to values that it does not take."""
+_NOT_TAKEN = "the table has not taken it, and said nothing: a trigger, a rule or row security"
 
 
 @dataclass
@@ -173,8 +174,11 @@ class RowRepair:
                 with self._connection.transaction():
                     self._limit_wait(0)
                     if self._insert(key, piece.types):
+                        self._see_written({key})
                         done.add(key)
-            except _UNFIT as error:
+                    else:
+                        self._see_there(key)
+            except (*_UNFIT, _NotTaken) as error:
                 unfit[key] = _said(error)
             except psycopg.errors.LockNotAvailable:
                 pass
@@ -203,13 +207,16 @@ class RowRepair:
                 # What was applied stays so if the rows cannot be written.
                 with connection.transaction():
                     self._limit_wait(time.monotonic() - since)
-                    return self._update(list(free)) | self._delete(list(free))
-            except _UNFIT as error:
+                    self._update(list(free))
+                    self._delete(list(free))
+                    self._see_written(free)
+            except (*_UNFIT, _NotTaken) as error:
                 if len(keys) == 1:
                     unfit[keys[0]] = _said(error)
                 return None
             except psycopg.errors.LockNotAvailable:
                 return None
+            return free
 
     def _limit_wait(self, locked_seconds: float) -> None:
         """Wait for others, such as for a value in a unique index, only for so short that no server
@@ -219,15 +226,27 @@ class RowRepair:
         limit = max(1, min(_WAIT_MS, int(left / 3)))
         self._connection.execute(f"SET LOCAL lock_timeout = {limit}".encode())
 
+    def _see_written(self, keys: Collection[Key]) -> None:
+        """Raises _NotTaken where rows that were written are not as they were made."""
+        unlike = {tuple(key) for _, *key in keys_unlike(self._connection, self._rows.sides)}
+        surplus = self._rows.there(keys) - self._rows.made()
+        if surplus or not unlike.isdisjoint(keys):
+            raise _NotTaken
+
+    def _see_there(self, key: Key) -> None:
+        """Raises _NotTaken where nobody has inserted a row."""
+        if not self._rows.there([key]):
+            raise _NotTaken
+
     # -- statements
 
-    def _update(self, keys: Sequence[Key]) -> set[Key]:
+    def _update(self, keys: Sequence[Key]) -> None:
         names = [
             pair.name for pair in self._rows.sides.others if pair.name not in self._rows.computed
         ]
         if not names:
-            return set()
-        statement = sql.SQL("UPDATE {} AS l SET {} FROM {} AS f WHERE {} AND {} RETURNING {}")
+            return
+        statement = sql.SQL("UPDATE {} AS l SET {} FROM {} AS f WHERE {} AND {}")
         written = statement.format(
             self._rows.name,
             sql.SQL(", ").join(
@@ -236,23 +255,20 @@ class RowRepair:
             FOLDED,
             self._rows.same_key(),
             self._rows.among("l"),
-            self._rows.key_of("l"),
         )
-        return set(self._connection.execute(written, columns(keys)).fetchall())
+        self._connection.execute(written, columns(keys))
 
-    def _delete(self, keys: Sequence[Key]) -> set[Key]:
+    def _delete(self, keys: Sequence[Key]) -> None:
         """Rows that the fold does not have."""
         statement = sql.SQL(
-            "DELETE FROM {} AS l WHERE {} AND NOT EXISTS (SELECT FROM {} AS f WHERE {}) "
-            "RETURNING {}"
+            "DELETE FROM {} AS l WHERE {} AND NOT EXISTS (SELECT FROM {} AS f WHERE {})"
         ).format(
             self._rows.name,
             self._rows.among("l"),
             FOLDED,
             self._rows.same_key(),
-            self._rows.key_of("l"),
         )
-        return set(self._connection.execute(statement, columns(keys)).fetchall())
+        self._connection.execute(statement, columns(keys))
 
     def _new(self, column: str) -> sql.Composable:
         """A column's value by the events; what is ignored in it stays as it is in the row."""
@@ -305,5 +321,11 @@ def _all_archived(length: StreamLength) -> bool:
     return length.events == length.archived
 
 
-def _said(error: psycopg.Error) -> str:
+class _NotTaken(Exception):
+    """Rows were written without an error, and are others."""
+
+
+def _said(error: psycopg.Error | _NotTaken) -> str:
+    if isinstance(error, _NotTaken):
+        return _NOT_TAKEN
     return error.diag.message_primary or str(error)

@@ -207,3 +207,52 @@ def test_dead_letters_stay_left_out(dsn, connection, project):
     done = project.ok("rebuild", "--keys-from", str(chosen), "--yes", "--output", "json").json
     assert (done["healed"], done["unknown"]) == (21, [])
     assert shop.table(connection, TABLE) == before
+
+
+def guard(connection, table: str, events: str, returns: str = "NULL") -> None:
+    connection.execute(
+        "CREATE OR REPLACE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"{'' if returns == 'NULL' else 'NEW.total = 7;'} RETURN {returns}; END $$"
+    )
+    connection.execute(f"DROP TRIGGER IF EXISTS guard ON {table}")
+    connection.execute(
+        f"CREATE TRIGGER guard BEFORE {events} ON {table} FOR EACH ROW EXECUTE FUNCTION guard()"
+    )
+
+
+@pytest.mark.parametrize("returns", ["NULL", "NEW"])
+def test_what_the_table_does_not_take_without_a_word_is_not_called_right(
+    returns, served, connection
+):
+    wrong = keys(connection, 4)
+    spoil(connection, wrong)
+    guard(
+        connection, TABLE, "UPDATE OR INSERT" + (" OR DELETE" if returns == "NULL" else ""), returns
+    )
+    before = shop.table(connection, TABLE)
+    chosen = ("rebuild", "cart_summary", "--keys", ",".join([*wrong, "nobody"]), "--yes")
+    left = served.run(*chosen, "--output", "json")
+    assert left.code == 1, left.err
+    taken = 1 if returns == "NEW" else 0  # nothing keeps rows from being deleted then
+    assert (left.json["healed"], left.json["deleted"]) == (taken, taken)
+    assert {each["key"][0] for each in left.json["unfit"]} == {*wrong, "nobody"} - (
+        {"nobody"} if taken else set()
+    )
+    after = shop.table(connection, TABLE)
+    assert after == {key: row for key, row in before.items() if not taken or key != "nobody"}
+    assert "a trigger, a rule or row security" in served.run(*chosen).out
+
+
+def test_a_table_of_the_application_that_does_not_take_rows_is_named(dsn, connection, project):
+    inline_writers.create(connection)
+    test_inline_switch.configure(project, dsn)
+    test_inline_finish.seed(dsn)
+    project.ok("rebuild", "--blue-green")
+    test_inline_finish.spoil(connection, "cart-1")
+    connection.execute("DELETE FROM mt_doc_cart WHERE id = 'cart-0'")
+    guard(connection, "mt_doc_cart", "UPDATE OR INSERT")
+    chosen = ("rebuild", "carts", "--keys", "cart-0,cart-1,cart-2", "--output", "json", "--yes")
+    left = project.run(*chosen)
+    assert (left.code, left.json["healed"]) == (1, 0)
+    assert [each["key"] for each in left.json["unfit"]] == [["cart-0"], ["cart-1"]]
+    assert all("not taken" in each["reason"] for each in left.json["unfit"])

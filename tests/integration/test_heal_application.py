@@ -5,6 +5,7 @@ since, run by esops only where the processor has stopped.
 from __future__ import annotations
 
 from tests.integration.test_handover import carts, looked_away  # noqa: F401 - a fixture
+from tests.integration.test_heal import guard
 from tests.support import shop
 
 AT = 1_500
@@ -38,6 +39,12 @@ def test_statements_make_rows_right_or_do_nothing(carts, connection):  # noqa: F
     running = carts.run(*chosen, "--yes")
     assert running.code == 6
     assert "--processor-stopped" in running.err
-    done = carts.ok(*chosen, "--yes", "--processor-stopped", "--output", "json").json
+    to_write = (*chosen, "--yes", "--processor-stopped", "--output", "json")
+    guard(connection, "cart_summary", "UPDATE")
+    left = carts.run(*to_write)
+    assert (left.code, left.json["healed"]) == (1, 0)
+    assert [each["key"] for each in left.json["unfit"]] == [[touched]]
+    connection.execute("DROP TRIGGER guard ON cart_summary")
+    done = carts.ok(*to_write).json
     assert (done["updated"], done["healed"]) == (1, 1)
     assert shop.table(connection, "cart_summary") == shop.truth(connection, AT)
