@@ -147,10 +147,10 @@ class Healer:
         that would not notice; Busy where others hold it all the time.
         """
         result = Healed(self._version.projection, self._version.version, keys=len(keys))
-        for table in self._tables:
-            result.statements += table.forms(self._connection, self._version.value_types)
         for some in pieces(keys, _PIECE):
             self._piece(some, result, write=write)
+        for table in self._tables:
+            result.statements += table.forms(self._connection, self._version.value_types)
         return result
 
     def _piece(self, keys: Sequence[RowKey], result: Healed, *, write: bool) -> None:

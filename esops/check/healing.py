@@ -192,7 +192,14 @@ class _Heal:
             keys = self._keys(scratch, until, request)
             ((table, live),) = scratch.live.items()
             key = scratch.keys[table]
-            rows = ServedRows(connection, (live, scratch.tables[table]), key, key, settings.verify)
+            rows = ServedRows(
+                connection,
+                (live, scratch.tables[table]),
+                key,
+                key,
+                settings.verify,
+                scratch.unwritten(table),
+            )
             course = StreamCourse(store, scratch, filter, away)
             processor = StandingProcessor(store, checkpoint, request.processor_stopped)
             healer = AppHealer(connection, version, course, rows, processor, stop)
@@ -220,6 +227,7 @@ class _Heal:
                     scratch.keys[each],
                     scratch.keys[first],
                     settings.verify,
+                    scratch.unwritten(each),
                 )
                 for each in scratch.live
             ]

@@ -38,6 +38,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent, one_line
 from esops.readmodel.types import Key
 from esops.rebuild.refolded import pieces, temporary_like
+from esops.rebuild.unwritten import Unwritten, without_changing_defaults
 from esops.running.code import code_of
 from esops.running.throttle import Throttle
 from esops.running.user_schema import naming
@@ -114,6 +115,9 @@ class Scratch:
             )
             for number, (name, table) in enumerate(self.live.items())
         }
+        of_fold = isinstance(definition, FoldDefinition)
+        for name, table in self.tables.items():
+            without_changing_defaults(connection, table, self.keys[name], of_fold=of_fold)
         self.skipped = positions_of(connection, version.projection, version.version)
         """The positions of the version's dead letters."""
         self.position: Position | None = None
@@ -164,7 +168,22 @@ class Scratch:
         self._end()
         self.position = None
         for table in self.tables.values():
-            self.connection.execute(sql.SQL("TRUNCATE pg_temp.{}").format(_own(table)))
+            self.connection.execute(
+                sql.SQL("TRUNCATE pg_temp.{} RESTART IDENTITY").format(_own(table))
+            )
+
+    def unwritten(self, name: str) -> Unwritten:
+        """Which columns of a table the code does not write, by the name that the application
+        reads.
+        """
+        return Unwritten(
+            self.connection,
+            self.live[name],
+            self.keys[name],
+            lambda: self.value_types,
+            of_fold=isinstance(self.definition, FoldDefinition),
+            known=bool(self._version.value_types),
+        )
 
     # -- a fold that is keyed by the stream
 

@@ -117,7 +117,7 @@ class _Run:
         self._tables = [
             CheckedTable(
                 connection, name, (table, self._scratch.tables[name]), self._scratch.keys[name],
-                settings.verify, number,
+                settings.verify, number, self._scratch.unwritten(name),
             )
             for number, (name, table) in enumerate(self._scratch.live.items())
         ]  # fmt: skip

@@ -1,8 +1,8 @@
 """The rows of a version's table beside those that were made again: which differ, and the statements
 that make them right.
 
-What `verify.ignore` names stays as it is in the row that serves, and so does what the table makes
-itself: numbers of an identity, generated columns.
+What `verify.ignore` names stays as it is in the row that serves, and so does what no code writes:
+what the table makes itself, as numbers, times or by a trigger (rebuild/unwritten.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.rebuild.ignored import ignored_in, kept
 from esops.rebuild.refolded import columns
+from esops.rebuild.unwritten import Unwritten
 from esops.rebuild.verification.comparison import differs
 from esops.rebuild.verification.sides import Sides, facts, rows_of, value_of
 from esops.settings import VerifySettings
@@ -68,9 +69,11 @@ class ServedRows:
         key: Sequence[str],
         by: Sequence[str],
         verify: VerifySettings,
+        unwritten: Unwritten,
     ) -> None:
         """`tables` are the version's and the temporary one, `key` the columns of their key. `by`
         are the columns whose values a selected key has: others may follow in the table's own key.
+        `unwritten` tells the columns that no code writes.
 
         Raises Refused where the table lacks one of them.
         """
@@ -86,10 +89,20 @@ class ServedRows:
         by_itself = catalog.defaults(connection, self.live.oid)
         self._computed = frozenset(each for each, (_, own) in by_itself.items() if own)
         self._identity = frozenset(each for each in self._computed if by_itself[each][0] is None)
-        ignore = (*verify.ignore, *sorted(self._identity - set(self.key)))
+        self._verify, self._unwritten = verify, unwritten
+        self._compared: dict[frozenset[str], Sides] = {}
+        self._take(connection, frozenset())
+
+    def _take(self, connection: psycopg.Connection, unwritten: frozenset[str]) -> None:
+        """Compare and write without some columns."""
+        self._left_out = unwritten
+        ignore = (*self._verify.ignore, *sorted((self._identity | unwritten) - set(self.key)))
         # What new logic was meant to change counts here, for there is no new logic.
-        counted = verify.model_copy(update={"expected": (), "ignore": ignore})
-        self._sides = Sides.of(connection, (self.live, self.made), self.key, counted)
+        counted = self._verify.model_copy(update={"expected": (), "ignore": ignore})
+        if unwritten not in self._compared:
+            tables = self.live, self.made
+            self._compared[unwritten] = Sides.of(connection, tables, self.key, counted)
+        self._sides = self._compared[unwritten]
         self._ignored = ignored_in(self.live, self.live, counted)
 
     @property
@@ -102,6 +115,8 @@ class ServedRows:
         found = Differing([], [], [])
         if not keys:
             return found
+        among = self._among("f", self._by)
+        self._take(connection, self._unwritten.columns(connection, self.made, among, columns(keys)))
         sides, names = self._sides, [f"w{at}" for at in range(len(self.key))]
         texts = [
             sql.SQL("coalesce({}::text, {}::text) AS {}").format(
@@ -274,7 +289,8 @@ class ServedRows:
         return [pair.name for pair in self._sides.others if pair.name not in self._computed]
 
     def _inserted(self) -> list[str]:
-        return [each.name for each in self.made.columns if each.name not in self._computed]
+        left_out = self._computed | self._left_out
+        return [each.name for each in self.made.columns if each.name not in left_out]
 
     def _literal(self, name: str, value: str | None) -> sql.Composable:
         """A column's value in a statement that is copied."""
@@ -322,7 +338,7 @@ class ServedRows:
         names = [
             sql.Identifier(each.name)
             for each in self.made.columns
-            if each.name not in self._computed or each.name in given
+            if each.name not in self._computed | self._left_out or each.name in given
         ]
         return sql.SQL(
             "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {} AS f WHERE {}"

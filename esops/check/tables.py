@@ -19,6 +19,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.rebuild.refolded import temporary_like
+from esops.rebuild.unwritten import Unwritten
 from esops.rebuild.verification.comparison import compare, differs
 from esops.rebuild.verification.sides import Sides, facts, rows_of, value_of
 from esops.settings import VerifySettings
@@ -52,8 +53,11 @@ class CheckedTable:
         key: Sequence[str],
         verify: VerifySettings,
         number: int,
+        unwritten: Unwritten,
     ) -> None:
-        """`tables`: the version's own, and the one in which the events' rows are made."""
+        """`tables`: the version's own, and the one in which the events' rows are made. `unwritten`
+        tells the columns that are not compared, since no code writes them.
+        """
         self.name, self.key = name, tuple(key)
         self.live, self.folded = tables
         self._connection = connection
@@ -70,10 +74,30 @@ class CheckedTable:
         by_itself = catalog.defaults(connection, self.live.oid)
         numbers = [each for each, (value, own) in by_itself.items() if own and value is None]
         # What a rebuild was meant to change counts here; numbers of the table's own do not.
-        self.verify = verify.model_copy(
+        self._verify = verify.model_copy(
             update={"expected": (), "ignore": (*verify.ignore, *numbers)}
         )
-        self.sides = Sides.of(connection, (self.served, self.made), key, self.verify)
+        self._unwritten = unwritten
+        self._sides: dict[frozenset[str], Sides] = {}
+
+    @property
+    def verify(self) -> VerifySettings:
+        """What is compared of the copies that were made last."""
+        ignore = (*self._verify.ignore, *sorted(self._left_out()))
+        return self._verify.model_copy(update={"ignore": ignore})
+
+    @property
+    def sides(self) -> Sides:
+        """The copies, by what is compared."""
+        left_out = self._left_out()
+        if left_out not in self._sides:
+            self._sides[left_out] = Sides.of(
+                self._connection, (self.served, self.made), self.key, self.verify
+            )
+        return self._sides[left_out]
+
+    def _left_out(self) -> frozenset[str]:
+        return self._unwritten.columns(self._connection, self.made)
 
     # -- which rows
 

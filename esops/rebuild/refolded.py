@@ -22,6 +22,7 @@ from esops.projections.kinds.fold_key import of_stream
 from esops.projections.projector import VersionTables
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
+from esops.rebuild.unwritten import Unwritten, without_changing_defaults
 from esops.rebuild.verification.sides import Sides
 from esops.settings import VerifySettings
 from esops.stores.base import EventStore
@@ -56,16 +57,40 @@ class RefoldedRows:
             raise Refused(f"the table {'.'.join(version.table)} does not exist any more")
         self.inline: InlineTables = store.inline
         self.live, self.fresh = table, temporary_like(connection, table)
+        without_changing_defaults(connection, self.fresh, table.key, of_fold=True)
         by_itself = catalog.defaults(connection, table.oid)
         self.computed = frozenset(each for each, (_, own) in by_itself.items() if own)
         self.identity = frozenset(each for each in self.computed if by_itself[each][0] is None)
-        # What the new logic was meant to change counts here; numbers of the table's own do not.
-        ignored = (*verify.ignore, *sorted(self.identity))
-        counted = verify.model_copy(update={"expected": (), "ignore": ignored})
-        self.sides = Sides.of(connection, (table, self.fresh), table.key, counted)
+        self._verify = verify
+        self._unwritten = Unwritten(
+            connection,
+            table,
+            table.key,
+            lambda: version.value_types if self._fold is None else self._fold.value_types,
+            of_fold=True,
+            known=bool(version.value_types),
+        )
+        self._sides: dict[frozenset[str], Sides] = {}
         self._connection, self._version, self._definition = connection, version, definition
         self._conjoined = store.capabilities.tenants
         self._fold: Fold | None = None
+
+    @property
+    def unwritten(self) -> frozenset[str]:
+        """The columns that the code does not write, as far as it has shown."""
+        return self._unwritten.columns(self._connection, self.fresh)
+
+    @property
+    def sides(self) -> Sides:
+        """The version's table and the temporary one, by what is compared."""
+        unwritten = self.unwritten
+        if unwritten not in self._sides:
+            # What new logic was meant to change counts here; numbers of the table's own do not.
+            ignored = (*self._verify.ignore, *sorted(self.identity | unwritten))
+            counted = self._verify.model_copy(update={"expected": (), "ignore": ignored})
+            tables = self.live, self.fresh
+            self._sides[unwritten] = Sides.of(self._connection, tables, self.live.key, counted)
+        return self._sides[unwritten]
 
     def make(self, events: Sequence[RecordedEvent]) -> Mapping[str, str]:
         """Fold all events of some streams into the temporary table; returns by column the type of
@@ -218,6 +243,16 @@ def temporary_like(
     assert row is not None
     found = catalog.find_table(connection, row[0], own.as_string(connection).strip('"'))
     assert found is not None
+    others = [each.name for each in found.columns if each.name not in found.key]
+    if not makes_values and others:
+        # A copy of rows that were made may lack what the version's table adds.
+        statement = sql.SQL("ALTER TABLE pg_temp.{} {}").format(
+            own,
+            sql.SQL(", ").join(
+                sql.SQL("ALTER {} DROP NOT NULL").format(sql.Identifier(each)) for each in others
+            ),
+        )
+        connection.execute(statement)
     return found
 
 

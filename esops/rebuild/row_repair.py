@@ -280,11 +280,11 @@ class RowRepair:
     def _insert(self, key: Key, types: Mapping[str, str]) -> bool:
         """Whether the row was inserted: somebody may have been faster."""
         rows = self._rows
-        given = {*rows.live.key, *types}
+        given, unwritten = {*rows.live.key, *types}, rows.unwritten
         names = sql.SQL(", ").join(
             sql.Identifier(each.name)
             for each in rows.fresh.columns
-            if each.name not in rows.computed or (each.name in rows.identity & given)
+            if each.name not in rows.computed | unwritten or (each.name in rows.identity & given)
         )
         # The key alone: where another index has the value, the row is not there all the same.
         statement = sql.SQL(

@@ -9,7 +9,7 @@ import pytest
 from esops.postgres.connection import connect
 from esops.readmodel import locks
 from tests.integration import test_inline_finish, test_inline_switch
-from tests.support import inline_writers, kinds, shop
+from tests.support import emmett, inline_writers, kinds, shop
 from tests.support.waiting import end, until
 
 TABLE = "cart_summary__v1"
@@ -256,3 +256,98 @@ def test_a_table_of_the_application_that_does_not_take_rows_is_named(dsn, connec
     assert (left.code, left.json["healed"]) == (1, 0)
     assert [each["key"] for each in left.json["unfit"]] == [["cart-0"], ["cart-1"]]
     assert all("not taken" in each["reason"] for each in left.json["unfit"])
+
+
+OWN = """
+CREATE TABLE {table} (
+    cart_id text PRIMARY KEY, client text NOT NULL, items integer NOT NULL,
+    total numeric(12, 2) NOT NULL, status text NOT NULL, position bigint NOT NULL,
+    created timestamptz NOT NULL DEFAULT clock_timestamp(), number serial,
+    own bigint GENERATED ALWAYS AS IDENTITY, token uuid DEFAULT gen_random_uuid(), filled text
+);
+"""
+FILL = """
+CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql
+AS $$ BEGIN NEW.filled = clock_timestamp()::text; RETURN NEW; END $$;
+CREATE TRIGGER fill BEFORE INSERT OR UPDATE ON cart_summary__v1 FOR EACH ROW EXECUTE FUNCTION fill();
+UPDATE cart_summary__v1 SET items = items;
+"""
+
+
+@pytest.mark.parametrize("kind", ["fold", "handlers"])
+def test_what_the_table_fills_in_by_itself_is_neither_compared_nor_written(
+    kind, dsn, connection, project
+):
+    shop.make(dsn, 200)
+    if kind == "fold":
+        shop.configure(project, dsn, ddl=OWN)
+    else:
+        kinds.configure(project, dsn, kind)
+        project.write("cart_summary.sql", OWN)
+    project.ok("rebuild", "cart_summary", "--blue-green")
+    connection.execute(FILL)
+    own = f"SELECT cart_id, created, number, own, token FROM {TABLE} ORDER BY 1"
+    before = {row[0]: row[1:] for row in connection.execute(own)}
+    clean = project.run("projection", "check", "cart_summary", "--output", "json")
+    assert (clean.code, clean.json["differing"]) == (0, 0), clean.out
+    missing, *others = wrong = keys(connection, 4)
+    spoil = f"UPDATE {TABLE} SET total = total + 1 WHERE cart_id = ANY(%s)"
+    connection.execute(spoil, (others,))
+    connection.execute(f"DELETE FROM {TABLE} WHERE cart_id = %s", (missing,))
+    chosen = ",".join(keys(connection, 20) + wrong)
+    done = project.ok("rebuild", "cart_summary", "--keys", chosen, "-y", "--output", "json").json
+    assert (done["updated"], done["inserted"], done["unfit"]) == (3, 1, [])
+    after = {row[0]: row[1:] for row in connection.execute(own)}
+    inserted, old = after.pop(missing), before.pop(missing)
+    assert after == before
+    # It gets what a row gets that is inserted now; nothing else has drawn a number.
+    assert inserted[0] > old[0]
+    assert inserted[1] == len(before) + 2
+    assert shop.table(connection, TABLE) == shop.truth(connection, 200)
+    assert project.run("projection", "check", "cart_summary").code == 0
+
+
+def test_columns_that_the_application_fills_in_by_itself_stay(dsn, connection, project):
+    inline_writers.create(connection)
+    test_inline_switch.configure(project, dsn)
+    test_inline_finish.seed(dsn)
+    project.ok("rebuild", "--blue-green")
+    connection.execute(
+        "ALTER TABLE mt_doc_cart ADD made_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
+        "ADD number serial"
+    )
+    own = "SELECT id, made_at, number FROM mt_doc_cart ORDER BY 1"
+    before = connection.execute(own).fetchall()
+    assert project.ok("projection", "check", "carts", "--output", "json").json["differing"] == 0
+    test_inline_finish.spoil(connection, "cart-1")
+    chosen = ("rebuild", "carts", "--keys", "cart-0,cart-1,cart-2", "--output", "json", "--yes")
+    assert project.ok(*chosen).json["healed"] == 1
+    assert test_inline_finish.items(connection) == test_inline_finish.RIGHT
+    assert connection.execute(own).fetchall() == before
+    (last,) = connection.execute("SELECT last_value FROM mt_doc_cart_number_seq").fetchone()
+    assert last == len(before)
+
+
+def test_a_stream_of_several_tenants_is_made_right_in_each(dumps, dsn, project, connection):
+    emmett.restore(connection, (dumps / "marten-9.58-v2.sql").read_text())
+    project.configure(
+        stores={"s": {"dsn": dsn, "schema": "es"}},
+        projections={"p": {"python": "p:p", "tables": ["p"], "ddl": "p.sql"}},
+    )
+    project.write(
+        "p.sql", "CREATE TABLE {table} (tenant text, id text, n int, PRIMARY KEY (tenant, id));"
+    )
+    project.write(
+        "p.py",
+        "from esops import fold\n\n@fold(key='stream')\ndef p(row, event):\n"
+        "    return {'n': (row['n'] if row else 0) + 1}\n",
+    )
+    project.ok("rebuild", "p", "--blue-green")
+    (twice,) = connection.execute(
+        "SELECT id FROM p GROUP BY id HAVING count(*) = 3 ORDER BY 1 LIMIT 1"
+    ).fetchone()
+    right = connection.execute("SELECT * FROM p ORDER BY 1, 2").fetchall()
+    connection.execute("UPDATE p__v1 SET n = 100 WHERE id = %s", (twice,))
+    done = project.ok("rebuild", "p", "--streams", twice, "--yes", "--output", "json").json
+    assert (done["keys"], done["updated"]) == (3, 3)
+    assert connection.execute("SELECT * FROM p ORDER BY 1, 2").fetchall() == right
