@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from esops.config import Config
-    from esops.rebuild.changed import ProjectionChange
+    from esops.rebuild.projection_change import ProjectionChange
     from esops.rebuild.request import RebuildRequest
     from esops.term import Output
 
@@ -37,7 +37,8 @@ def plan(
     Exit code 1 when something has to be done, or is not known; 2 when code cannot be loaded.
     """
     from esops.config import load_config
-    from esops.rebuild.changed import in_a_line, look
+    from esops.rebuild.changed import look
+    from esops.rebuild.projection_change import in_a_line
 
     output = current_output(context)
     form = output.format("table", "json")
@@ -64,7 +65,8 @@ def projections_to_rebuild(
     nobody knows what has changed.
     """
     from esops.errors import UsageError
-    from esops.rebuild.changed import in_a_line, look, to_rebuild
+    from esops.rebuild.changed import look
+    from esops.rebuild.projection_change import in_a_line, to_rebuild
 
     if request.in_place or request.action != "begin":
         raise UsageError(
@@ -96,6 +98,8 @@ def lines(change: ProjectionChange) -> Iterator[str]:
     yield f"{name}: {_needs(change)}"
     for what, detail in change.changed.items():
         yield f"  {what}: {detail}" if detail else f"  {what}"
+    for what, why in change.wrong.items():
+        yield f"  {what}: {why}"
     for what, why in change.unknown.items():
         yield f"  not known of {what}: {why}"
     for each in change.statements:
@@ -111,6 +115,8 @@ def _needs(change: ProjectionChange) -> str:
     if change.needs == "switch":
         to = f"v{change.waiting} is built and waits for its switch"
         return f"{to}: esops projection switch {change.projection} --to {change.waiting}"
+    if change.wrong:
+        return "what serves is wrong"
     if change.needs == "nothing":
         if change.changed:
             return "needs no rebuild"

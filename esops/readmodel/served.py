@@ -39,11 +39,13 @@ class SomethingElse:
         return f"v{self.version} serves, and readers do not read it: {self.message}"
 
 
-def look(config: Config, connection: psycopg.Connection, projection: str) -> list[SomethingElse]:
+def look(
+    config: Config, connection: psycopg.Connection, projection: str, *, strictly: bool = False
+) -> list[SomethingElse]:
     """The names of a projection that are there and do not stand for the version that serves.
 
     Of one whose table a session holds against readers nothing is found: who asks what is wrong
-    must not wait for that session as well.
+    must not wait for that session as well. `strictly`: that is raised (LockNotAvailable).
     """
     if config.projection(projection).switch == "hook":
         return []  # its readers are moved by a program, and read what they read
@@ -56,6 +58,8 @@ def look(config: Config, connection: psycopg.Connection, projection: str) -> lis
                 connection.execute(_BRIEFLY)
                 found = [each for n in names if (each := _look(connection, n, active)) is not None]
         except psycopg.errors.LockNotAvailable:
+            if strictly:
+                raise
             return []
         now = registry.active(connection, projection)
         # Somebody may have switched between the looks.
@@ -90,6 +94,13 @@ def check_all(
             check(
                 connection, name, current, catalog.find_table(connection, *active.tables[name.name])
             )
+
+
+def view(connection: psycopg.Connection, name: ReadModelName, active: Version) -> str:
+    """The statement by which a name stands for a version whose tables are there."""
+    table = catalog.find_table(connection, *active.tables[name.name])
+    assert table is not None
+    return _view(connection, name, table)
 
 
 def _look(

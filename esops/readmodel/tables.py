@@ -144,11 +144,12 @@ def common_columns(blue: Table, green: Table, ignore: Sequence[str]) -> list[str
 
 
 @contextmanager
-def rolled_back(connection: psycopg.Connection) -> Iterator[None]:
+def rolled_back(connection: psycopg.Connection, wait: str = "2s") -> Iterator[None]:
     """Run statements to see what they would make, and roll them back.
 
-    Waits two seconds at most for a lock on a table of the application's.
+    Waits at most this long for a lock on a table of the application's: while it does, others wait
+    behind it.
     """
     with connection.transaction(force_rollback=True):
-        connection.execute("SET LOCAL lock_timeout = '2s'")
+        connection.execute("SELECT set_config('lock_timeout', %s, true)", (wait,))
         yield

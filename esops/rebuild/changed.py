@@ -9,84 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import psycopg
 
 from esops.config import Config
-from esops.errors import EsopsError
-from esops.events import Position
+from esops.errors import Busy, EsopsError, Unavailable
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
-from esops.readmodel import migrations, registry, renamed
+from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
-from esops.rebuild import journal, made_of, table_changes
-from esops.rebuild.planning import bytes_of
+from esops.readmodel.tables import missing_tables
+from esops.rebuild import journal, made_of, serving_troubles, table_changes, under_way
+from esops.rebuild.code_changes import differing_code, of_setting, where
+from esops.rebuild.estimate import Stores, estimate
+from esops.rebuild.projection_change import ProjectionChange
 from esops.rebuild.target import Target, resolve
-from esops.stores import open_store
-from esops.stores.base import LOOKING, EventStore
 
-Needs = Literal["nothing", "rebuild", "switch"]
 _WITHOUT_REBUILD = {"verify"}
 """What may differ, and is of no account for the rows."""
-_SAID_ONLY = {"settings", "application"}
-"""What may stay unknown while nothing has to be done: it is said. Nobody else can know it either,
-and the rows are those of the code and the DDL that are known.
-"""
-_NAMED = 5
-
-
-@dataclass
-class ProjectionChange:
-    """A projection, and what is other than in the version that serves."""
-
-    projection: str
-    version: int | None = None
-    """The version that serves."""
-    changed: dict[str, str] = field(default_factory=dict)
-    """What differs (function, ddl, events, …), each with what is known of it."""
-    unknown: dict[str, str] = field(default_factory=dict)
-    """Of what nobody knows whether it differs, and why."""
-    needs: Needs = "nothing"
-    waiting: int | None = None
-    """The version that the code of today has built, and that waits for its switch."""
-    only_indexes: bool = False
-    statements: Sequence[str] = ()
-    """Where only indexes differ: what would be enough instead of a rebuild."""
-    events: int | None = None
-    seconds: float | None = None
-    bytes: int | None = None
-    """Estimates of the rebuild."""
-    notes: list[str] = field(default_factory=list)
-    error: EsopsError | None = None
-    """Why it is not known what differs."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing has to be done, and that is known."""
-        known = not set(self.unknown) - _SAID_ONLY
-        return self.needs == "nothing" and known and self.error is None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
-        return {
-            "projection": self.projection,
-            "version": self.version,
-            "changed": list(self.changed),
-            "details": dict(self.changed),
-            "unknown": dict(self.unknown),
-            "needs": None if self.error is not None else self.needs,
-            "waiting": self.waiting,
-            "only_indexes": self.only_indexes,
-            "statements": list(self.statements),
-            "events": self.events,
-            "seconds": None if self.seconds is None else round(self.seconds, 1),
-            "bytes": self.bytes,
-            "notes": list(self.notes),
-            "error": None if self.error is None else self.error.message,
-        }
+_WAIT = "SET lock_timeout = '2s'"
+"""A session that holds a table of the registry keeps nobody waiting for long who only asks."""
 
 
 def look(
@@ -94,46 +38,74 @@ def look(
 ) -> list[ProjectionChange]:
     """What has changed of some projections, or of all of esops.toml. Changes nothing.
 
-    One that cannot be looked at has an `error`, and the others are looked at all the same. Raises
-    UsageError for an unknown name.
+    One that cannot be looked at has an `error`, and the others are looked at all the same. Of all,
+    those follow that have versions and are not in esops.toml. Raises UsageError for an unknown
+    name.
     """
     for name in names:
         config.projection(name)
     asked = list(dict.fromkeys(names)) or list(config.projections)
     with ExitStack() as stack:
-        stores = _Stores(config, stack)
-        return [_of(config, name, store, stores) for name in asked]
+        stores = Stores(config, stack)
+        found = [_of(config, name, store, stores) for name in asked]
+    return found if names else [*found, *_not_in_the_file(config)]
 
 
-class _Stores:
-    """The stores that estimates are made of, each opened and counted once."""
+def _not_in_the_file(config: Config) -> list[ProjectionChange]:
+    """Projections with a version that serves, in the databases of those that are in esops.toml."""
+    asked = {
+        config.readmodel_of(name).dsn: name
+        for name, settings in config.projections.items()
+        if settings.kind != "server"
+    }
+    found = []
+    for dsn, name in asked.items():
+        try:
+            with connect(dsn, "plan") as connection:
+                connection.execute(_WAIT)
+                known = registry.versions(connection)
+                former = {
+                    renamed.former_name(config, connection, each)
+                    for each in config.projections
+                    if config.readmodel_of(each).dsn == dsn
+                }
+        except (EsopsError, psycopg.Error):
+            continue  # said of each projection that is in it
+        found += [
+            ProjectionChange(
+                each.projection,
+                each.version,
+                unknown={
+                    "projection": f"it is not in this esops.toml, and v{each.version} serves in "
+                    f"the database of {name}"
+                },
+            )
+            for each in known
+            if each.state == "active" and each.projection not in {*config.projections, *former}
+        ]
+    return found
 
-    def __init__(self, config: Config, stack: ExitStack) -> None:
-        self._config, self._stack = config, stack
-        self._found: dict[str, tuple[EventStore, Position | None, int]] = {}
 
-    def events(self, name: str) -> int:
-        """How many events a store has."""
-        if name not in self._found:
-            store = self._stack.enter_context(open_store(*self._config.store(name)))
-            head = store.head(LOOKING).position
-            self._found[name] = (store, head, store.count_between(None, head))
-        return self._found[name][2]
-
-
-def _of(config: Config, name: str, store: str | None, stores: _Stores) -> ProjectionChange:
+def _of(config: Config, name: str, store: str | None, stores: Stores) -> ProjectionChange:
     found = ProjectionChange(name)
     if config.projection(name).kind == "server":
         found.unknown["query"] = "it runs inside its store, which keeps no version of the query"
         return found
     try:
         with translated(), connect(config.readmodel_of(name).dsn, f"plan {name}") as connection:
+            connection.execute(_WAIT)
             target = resolve(config, name, store, connection)
-            _Look(config, connection, target, found).all()
-            if found.needs == "rebuild":
-                _estimate(connection, target, found, stores)
+            _Look(config, connection, (target, found), stores).all()
     except EsopsError as error:
         found.error = error
+    except psycopg.errors.LockNotAvailable:
+        found.error = Busy(
+            "a session holds a lock on one of its tables, on one that its DDL refers to, or on the "
+            "registry",
+            hint="Run it again when that session has ended: pg_blocking_pids() names it.",
+        )
+    except psycopg.Error as error:
+        found.error = Unavailable(f"the database failed: {str(error).splitlines()[0]}")
     return found
 
 
@@ -144,12 +116,12 @@ class _Look:
         self,
         config: Config,
         connection: psycopg.Connection,
-        target: Target,
-        found: ProjectionChange,
+        of: tuple[Target, ProjectionChange],
+        stores: Stores,
     ) -> None:
-        self._config, self._connection, self._target = config, connection, target
-        self._found = found
-        self._versions = registry.versions(connection, target.name)
+        self._config, self._connection, self._stores = config, connection, stores
+        self._target, self._found = of
+        self._versions = registry.versions(connection, self._target.name)
         self._serving = next((each for each in self._versions if each.state == "active"), None)
 
     @cached_property
@@ -158,25 +130,44 @@ class _Look:
         return made_of.kept(self._connection, self._target.name, self._serving.version)
 
     def all(self) -> None:
-        """Fill in what differs, and what that takes."""
+        """Fill in what differs, what is wrong with what serves, and what that takes."""
         found, serving = self._found, self._serving
         self._note_unfinished()
         if serving is None:
             self._never_built()
-            return
-        found.version = serving.version
+        else:
+            found.version = serving.version
+            self._against(serving)
+        if found.needs == "rebuild":
+            estimate(self._connection, self._target, serving, found, self._stores)
+
+    def _against(self, serving: Version) -> None:
+        found, target = self._found, self._target
+        found.wrong |= serving_troubles.of_tables(
+            self._config, self._connection, target, serving, self._versions
+        )
         self._store_and_tables(serving)
         self._code(serving)
         self._tables(serving)
+        if serving.lost is not None:
+            found.changed["lost"] = f"its rows are of events that are gone: {serving.lost}"
+        elif serving.store == target.store_name:
+            other = serving_troubles.of_log(
+                self._connection, self._stores.opened(target.store_name), serving
+            )
+            found.wrong |= {} if other is None else {"log": other}
         needs = set(found.changed) - _WITHOUT_REBUILD
-        if needs:
+        if found.wrong:
+            # A rebuild would refuse, or be made beside what is wrong.
+            found.needs, found.only_indexes = "look", False
+        elif needs:
             found.needs = "rebuild"
             found.only_indexes = needs == {"ddl"} and found.only_indexes
+            if (waiting := self._waiting(serving)) is not None:
+                found.needs, found.waiting = "switch", waiting.version
+                found.only_indexes = False
         if not found.only_indexes:
             found.statements = ()
-        if needs and (waiting := self._waiting(serving)) is not None:
-            found.needs, found.waiting = "switch", waiting.version
-            found.only_indexes, found.statements = False, ()
 
     # -- what differs
 
@@ -200,16 +191,18 @@ class _Look:
         found.needs = "rebuild"
         if building is not None and self._is_ready(building):
             found.needs, found.waiting = "switch", building.version
+        else:
+            number = max((each.version for each in self._versions), default=1) + 1
+            table_changes.try_out(self._connection, self._target, number)
 
     def _store_and_tables(self, serving: Version) -> None:
         target, changed = self._target, self._found.changed
         if serving.store != target.store_name:
             changed["store"] = f"{target.store_name}, and it was {serving.store}"
-        names = {each.name for each in target.names}
-        if names != set(serving.tables):
-            changed["tables"] = (
-                f"{', '.join(sorted(names))}, and they were {', '.join(sorted(serving.tables))}"
-            )
+        names = {(each.schema, each.name) for each in target.names}
+        were = {(schema, name) for name, (schema, _) in serving.tables.items()}
+        if names != were:
+            changed["tables"] = f"{_words(names, were)}, and they were {_words(were, names)}"
 
     def _code(self, serving: Version) -> None:
         target, found = self._target, self._found
@@ -229,7 +222,7 @@ class _Look:
             and all(kept.get(part) == now[part] for part in ("function", "key", "events", "files"))
         )
         if not same:
-            found.changed |= _differing_code(kept, now, _where(target))
+            found.changed |= differing_code(kept, now, where(target))
         if not made_of.names_its_program(target):
             found.unknown["function"] = (
                 "no word of `command` is a file, so nobody sees whether the program has changed; "
@@ -240,14 +233,28 @@ class _Look:
                 found.unknown["settings"] = (
                     f"an older esops built v{serving.version}, and kept no settings of it"
                 )
+                self._switch(serving)
             return
         for part in ("kind", "settings", "verify"):
             if kept.get(part) != now[part]:
-                found.changed[part] = _of_setting(kept.get(part), now[part])
+                found.changed[part] = of_setting(kept.get(part), now[part])
+
+    def _switch(self, serving: Version) -> None:
+        """How it was switched, where that was not kept: the database shows it."""
+        now, was = self._target.settings.switch, set()
+        for each in self._target.names:
+            there = catalog.find_table(self._connection, each.schema, each.name)
+            if there is not None:
+                was.add("view" if there.kind == "v" else "rename")
+        if serving.fingerprint is not None and now in ("view", "rename") and was - {now}:
+            self._found.changed["settings"] = f"switch: {(was - {now}).pop()} -> {now}"
 
     def _tables(self, serving: Version) -> None:
         found, target = self._found, self._target
-        if "tables" in found.changed or target.settings.kind == "external":
+        if {"tables", "gone"} & {
+            *found.changed,
+            *found.wrong,
+        } or target.settings.kind == "external":
             return
         number = max(each.version for each in self._versions) + 1
         differing = table_changes.of_tables(self._connection, target, serving, number)
@@ -270,8 +277,22 @@ class _Look:
         return None
 
     def _is_ready(self, version: Version) -> bool:
-        made = version.fingerprint is not None and self._target.code.made(version.fingerprint)
-        if not made or version.lost is not None:
+        target = self._target
+        made = version.fingerprint is not None and target.code.made(version.fingerprint)
+        if not made or version.lost is not None or version.store != target.store_name:
+            return False
+        kept = made_of.kept(self._connection, target.name, version.version)
+        if kept is not None:
+            now = made_of.parts(target)
+            if any(kept[part] != now[part] for part in ("kind", "settings")):
+                return False
+        names = {each.name: each.schema for each in target.names}
+        if names != {name: schema for name, (schema, _) in version.tables.items()}:
+            return False
+        if missing_tables(self._connection, version):
+            return False
+        store = self._stores.opened(target.store_name)
+        if serving_troubles.of_log(self._connection, store, version) is not None:
             return False
         if version.state == "standby":
             return True
@@ -285,10 +306,12 @@ class _Look:
 
     def _note_unfinished(self) -> None:
         entry = journal.latest(self._connection, self._target.name)
-        if entry is not None and entry.finished_at is None and entry.state != journal.VERIFIED:
+        waits = None if entry is None else under_way.unfinished(entry, works=False)
+        if entry is not None and waits is not None and entry.state != journal.VERIFIED:
+            drop = f", or drop it with {waits['abort']}" if waits["abort"] else ""
             self._found.notes.append(
                 f"rebuild {entry.rebuild} is not finished ({entry.state}): continue it with "
-                f"esops rebuild {entry.projection} --blue-green --resume, or drop it with --abort"
+                f"{waits['resume']}{drop}"
             )
         accepted = self._serving and journal.accepted_code(
             self._connection, self._target.name, self._serving.version
@@ -297,104 +320,7 @@ class _Look:
             self._found.notes.append("a part of its rows is of the code before (--accept-code)")
 
 
-def _where(target: Target) -> str:
-    """What esops.toml names as the code."""
-    settings = target.settings
-    return settings.python or str(settings.statement or " ".join(settings.command))
-
-
-def _differing_code(
-    kept: Mapping[str, Any] | None, now: Mapping[str, Any], where: str
-) -> dict[str, str]:
-    """Which part of the code, the filter and the files is another, where the fingerprint is."""
-    if kept is None:
-        return {"function": "the code or its filter; an older esops did not keep which"}
-    found = {}
-    if kept["function"] != now["function"]:
-        names = [
-            each
-            for each in sorted({*kept["names"], *now["names"]})
-            if kept["names"].get(each) != now["names"].get(each)
-        ]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        found["function"] = (", ".join(names[:_NAMED]) + more) or where
-    for part in ("key", "events", "files"):
-        if kept.get(part) != now[part]:
-            found[part] = _of_setting(kept.get(part), now[part])
-    # A value that the code has, and no text of it.
-    return found or {"function": f"a value that {where} uses"}
-
-
-def in_a_line(found: Sequence[ProjectionChange]) -> str:
-    """All of it in one line, the last one of a plan."""
-    changed = [each for each in found if each.changed]
-    parts = []
-    if changed:
-        names = ", ".join(f"{each.projection} ({', '.join(each.changed)})" for each in changed)
-        parts.append(f"{len(changed)} changed: {names}")
-    else:
-        parts.append("nothing has changed" if all(each.settled for each in found) else "0 changed")
-    rebuilt = [each for each in found if each.needs == "rebuild"]
-    indexed = sum(each.only_indexes for each in rebuilt)
-    whole, waiting = len(rebuilt) - indexed, sum(each.needs == "switch" for each in found)
-    failed = sum(each.error is not None for each in found)
-    unknown = sum(each.error is None and not each.settled and bool(each.unknown) for each in found)
-    parts += [f"{whole} need{'s' if whole == 1 else ''} a rebuild"] if whole else []
-    if indexed:
-        needs = "" if whole else f" need{'s' if indexed == 1 else ''}"
-        parts.append(f"{indexed}{needs} only a new index")
-    parts += [f"{waiting} wait{'s' if waiting == 1 else ''} for a switch"] if waiting else []
-    parts += [f"of {unknown} it is not known"] if unknown else []
-    parts += [f"{failed} could not be looked at"] if failed else []
-    return parts[0] + ("; " + ", ".join(parts[1:]) if parts[1:] else "")
-
-
-def _of_setting(before: object, now: object) -> str:
-    """What it is now and what it was, of several only those that differ."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-        return "; ".join(
-            f"{key}: {_word(before.get(key))} -> {_word(now.get(key))}" for key in keys
-        )
-    return f"{_word(before)} -> {_word(now)}"
-
-
-def _word(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
-
-
-def _estimate(
-    connection: psycopg.Connection, target: Target, found: ProjectionChange, stores: _Stores
-) -> None:
-    """About how many events, seconds and bytes a rebuild takes, by the ones before."""
-    found.events = stores.events(target.store_name)
-    rate = _rate(connection, target.name)
-    found.seconds = None if rate is None else found.events / rate
-    serving = registry.active(connection, target.name)
-    if serving is not None:
-        tables = (catalog.find_table(connection, *each) for each in serving.tables.values())
-        found.bytes = sum(bytes_of(connection, each) for each in tables if each is not None)
-
-
-def _rate(connection: psycopg.Connection, name: str) -> float | None:
-    """Events a second in the last rebuild of a projection, else of any other here."""
-    if not migrations.installed(connection):
-        return None
-    for each in (name, None):
-        rate = made_of.last_rate(connection, each)
-        if rate is not None:
-            return rate
-    return None
-
-
-def to_rebuild(found: Sequence[ProjectionChange]) -> list[str]:
-    """The projections that need a rebuild.
-
-    Raises the first error: nothing is begun where it is not known what has to be.
-    """
-    for each in found:
-        if each.error is not None:
-            raise each.error
-    return [each.projection for each in found if each.needs == "rebuild"]
+def _words(names: set[tuple[str, str]], others: set[tuple[str, str]]) -> str:
+    """Names without their schema where that is no other one."""
+    schemas = {schema for schema, _ in names | others}
+    return ", ".join(sorted(name if len(schemas) == 1 else f"{s}.{name}" for s, name in names))

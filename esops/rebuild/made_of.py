@@ -8,7 +8,7 @@ version that an older esops built nothing was kept, and what is not known is sai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -66,12 +66,19 @@ def kept(connection: psycopg.Connection, projection: str, version: int) -> Mappi
     return None if row is None else row[0]
 
 
-def last_rate(connection: psycopg.Connection, projection: str | None) -> float | None:
-    """Events a second of working time in the last rebuild of a projection, or of any (None)."""
+class LastRebuild(NamedTuple):
+    """How many events there were for a rebuild, and its working time in seconds."""
+
+    events: float
+    seconds: float
+
+
+def last_rebuild(connection: psycopg.Connection, projection: str | None) -> LastRebuild | None:
+    """The last rebuild of a projection, or of any (None), that came to its end."""
     row = connection.execute(
-        _SQL["last_rate"], {"projection": projection, "event": MADE_OF}
+        _SQL["last_rebuild"], {"projection": projection, "event": MADE_OF}
     ).fetchone()
-    return None if row is None else float(row[0])
+    return None if row is None else LastRebuild(float(row[0]), float(row[1]))
 
 
 def names_its_program(target: Target) -> bool:

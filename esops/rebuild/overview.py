@@ -191,6 +191,13 @@ def troubles(
     return [(version, trouble) for version, trouble in found if trouble is not None]
 
 
+def trouble_of(
+    connection: psycopg.Connection, events: EventStore, version: Version
+) -> AnotherLog | None:
+    """Why a version is not of a store's log, wherever its checkpoint is kept; None where it is."""
+    return _trouble(connection, events, _where_it_is(events, version))
+
+
 def _trouble(
     connection: psycopg.Connection, events: EventStore, version: Version
 ) -> AnotherLog | None:

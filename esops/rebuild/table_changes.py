@@ -18,6 +18,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.readmodel.composition import Composition, TablePart, composition
+from esops.readmodel.object_names import Side
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import create_statements, rolled_back
 from esops.rebuild.green import create_green
@@ -27,6 +28,8 @@ from esops.rebuild.target import Target
 _COMPARED = {"column", "index", "check", "foreign key", "statistics", "storage option", "comment"}
 """Kinds of parts that the DDL decides about; the others are taken over from what serves."""
 _NAMED = 5
+LOCK_WAIT = "300ms"
+"""Each pull request asks, and writers of a table that a DDL refers to wait behind it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,22 @@ def of_tables(
     return TableChanges(said, compared.statements if only else (), only)
 
 
+def try_out(connection: psycopg.Connection, target: Target, number: int) -> None:
+    """Make the tables of a projection that was never built, and roll that back.
+
+    Raises UsageError or Refused where they cannot be made.
+    """
+    ddl = None if target.settings.ddl is None else target.directory / target.settings.ddl
+    sides: dict[str, Side] = {}
+    for each in target.names:
+        table = catalog.find_table(connection, each.schema, each.name)
+        if table is not None and table.kind in "rp":
+            sides[each.name] = Side(table, each.name, 0)
+    create = create_statements(connection, target.names, number, sides, ddl)
+    with rolled_back(connection, LOCK_WAIT):
+        create_green(connection, target, number, create, sides, ddl)
+
+
 def _both(
     connection: psycopg.Connection,
     target: Target,
@@ -83,7 +102,7 @@ def _both(
     number, ddl = new
     sides = {name: side_of(source, name, table) for name, table in blue.items()}
     create = create_statements(connection, target.names, number, sides, ddl)
-    with rolled_back(connection):
+    with rolled_back(connection, LOCK_WAIT):
         has: dict[str, Composition] = {
             name: composition(connection, table.oid) for name, table in blue.items()
         }

@@ -1,0 +1,54 @@
+"""Which part of a projection's code and settings is another than a version was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from esops.rebuild.target import Target
+
+_NAMED = 5
+
+
+def where(target: Target) -> str:
+    """What esops.toml names as the code."""
+    settings = target.settings
+    return settings.python or str(settings.statement or " ".join(settings.command))
+
+
+def differing_code(
+    kept: Mapping[str, Any] | None, now: Mapping[str, Any], where: str
+) -> dict[str, str]:
+    """Which part of the code, the filter and the files is another, where the fingerprint is."""
+    if kept is None:
+        return {"function": "the code or its filter; an older esops did not keep which"}
+    found = {}
+    if kept["function"] != now["function"]:
+        names = [
+            each
+            for each in sorted({*kept["names"], *now["names"]})
+            if kept["names"].get(each) != now["names"].get(each)
+        ]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        found["function"] = (", ".join(names[:_NAMED]) + more) or where
+    for part in ("key", "events", "files"):
+        if kept.get(part) != now[part]:
+            found[part] = of_setting(kept.get(part), now[part])
+    # A value that the code has, and no text of it.
+    return found or {"function": f"a value that {where} uses"}
+
+
+def of_setting(before: object, now: object) -> str:
+    """What it is now and what it was, of several only those that differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        return "; ".join(
+            f"{key}: {_word(before.get(key))} -> {_word(now.get(key))}" for key in keys
+        )
+    return f"{_word(before)} -> {_word(now)}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

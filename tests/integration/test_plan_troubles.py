@@ -1,0 +1,170 @@
+"""`esops plan` where the code is as it was and what serves is not, or cannot be looked at."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.support import shop
+from tests.support.databases import database
+from tests.support.project import Project
+
+EVENTS = 60
+
+
+@pytest.fixture(scope="module")
+def built(server, warm, tmp_path_factory):
+    """A read model that serves; each test undoes what it does to it."""
+    with database(server) as dsn:
+        project = Project(tmp_path_factory.mktemp("plan"), warm=warm)
+        shop.make(dsn, EVENTS)
+        shop.configure(project, dsn)
+        project.ok("rebuild", "--blue-green")
+        yield dsn
+
+
+@pytest.fixture
+def connection(built):
+    with psycopg.connect(built, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def carts(built, project):
+    shop.configure(project, built)
+    return project
+
+
+def planned(project, code: int, name: str = "cart_summary") -> dict:
+    result = project.run("plan", "--output", "json")
+    assert result.code == code, (result.out, result.err)
+    return next(each for each in result.json["projections"] if each["projection"] == name)
+
+
+@contextmanager
+def done(connection, statement: str, undo: str):
+    connection.execute(statement)
+    try:
+        yield
+    finally:
+        connection.execute(undo)
+
+
+def test_what_readers_get_is_something_else_or_gone(carts, connection):
+    assert planned(carts, 0)["settled"]
+    view = connection.execute("SELECT pg_get_viewdef('cart_summary'::regclass)").fetchone()[0]
+    elsewhere = view.replace("cart_summary__v1", "(SELECT * FROM cart_summary__v1 LIMIT 1) AS a")
+    elsewhere = elsewhere.replace("cart_summary__v1.", "a.")
+    set_back = f"CREATE OR REPLACE VIEW cart_summary AS {view}"
+    with done(connection, f"CREATE OR REPLACE VIEW cart_summary AS {elsewhere}", set_back):
+        found = planned(carts, 1)
+        assert (found["changed"], found["needs"]) == ([], "look")
+        assert "does not show public.cart_summary__v1" in found["wrong"]["readers"]
+        assert carts.run("rebuild", "--changed", "--blue-green").code == 1
+    with done(connection, "DROP VIEW cart_summary", set_back):
+        assert 'CREATE VIEW "public"."cart_summary"' in planned(carts, 1)["wrong"]["readers"]
+        assert carts.run("plan").out.splitlines()[-1] == "what serves is wrong in 1"
+    assert planned(carts, 0)["settled"]
+
+
+def test_its_table_is_gone(carts, connection):
+    away = "ALTER TABLE cart_summary__v1 RENAME TO away"
+    with done(connection, away, "ALTER TABLE away RENAME TO cart_summary__v1"):
+        found = planned(carts, 1)
+        assert "does not exist any more. Restore the table" in found["wrong"]["gone"]
+        assert carts.run("rebuild", "--changed", "--blue-green").code == 1
+
+
+def test_a_rebuild_in_place_has_not_come_to_its_end(carts, connection):
+    """The settings that it began with are not those of the rows."""
+    begun = """
+        WITH begun AS (
+            INSERT INTO esops.rebuilds (projection, state, from_version, to_version, options, host, pid)
+            VALUES ('cart_summary', 'catching-up', 1, 1, '{"in_place": true}', 'here', 1)
+            RETURNING rebuild)
+        INSERT INTO esops.rebuild_log (rebuild, step, event, detail)
+        SELECT begun.rebuild, 'planned', l.event,
+               jsonb_set(l.detail, '{settings,on_error}', '"dead-letter"')
+          FROM begun, esops.rebuild_log l WHERE l.event = 'made of'"""
+    undone = """
+        DELETE FROM esops.rebuild_log WHERE rebuild = 2;
+        DELETE FROM esops.rebuilds WHERE rebuild = 2"""
+    with done(connection, begun, undone):
+        found = planned(carts, 1)
+        assert (found["changed"], found["needs"]) == ([], "look")
+        assert found["wrong"]["rows"].endswith("esops rebuild cart_summary --resume")
+        (note,) = found["notes"]
+        assert note.endswith("continue it with esops rebuild cart_summary --resume")
+
+
+def test_its_rows_are_of_another_log(carts, built, connection, server):
+    lost = "UPDATE esops.versions SET lost = 'restored'"
+    with done(connection, lost, "UPDATE esops.versions SET lost = NULL"):
+        found = planned(carts, 1)
+        assert (found["changed"], found["needs"]) == (["lost"], "rebuild")
+    with database(server) as other:
+        shop.make(other, 40)
+        text = (carts.folder / "esops.toml").read_text()
+        text = text.replace(json.dumps(built), json.dumps(other))
+        carts.write(
+            "esops.toml",
+            text.replace(
+                "[projections", f"[readmodels.rm]\ndsn = {json.dumps(built)}\n[projections"
+            ),
+        )
+        found = planned(carts, 1)
+        assert (found["changed"], found["needs"]) == ([], "look")
+        assert "cart_summary v1" in found["wrong"]["log"]
+
+
+def test_its_tables_are_in_another_schema(carts, built, connection):
+    shop.configure(carts, built)
+    text = (carts.folder / "esops.toml").read_text()
+    carts.write("esops.toml", text.replace('["cart_summary"]', '["other.cart_summary"]'))
+    with done(connection, "CREATE SCHEMA other", "DROP SCHEMA other"):
+        found = planned(carts, 1)
+        assert found["details"] == {
+            "tables": "other.cart_summary, and they were public.cart_summary"
+        }
+
+
+NEW = """
+[projections.another]
+python = "shop_projections:cart_summary"
+tables = ["another"]
+ddl = "another.sql"
+"""
+
+
+def test_one_that_cannot_be_looked_at_hides_no_other_one(carts, built, connection):
+    text = (carts.folder / "esops.toml").read_text()
+    carts.write("esops.toml", text + NEW)
+    carts.write("another.sql", shop.DDL)
+    with psycopg.connect(built) as other:
+        other.execute("LOCK TABLE cart_summary__v1 IN ACCESS EXCLUSIVE MODE")
+        result = carts.run("plan")
+        assert result.code == 4
+        assert "cart_summary v1: not known: a session holds a lock" in result.out
+        assert "another: needs a rebuild" in result.out
+        assert result.out.splitlines()[-1].endswith("1 could not be looked at")
+    # One that was never built is tried out as well.
+    for ddl, said in (
+        ("CREATE TABLE {table} (a int", "green's DDL fails"),
+        (shop.DDL.replace("client text", "client text REFERENCES nothing"), "does not exist"),
+    ):
+        carts.write("another.sql", ddl)
+        assert said in planned(carts, 2, "another")["error"]
+    carts.write("esops.toml", text + NEW.replace('ddl = "another.sql"\n', ""))
+    assert "there is no table" in planned(carts, 2, "another")["error"]
+
+
+def test_a_projection_that_is_not_in_the_file_is_said(carts):
+    text = (carts.folder / "esops.toml").read_text()
+    carts.write("another.sql", shop.DDL)
+    carts.write("esops.toml", text[: text.index("[projections")] + NEW)
+    found = planned(carts, 1)
+    assert (found["version"], found["settled"], found["needs"]) == (1, True, "nothing")
+    assert "not in this esops.toml" in found["unknown"]["projection"]
