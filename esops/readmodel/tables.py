@@ -19,6 +19,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.statements import statements
+from esops.readmodel.ddl_text import of_transactions
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.described import owners_lost
 from esops.readmodel.names import ReadModelName, physical_tables, placeholders, with_names
@@ -39,8 +40,8 @@ def create_statements(
     """The statements that make green, the version of that number.
 
     `blue` are the tables that serve, by the name that the application reads. `ddl` is the user's
-    file. Raises UsageError where there is neither a file nor
-    a table to make one like, or where the file does not name the tables.
+    file. Raises UsageError where there is neither a file nor a table to make one like, or where the
+    file does not name the tables or ends a transaction.
     """
     tables = physical_tables(names, version)
     if ddl is not None:
@@ -48,6 +49,12 @@ def create_statements(
             text = ddl.read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"the DDL {ddl} cannot be read: {error.strerror}") from None
+        ends = of_transactions(text)
+        if ends is not None:
+            raise UsageError(
+                f"the DDL {ddl} has {ends} in it, and esops runs it in a transaction of its own",
+                hint="Leave BEGIN, COMMIT and the like out: nobody sees green before all is made.",
+            )
         for placeholder in placeholders(names):
             if placeholder not in text:
                 raise UsageError(

@@ -153,6 +153,7 @@ def test_one_that_cannot_be_looked_at_hides_no_other_one(carts, built, connectio
     # One that was never built is tried out as well.
     for ddl, said in (
         ("CREATE TABLE {table} (a int", "green's DDL fails"),
+        (shop.DDL + "COMMIT; CREATE TABLE leaked (a int);", "has COMMIT in it"),
         (shop.DDL.replace("client text", "client text REFERENCES nothing"), "does not exist"),
     ):
         carts.write("another.sql", ddl)
