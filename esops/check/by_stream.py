@@ -49,7 +49,11 @@ class StreamCheck:
             return
         draw = self._context.draw
         keys = {*self._served(), *self._of_store()}
-        drawn = sorted(keys, key=draw.number)[:number]
+        drawn = set(sorted(keys, key=draw.number)[:number])
+        # What was found wrong before is not forgotten because it was not drawn again.
+        before = {key for _, key in self._context.wrong_before}
+        self._context.found.again += len(before - drawn)
+        drawn |= before
         self.named(sorted(drawn))
 
     def _all(self) -> None:
@@ -172,7 +176,7 @@ class StreamCheck:
             time.sleep(_PAUSE_SECONDS)
             again = self._look([each.key for each in found.wrong])
             again.keys, again.unknown = found.keys, found.unknown
-            again.unchecked = found.unchecked
+            again.unchecked, again.doubtful = found.unchecked, found.doubtful
             found = again
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,7 +21,7 @@ _SQL = statements(__package__, "checks")
 KEPT_KEYS = 100_000
 """The most keys that are kept of one check."""
 _KEPT_CHECKS = 5
-"""Checks of a projection of which the keys are kept."""
+"""Checks of a projection of which all keys are kept, although later ones found them as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def begin(
         migrations.install(connection)
         with connection.transaction():
             row = connection.execute(_SQL["begin"], values).fetchone()
-            connection.execute(_SQL["forget"], {"projection": projection, "kept": _KEPT_CHECKS})
+            connection.execute(_SQL["forget"], {**values, "kept": _KEPT_CHECKS})
     except (Unavailable, psycopg.errors.InsufficientPrivilege):
         return None
     assert row is not None
@@ -98,14 +98,37 @@ def keys_of(connection: psycopg.Connection, number: int) -> list[WrongKey]:
     return [WrongKey(table, tuple(key), kind) for table, key, kind in rows]
 
 
+def open_keys(
+    connection: psycopg.Connection, projection: str, version: int | None
+) -> set[tuple[str, tuple[str, ...]]]:
+    """The tables and keys that checks of a version have found wrong, and that nobody has found
+    right since, up to a bound.
+    """
+    if not migrations.has(connection, "checks"):
+        return set()
+    values = {"projection": projection, "version": version, "most": KEPT_KEYS}
+    rows = connection.execute(_SQL["open"], values).fetchall()
+    return {(table, tuple(key)) for table, key in rows}
+
+
+def mark_right(
+    connection: psycopg.Connection, number: int, keys: Collection[tuple[str, tuple[str, ...]]]
+) -> None:
+    """Note that a check found rows right that earlier ones found wrong."""
+    connection.execute(_SQL["right"], {"id": number, **_columns(keys)})
+
+
 def mark_healed(connection: psycopg.Connection, number: int, keys: Sequence[WrongKey]) -> None:
     """Note that rows that a check found wrong are right now."""
-    values = {
-        "id": number,
-        "tables": [each.table for each in keys],
-        "keys": [_array(each.key) for each in keys],
+    found = [(each.table, each.key) for each in keys]
+    connection.execute(_SQL["healed"], {"id": number, **_columns(found)})
+
+
+def _columns(keys: Collection[tuple[str, tuple[str, ...]]]) -> dict[str, list[str]]:
+    return {
+        "tables": [table for table, _ in keys],
+        "keys": [_array(key) for _, key in keys],
     }
-    connection.execute(_SQL["healed"], values)
 
 
 def _array(texts: Sequence[str]) -> str:
@@ -128,8 +151,15 @@ def recorded(connection: psycopg.Connection, number: int) -> RecordedCheck:
 
 
 def latest(connection: psycopg.Connection, projection: str) -> dict[str, Any] | None:
-    """The last check of a projection that came to its end; None where there is none."""
+    """The last check of a projection that came to its end, one of named keys only where there is no
+    other; None where there is none.
+
+    `wrong` is how many rows of the version that serves any check found wrong, and nobody has found
+    right since; `wrong_by` is the last such check.
+    """
     if not migrations.has(connection, "checks"):
         return None
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SQL["latest"], (projection,)).fetchone()
+        return cursor.execute(
+            _SQL["latest"], {"projection": projection, "most": KEPT_KEYS}
+        ).fetchone()

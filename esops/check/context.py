@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -11,7 +11,7 @@ from esops.check.refold import Scratch
 from esops.check.result import KeyFindings
 from esops.check.sample import Draw
 from esops.check.standing import InlineRows, PositionSource
-from esops.check.tables import CheckedTable
+from esops.check.tables import CheckedTable, KeyText
 from esops.errors import Stopped
 from esops.events import Position
 from esops.running.throttle import Throttle
@@ -45,6 +45,8 @@ class CheckContext:
     """The last position that rows were compared at."""
     about: int | None = None
     """About how many keys there are."""
+    wrong_before: Collection[tuple[str, KeyText]] = ()
+    """The tables and keys of rows that earlier checks found wrong, and nobody found right since."""
 
     @property
     def several(self) -> bool:

@@ -21,6 +21,8 @@ class KeyFindings:
     """What some keys came to, or all of them so far."""
 
     keys: int = 0
+    again: int = 0
+    """How many of them were not drawn, but found wrong by an earlier check."""
     differing: int = 0
     missing: int = 0
     surplus: int = 0
@@ -32,6 +34,8 @@ class KeyFindings:
     """The first keys of which nobody knows the row, and why."""
     unknown: int = 0
     """How many there are of those."""
+    doubtful: set[tuple[str, ...]] = field(default_factory=set)
+    """Their keys, up to a bound."""
 
     def add(
         self, table: str, found: Verification, wrong: Sequence[WrongKey], *, several: bool
@@ -49,6 +53,7 @@ class KeyFindings:
     def merge(self, other: KeyFindings) -> None:
         """Add what other keys came to."""
         self.keys += other.keys
+        self.again += other.again
         self.differing += other.differing
         self.missing += other.missing
         self.surplus += other.surplus
@@ -56,6 +61,8 @@ class KeyFindings:
         self.samples += other.samples[: SAMPLES - len(self.samples)]
         self.wrong += other.wrong[: max(0, KEPT_KEYS - len(self.wrong))]
         self.unknown += other.unknown
+        for key in other.doubtful:
+            self._doubt(key)
         for key, reason in other.unchecked.items():
             if len(self.unchecked) < SAMPLES:
                 self.unchecked.setdefault(key, reason)
@@ -63,8 +70,13 @@ class KeyFindings:
     def skip(self, key: tuple[str, ...], reason: str) -> None:
         """Note a key of which nobody knows the row."""
         self.unknown += 1
+        self._doubt(key)
         if len(self.unchecked) < SAMPLES:
             self.unchecked[key] = reason
+
+    def _doubt(self, key: tuple[str, ...]) -> None:
+        if len(self.doubtful) < KEPT_KEYS:
+            self.doubtful.add(key)
 
 
 def _sample(table: str, sample: Mapping[str, Any], several: bool) -> dict[str, Any]:
@@ -93,6 +105,8 @@ class CheckResult:
     of: int | None = None
     """How many keys there are; None where that is not known."""
     sampled: bool = False
+    without_row: int = 0
+    """Keys that were named and have no row on either side."""
     healed: int = 0
     events: int = 0
     """How many events were read for it."""
@@ -104,7 +118,7 @@ class CheckResult:
         """What a sample would have found; None where it was none."""
         if not self.sampled:
             return None
-        probability = chance(RATE, self.found.keys, self.of)
+        probability = chance(RATE, self.found.keys - self.found.again, self.of)
         return {"rate": RATE, "probability": probability}
 
     @property

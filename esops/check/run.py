@@ -160,14 +160,19 @@ class _Run:
             name, self._subject.number, None, asked, context.found, sampled=sampled
         )
         result.notes += self._notes(context)
+        with translated():
+            before = checks.open_keys(self._connection, name, self._subject.number)
+        context.wrong_before = before
         say(self._plan(context, wanted, keys))
         with translated():
             result.check = checks.begin(self._connection, name, self._subject.number, asked)
         if result.check is None:
             result.notes.append("this role may not write to esops' tables: nothing was recorded")
         self._recorded(context, result, lambda: self._check(context, wanted, keys))
+        self._forget_right(context, result, keys)
         found = context.found
-        if keys is not None and (none := len(keys) - found.keys - found.unknown) > 0:
+        if keys is not None and (none := len(set(keys)) - found.keys - found.unknown) > 0:
+            result.without_row = none
             have = "has" if none == 1 else "have"
             result.notes.append(
                 f"{count(none, 'key')} {have} no row, neither in the read model nor by the events"
@@ -187,6 +192,25 @@ class _Run:
             of_log.named(keys)
         else:
             of_log.drawn()
+
+    def _forget_right(
+        self, context: CheckContext, result: CheckResult, keys: Sequence[KeyText] | None
+    ) -> None:
+        """Of the rows that earlier checks found wrong, note those that are right now."""
+        found, looked = context.found, None if keys is None else set(keys)
+        # Where more are wrong or not known than are kept, nobody knows whether one is among them.
+        if result.check is None or max(len(found.wrong), len(found.doubtful)) >= checks.KEPT_KEYS:
+            return
+        wrong = {(each.table, each.key) for each in found.wrong}
+        right = [
+            (table, key)
+            for table, key in context.wrong_before
+            if (looked is None or key in looked)
+            and (table, key) not in wrong
+            and key not in found.doubtful
+        ]
+        with translated():
+            checks.mark_right(self._connection, result.check, right)
 
     def _recorded(self, context: CheckContext, result: CheckResult, do: Callable[[], None]) -> None:
         """Do it, and record how it ended."""

@@ -11,7 +11,7 @@ from esops.cli.app import command, current_output
 from esops.cli.completion import complete_projection
 from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
 from esops.cli.projection import projection
-from esops.cli.shared import JobProgress, duration, stop_on_signals
+from esops.cli.shared import JobProgress, duration, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.check.result import CheckResult
@@ -89,7 +89,9 @@ def check(
     Rows are made again from the events up to exactly the version's checkpoint, in temporary tables,
     and compared with those that serve, while the version is followed. A fold that is keyed by the
     stream reads the streams of the keys alone; any other kind reads the log once. No lock is taken,
-    and no snapshot lasts longer than two seconds. Exit code 1 when rows differ.
+    and no snapshot lasts longer than two seconds. A sample also looks at the rows again that
+    earlier checks found wrong. Exit code 1 when rows differ, or a key that is named cannot be
+    checked. With --quiet, nothing is written when all is right.
     """
     from esops.check.run import CheckRequest
     from esops.check.run import check as run
@@ -103,6 +105,11 @@ def check(
     if heal and version is not None:
         raise UsageError("--heal is for the version that serves", hint="Leave out --version.")
     _only_one(sample=sample, keys=keys, keys_from=keys_from, streams=streams, since=since)
+    if heal and not yes and not is_interactive():
+        # Known now, and not only after all keys were checked.
+        raise UsageError(
+            "--heal writes to the table that serves, and needs a confirmation", hint="Add --yes."
+        )
     named = None
     if not (keys is None and keys_from is None and streams is None):
         named = selected(keys, keys_from, streams)
@@ -133,11 +140,18 @@ def check(
         healed = heal_found(output, config, result, request.limits, yes=yes, stop=stop.is_set)
         if not output.as_json:
             return 0 if healed else 1
+    found = result.found
+    right = found.differing <= result.healed and (
+        # Of a key that somebody names, "nobody knows" is no good news; nor is it of all keys.
+        not (found.unknown or result.without_row)
+        if request.named
+        else found.keys or not found.unknown
+    )
     if output.as_json:
         output.json(result.as_dict())
-    else:
+    elif not (output.settings.quiet and right):
         show(output, result)
-    return 1 if result.found.differing > result.healed else 0
+    return 0 if right else 1
 
 
 def show(output: Output, result: CheckResult) -> None:

@@ -78,6 +78,16 @@ def _beside(title: str, rows: list[dict[str, Any]]) -> Iterator[str]:
                 yield text
 
 
+def _of_checks(checks: list[dict[str, Any]]) -> Iterator[str]:
+    """What checks have found wrong in what serves."""
+    from esops.health.checked import in_words
+
+    for each in checks:
+        if (said := in_words(each)) is not None:
+            name = each["projection"]
+            yield f"{name}: {said}: esops rebuild {name} --from-check {each['wrong_by']}"
+
+
 def _with_lag_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, with the age of the oldest unread event as a person says it."""
     from esops.term import duration
@@ -167,4 +177,7 @@ def _show(output: Output, found: Status) -> None:
             output.table(title, shown, cells, drop=drop, wrap=["detail", "evidence"])
             for line in _beside(title, rows):
                 output.line(line)
+            if title == "projections":
+                for line in _of_checks(found.checks):
+                    output.line(line)
             output.line()

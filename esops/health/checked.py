@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import psycopg
 
@@ -13,22 +14,24 @@ from esops.wording import count
 
 
 def examine(subject: str, connection: psycopg.Connection, projection: str) -> Iterator[Finding]:
-    """Rows of the version that serves which the last finished check found wrong."""
+    """Rows of the version that serves which a check found wrong, and nobody found right since."""
     last = checks.latest(connection, projection)
     if last is None:
         return
-    active = registry.active(connection, projection)
-    wrong = last["differing"] - last["healed"]
-    # Another version serves since.
-    if wrong <= 0 or (active is not None and last["version"] not in {None, active.version}):
+    said = in_words(last)
+    if said is None:
         return
-    fix = f"esops rebuild {projection} --from-check {last['check']}"
-    if last["version"] is None:
+    fix = f"esops rebuild {projection} --from-check {last['wrong_by']}"
+    if registry.active(connection, projection) is None:
         fix = f"See which they are: esops projection check {projection}"
-    yield Finding(
-        "ESOPS-D073",
-        subject,
-        f"check {last['check']} of {last['finished_at']:%Y-%m-%d %H:%M} UTC found "
-        f"{count(wrong, 'row')} that are not what the events make",
-        fix,
-    )
+    yield Finding("ESOPS-D073", subject, said, fix)
+
+
+def in_words(last: Mapping[str, Any]) -> str | None:
+    """What checks have found wrong, for a person; None where nothing is."""
+    wrong = last["wrong"]
+    if not wrong:
+        return None
+    are = "is" if wrong == 1 else "are"
+    by = last["check"] if last["wrong_by"] is None else last["wrong_by"]
+    return f"check {by} found {count(wrong, 'row')} that {are} not what the events make"

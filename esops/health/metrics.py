@@ -74,7 +74,7 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("archive", "policy"),
     ),
     "esops_check_rows_differing": (
-        "Rows that the last finished check found wrong and that were not made right since",
+        "Rows of the version that serves that a check found wrong, and nobody found right since",
         ("projection",),
     ),
     "esops_check_keys": ("Keys that the last finished check looked at", ("projection",)),
@@ -166,8 +166,7 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
 def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str], float]]:
     for each in checks:
         labels = [each["projection"]]
-        wrong = max(0, each["differing"] - each["healed"])
-        yield "esops_check_rows_differing", labels, float(wrong)
+        yield "esops_check_rows_differing", labels, float(each["wrong"])
         yield "esops_check_keys", labels, float(each["keys"])
         yield "esops_check_time_seconds", labels, each["finished_at"].timestamp()
         yield from _known("esops_check_seconds", labels, each["seconds"])

@@ -111,7 +111,7 @@ def test_each_command_line_works(project, dsn, connection, part):
         if line[:2] in (["projection", "retire"], ["projection", "rollback"]):
             project.run("projection", "switch", "cart_summary")
         asks = (["projection", "retire"], ["projection", "finish"], ["archive", "restore"])
-        if line[:2] in asks and "--yes" not in line:
+        if (line[:2] in asks or "--heal" in line) and "--yes" not in line:
             line.append("--yes")  # who reads it is asked; nobody can be here
         some_rows = {"--keys", "--keys-from", "--streams", "--from-check"}
         if line[0] == "rebuild" and not {"--resume", "--abort", *some_rows} & {*line}:

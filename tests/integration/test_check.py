@@ -12,6 +12,18 @@ from esops.errors import Stopped
 from tests.support import shop
 
 EVENTS = 2_000
+BY_CLIENT = """
+from esops import fold
+
+
+def client(event):
+    return event.json()["ClientId"]
+
+
+@fold(key=client)
+def cart_summary(row, event):
+    return {"events": (row or {"events": 0})["events"] + 1}
+"""
 
 
 @pytest.fixture
@@ -86,7 +98,7 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
     }
     doctor = carts.run("doctor", "--output", "json").json["findings"]
     (finding,) = [each for each in doctor if each["code"] == "ESOPS-D073"]
-    assert f"check {wrong['check']} of" in finding["message"]
+    assert f"check {wrong['check']} found" in finding["message"]
     assert "4 rows" in finding["message"]
     text = carts.run("projection", "check", "cart_summary", "--keys", f"{missing},{keys[4]}")
     assert text.code == 1
@@ -100,11 +112,52 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
     of_file = found(carts, "--keys-from", str(carts.folder / "keys"))
     assert (of_file["keys"], of_file["differing"]) == (2, 1)
     assert of_file["notes"] == ["1 key has no row, neither in the read model nor by the events"]
-    assert 'esops_check_rows_differing{projection="cart_summary"} 1.0' in carts.ok("metrics").out
     assert found(carts, "--keys", keys[4], code=0)["keys"] == 1
+    # A right row that is looked at puts out no alert for wrong ones.
+    assert 'esops_check_rows_differing{projection="cart_summary"} 4.0' in carts.ok("metrics").out
+    assert carts.run("projection", "check", "cart_summary", "--keys", "none").code == 1
     assert (
         carts.run("projection", "check", "cart_summary", "--keys", "a", "--since", "1d").code == 2
     )
+
+
+@pytest.mark.parametrize("key", ["stream", "client"])
+def test_what_was_found_wrong_is_looked_at_until_it_is_right(dsn, project, connection, key):
+    carts = project
+    shop.make(dsn, 500)
+    shop.configure(project, dsn)
+    if key == "client":
+        shop.configure(
+            project,
+            dsn,
+            code=BY_CLIENT,
+            ddl="CREATE TABLE {table} (client text PRIMARY KEY, events integer);",
+            projection_options='events = ["shopping_cart_opened"]',
+        )
+    carts.ok("rebuild", "--blue-green")
+    name, column = ("cart_id", "items") if key == "stream" else ("client", "events")
+    wrong = connection.execute(
+        f"UPDATE cart_summary__v1 SET {column} = {column} + 1 "
+        f"WHERE {name} IN (SELECT {name} FROM cart_summary ORDER BY 1 LIMIT 3) RETURNING {name}"
+    ).fetchall()
+    keys = sorted(row[0] for row in wrong)
+    assert found(carts)["differing"] == 3
+    sampled = found(carts, "--sample", "1", "--seed", "other")
+    assert {each["key"] for each in sampled["samples"]} >= set(keys)
+    status = carts.run("status").out
+    assert f"check {sampled['check']} found 3 rows that are not what the events make" in status
+    assert f"esops rebuild cart_summary --from-check {sampled['check']}" in status
+    back = f"UPDATE cart_summary__v1 SET {column} = {column} - 1 WHERE {name} = %s"
+    connection.execute(back, keys[:1])
+    assert found(carts, "--keys", keys[0], code=0)["keys"] == 1
+    metrics = carts.ok("metrics").out
+    assert 'esops_check_rows_differing{projection="cart_summary"} 2.0' in metrics
+    connection.execute(back, keys[1:2])
+    connection.execute(back, keys[2:])
+    quiet = carts.ok("projection", "check", "cart_summary", "--sample", "1", "--quiet")
+    assert quiet.out == ""
+    assert 'esops_check_rows_differing{projection="cart_summary"} 0.0' in carts.ok("metrics").out
+    assert "found" not in carts.run("status").out
 
 
 def test_a_sample_says_what_it_would_have_found_and_can_be_drawn_again(carts, connection):
@@ -118,6 +171,7 @@ def test_a_sample_says_what_it_would_have_found_and_can_be_drawn_again(carts, co
     assert drawn["finds"]["probability"] == pytest.approx(drawn["keys"] / rows)
     again = found(carts, "--sample", "20%", "--seed", "one")
     assert again["samples"] == drawn["samples"]
+    connection.execute("DELETE FROM esops.checks")  # else it looks at the same rows once more
     assert found(carts, "--sample", "7")["keys"] == 7
     text = carts.run("projection", "check", "cart_summary", "--sample", "7").out
     assert "if 1 of 1,000 rows were wrong" in text
