@@ -308,8 +308,13 @@ class CodeGraph:
 
     def _by_project(self, names: Mapping[str, Any], decorator: ast.AST) -> bool:
         """Whether a decorator is of the project, or of an object of its classes."""
-        found = [names[name] for name, *_ in names_in(decorator) if name in names]
-        return any(self._origins.foreign(_home(each)) is None for each in found[:1])
+        made: ast.AST = decorator
+        # What its arguments name does not make it a decorator of theirs.
+        while isinstance(made, ast.Call | ast.Attribute | ast.Subscript):
+            made = made.func if isinstance(made, ast.Call) else made.value
+        if not isinstance(made, ast.Name) or made.id not in names:
+            return False
+        return self._origins.foreign(_home(names[made.id])) is None
 
     # -- what names stand for
 

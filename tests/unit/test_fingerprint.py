@@ -555,6 +555,15 @@ def test_processes_that_hash_differently_agree(tmp_path):
     assert len(in_processes(tmp_path, "1", "2")) == 1
 
 
+def test_a_decorator_that_names_a_function_has_the_same_hash_in_every_process(tmp_path):
+    named = FOLD.replace("@fold()", "@fold(key=kf)")
+    assert named != FOLD
+    code_of(
+        tmp_path, {"app/__init__.py": "", "app/carts.py": f"def kf(e): return e.stream\n{named}"}
+    )
+    assert len(in_processes(tmp_path, *map(str, range(1, 7)))) == 1
+
+
 UNSTEADY = """
 import re, time
 
