@@ -163,6 +163,11 @@ class Checkpoint:
     has read there, and -1 before the first. That may be a stream of links.
     """
 
+    noted_every: int = 1
+    """After how many events its library writes its position, where it writes it now and then only:
+    it may have read up to one fewer than that beyond it.
+    """
+
     holds_stream: StreamKey | None = None
     """The stream of the event at which it stands, where the library could not begin without that
     event.

@@ -28,8 +28,9 @@ def status(
     esops status
     esops status --watch
 
-    Exit code 1 when a store warns of something, a version is stalled, or something cannot be
-    read, and 3 when a store or a database cannot be reached. The rest is shown in any case.
+    Exit code 1 when a store warns of something, a version or a processor is stalled, or something
+    cannot be read, and 3 when a store or a database cannot be reached. The rest is shown in any
+    case.
     """
     from esops.config import load_config
     from esops.health.status import look

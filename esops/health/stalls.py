@@ -1,11 +1,14 @@
 """Stalls: a version, or a processor of the application's, that has not advanced for a minute while
 events wait that it wants to read.
 
-One look is enough. A checkpoint has the time when it last moved, and the oldest event that waits
-has one as well: where both are older than a minute, nothing has moved although it could. Neither is
-a stall alone: an idle store moves nobody, and who catches up after an outage has old events before
-it, and moves. Where a library keeps no time with its checkpoints, two looks are taken, a second
-apart.
+A checkpoint has the time when it last moved, and the oldest event that waits has one as well: where
+both are older than a minute, nothing has moved although it could. Neither is a stall alone: an idle
+store moves nobody, and who catches up after an outage has old events before it, and moves. All ages
+are by the clock of the database that keeps the times.
+
+An import or a restore may bring old times into an idle store at this moment. So where nothing is
+known that keeps it where it is, a second look is taken, a second later: who works moves in that
+time. The same tells where a library keeps no time with its checkpoints.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -22,7 +26,7 @@ import structlog
 from esops.config import Config, by_address
 from esops.events import Checkpoint
 from esops.health.lag import Lag, lag_of, seconds_behind
-from esops.moments import Moment, between
+from esops.moments import between
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
 from esops.readmodel import conduct, locks, migrations, registry
@@ -38,6 +42,8 @@ log = structlog.get_logger("esops.run")
 AFTER = 60.0
 """Seconds after which it is one."""
 _APART = 1.0
+_NO_REASONS = ("unknown", "tracked", "recorded", "running", "active")
+"""States of processors that do not say why one does not advance."""
 _SQL = statements(__package__, "stalls")
 
 
@@ -67,34 +73,42 @@ def of_processors(
     readers: Sequence[Checkpoint],
     lags: Sequence[Lag],
     head: Head,
-    clock: Moment | None,
+    clock: datetime | None,
 ) -> list[Stall | None]:
     """Which of the application's processors are stalled; `lags` are theirs, and `clock` is the
     store's time. Raises EsopsError where the store cannot be asked.
     """
-    found = [_waits(store, *each, head) for each in zip(readers, lags, strict=True)]
-    untimed = [
-        each
-        for each, seconds in zip(readers, found, strict=True)
-        if seconds is not None and each.updated_at is None
+    found = [
+        _of_processor(reader, _waits(store, reader, lag, head, clock), clock)
+        for reader, lag in zip(readers, lags, strict=True)
     ]
-    moved = _moved(store, untimed) if untimed else set()
+    # Who does not run moves no more.
+    perhaps = [
+        reader
+        for reader, stall in zip(readers, found, strict=True)
+        if stall is not None and reader.alive != "no"
+    ]
+    moved = _moved(store, perhaps) if perhaps else set()
     return [
-        _of_processor(each, seconds, clock, moved)
-        for each, seconds in zip(readers, found, strict=True)
+        None if reader.names in moved else stall
+        for reader, stall in zip(readers, found, strict=True)
     ]
 
 
-def _waits(store: EventStore, reader: Checkpoint, lag: Lag, head: Head) -> float | None:
+def _waits(
+    store: EventStore, reader: Checkpoint, lag: Lag, head: Head, clock: datetime | None
+) -> float | None:
     """For how many seconds settled events have waited for it; None where they have not for long."""
     if reader.kind != "processor" or not lag.events or not lag.seconds or lag.seconds < AFTER:
         return None
     if head.held_back_by:
         # What nobody may read yet waits for a writer, and not for the processor.
         try:
-            lag = lag_of(store, reader, Head(head.position))
+            lag = lag_of(store, reader, Head(head.position), clock)
         except ValueError:
             return None
+    if (lag.events or 0) < reader.noted_every:
+        return None  # it may have read these, too
     return lag.seconds if lag.seconds is not None and lag.seconds >= AFTER else None
 
 
@@ -105,13 +119,8 @@ def _moved(store: EventStore, readers: Sequence[Checkpoint]) -> set[tuple[str, .
     return {names for names, place in before.items() if now.get(names) != place}
 
 
-def _of_processor(
-    reader: Checkpoint,
-    waits: float | None,
-    clock: Moment | None,
-    moved: set[tuple[str, ...]],
-) -> Stall | None:
-    if waits is None or reader.names in moved:
+def _of_processor(reader: Checkpoint, waits: float | None, clock: datetime | None) -> Stall | None:
+    if waits is None:
         return None
     if reader.updated_at is not None:
         stands = None if clock is None else between(reader.updated_at, clock)
@@ -120,7 +129,7 @@ def _of_processor(
         waits = min(waits, stands.total_seconds())
     dead = reader.detail.get("dead letters")
     reasons = [
-        *([f"its state is {reader.state}"] if reader.state not in ("unknown", "tracked") else []),
+        *([f"its state is {reader.state}"] if reader.state not in _NO_REASONS else []),
         *([reader.evidence] if reader.evidence else []),
         *([f"{dead} dead letters"] if dead else []),
     ]
@@ -160,10 +169,20 @@ def of_version(
         or (version.position is not None and version.position >= head.position)
     ):
         reasons += [f"the events are held back by {each.in_words()}" for each in head.held_back_by]
+    elif not reasons and _has_moved(connection, version):
+        return None
     elif not reasons and holder is not None:
         there = f"its process {holder.process} is there and waits for no lock"
         reasons = [f"{there}: its code is at work, or waits for something else"]
     return Stall(min(stands, waits), reasons[:4])
+
+
+def _has_moved(connection: psycopg.Connection, version: Version) -> bool:
+    """Whether a version moves within a second."""
+    time.sleep(_APART)
+    known = registry.versions(connection, version.projection)
+    now = next((each for each in known if each.version == version.version), None)
+    return now is None or now.position != version.position
 
 
 def _is_ours(settings: ProjectionSettings, version: Version) -> bool:

@@ -44,8 +44,9 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether everything could be read, no store warns of anything, each version is of its
-        store's log, without dead letters and not stalled, no rebuild in place has left a part of
+        """Whether everything could be read, no store warns of anything, no processor of the
+        application's is stalled, each version is of its store's log, without dead letters and not
+        stalled, no rebuild in place has left a part of
         the rows in the tables that serve, and no hook after a switch is left to run.
         """
         troubled = ("unknown", "damaged", "failed")
@@ -55,7 +56,7 @@ class Status:
             and all(each["state"] not in troubled for each in (*self.projections, *self.archives))
             and all(each.get("ok", True) for each in (*self.projections, *self.rebuilds))
             and not any(each.get("dead_letters") for each in self.projections)
-            and not any(each.get("stalled") for each in self.projections)
+            and not any(each.get("stalled") for each in (*self.projections, *self.processors))
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
 
 def _processors(name: str, store: EventStore, head: Head, clock: datetime) -> list[dict[str, Any]]:
     readers = store.checkpoints()
-    lags = [_quietly(partial(lag_of, store, each, head)) or UNKNOWN for each in readers]
+    lags = [_quietly(partial(lag_of, store, each, head, clock)) or UNKNOWN for each in readers]
     stalls = of_processors(store, readers, lags, head, clock)
     return [_processor(name, *each) for each in zip(readers, lags, stalls, strict=True)]
 

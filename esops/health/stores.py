@@ -105,8 +105,9 @@ def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
 def _stalled(subject: str, own: EventStore, store: EventStore, head: Head) -> Iterator[Finding]:
     """Processors that have not advanced for a minute, and that nothing else says that of."""
     readers = store.checkpoints()
-    lags = [_lag(store, each, head) for each in readers]
-    found = stalls.of_processors(store, readers, lags, head, store.ping().clock)
+    clock = store.ping().clock
+    lags = [_lag(store, each, head, clock) for each in readers]
+    found = stalls.of_processors(store, readers, lags, head, clock)
     said = "\n".join(each.message for each in own.sql.concerns()) if own.sql is not None else ""
     for each, stall in zip(readers, found, strict=True):
         if stall is not None and not re.search(rf"(?<!\S){re.escape(each.name)}[:\s]", said):
@@ -118,9 +119,9 @@ def _stalled(subject: str, own: EventStore, store: EventStore, head: Head) -> It
             )
 
 
-def _lag(store: EventStore, reader: Checkpoint, head: Head) -> Lag:
+def _lag(store: EventStore, reader: Checkpoint, head: Head, clock: datetime) -> Lag:
     try:
-        return lag_of(store, reader, head)
+        return lag_of(store, reader, head, clock)
     except ValueError:
         return UNKNOWN
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from esops.config import load_config
 from esops.demo import store as shop_store
-from esops.events import Checkpoint, Position
+from esops.events import Checkpoint, Position, RecordedEvent
 from esops.health import stalls
-from esops.health.lag import Lag
-from esops.stores.base import Head
+from esops.health.lag import Lag, seconds_behind
+from esops.stores.base import Batch, Head
 from tests.support import emmett, shop
 from tests.support.waiting import end, heard
 
@@ -113,6 +115,7 @@ def test_the_projection_that_marten_paused(dumps, dsn, connection, project):
         each["name"]: each["stalled"] for each in result.json["processors"] if each["stalled"]
     }
     assert [*stalled] == ["Poison:All"]
+    assert result.code == 1
     assert stalled["Poison:All"]["seconds"] > 60
     assert "its state is paused" in stalled["Poison:All"]["reasons"]
     assert "at event 138" in " ".join(stalled["Poison:All"]["reasons"])
@@ -136,13 +139,13 @@ def test_the_projection_that_marten_paused(dumps, dsn, connection, project):
 
 
 class Moving:
-    """A store of which only the checkpoints are asked."""
+    """A store of which only the checkpoints are asked; after the last place it stands still."""
 
     def __init__(self, *places: int) -> None:
         self._places = list(places)
 
     def checkpoints(self) -> list[Checkpoint]:
-        return [reader(self._places.pop(0))]
+        return [reader(self._places.pop(0) if self._places else 3)]
 
 
 def reader(at: int, updated_at: datetime | None = None) -> Checkpoint:
@@ -169,9 +172,85 @@ def test_without_a_time_two_looks_tell(monkeypatch, next_place, is_stalled):
         (Lag(None, None), 300, False),  # nobody knows
     ],
 )
-def test_both_have_to_be_old(lag, moved_ago, is_stalled):
+def test_both_have_to_be_old(monkeypatch, lag, moved_ago, is_stalled):
+    monkeypatch.setattr(stalls, "_APART", 0.0)
     at = reader(3, NOW - timedelta(seconds=moved_ago))
     (found,) = stalls.of_processors(Moving(), [at], [lag], HEAD, NOW)
     assert (found is not None) is is_stalled
     if found is not None:
         assert found.seconds == 90.0
+
+
+def test_who_moves_between_two_looks_has_only_just_got_old_events(monkeypatch):
+    """An import of events with old times, behind a processor that was idle for hours."""
+    monkeypatch.setattr(stalls, "_APART", 0.0)
+    at, lag = reader(3, NOW - timedelta(hours=2)), Lag(6, 86400.0)
+    assert stalls.of_processors(Moving(4), [at], [lag], HEAD, NOW) == [None]
+    # Of one that does not run, nothing is to be waited for.
+    stopped = replace(at, alive="no", state="stopped")
+    (found,) = stalls.of_processors(Moving(4), [stopped], [lag], HEAD, NOW)
+    assert found is not None
+    assert found.reasons == ["its state is stopped"]
+
+
+@pytest.mark.parametrize(("behind", "is_stalled"), [(99, False), (100, True)])
+def test_what_a_library_notes_now_and_then_is_no_stall(monkeypatch, behind, is_stalled):
+    monkeypatch.setattr(stalls, "_APART", 0.0)
+    at = reader(3, NOW - timedelta(hours=2))
+    at = replace(at, state="recorded", noted_every=100)
+    (found,) = stalls.of_processors(Moving(), [at], [Lag(behind, 3600.0)], HEAD, NOW)
+    assert (found is not None) is is_stalled
+    if found is not None:
+        assert found.reasons == []  # "recorded" is none
+
+
+class Timed:
+    """A store with three events, whose times are known by their ids, and a clock of its own."""
+
+    capabilities = SimpleNamespace(position_parts=1)
+
+    def __init__(self, *ages: float) -> None:
+        self.clock = datetime(2001, 1, 1, tzinfo=UTC)
+        self._times = [self.clock - timedelta(seconds=age) for age in ages]
+
+    def read_all(self, *_: object) -> list[Batch]:
+        events = [
+            RecordedEvent(str(n), "s", n, Position((n,)), "x", b"{}", b"", each)
+            for n, each in enumerate(self._times, 4)
+        ]
+        return [Batch([], Position((3,))), Batch(events, Position((9,)))]
+
+    def appended_at(self, event: RecordedEvent) -> object:
+        return event.recorded_at
+
+    def ping(self) -> SimpleNamespace:
+        return SimpleNamespace(clock=self.clock)
+
+
+@pytest.mark.parametrize(
+    ("ages", "oldest"), [((90.0,), 90.0), ((-7200.0, 600.0, 20.0), 600.0), ((-7200.0,), 0.0)]
+)
+def test_ages_are_by_the_clock_of_the_store_and_of_the_oldest_of_those_that_wait(ages, oldest):
+    store = Timed(*ages)
+    assert seconds_behind(store, Position((3,)), HEAD) == oldest
+    later = store.clock + timedelta(seconds=5)
+    assert seconds_behind(store, Position((3,)), HEAD, clock=later) == max(0.0, oldest + 5) * (
+        oldest > 0
+    )
+
+
+def test_a_version_that_moves_between_two_looks(carts, dsn, connection, monkeypatch):
+    """Its process is there and waits for nothing: old events have just been imported."""
+    waiting_events(dsn, connection)
+    monkeypatch.setattr(stalls.not_advancing, "of_version", lambda *_: [])
+
+    def works(_: float) -> None:
+        connection.execute("UPDATE esops.versions SET position = '70'")
+
+    holder = SimpleNamespace(process="host:1")
+    monkeypatch.setattr(stalls.locks, "holder", lambda *_: holder)
+    monkeypatch.setattr(stalls.time, "sleep", lambda _: None)
+    (stall,) = found(carts)
+    assert "its code is at work" in stall.reasons[0]
+    monkeypatch.setattr(stalls.time, "sleep", works)
+    assert found(carts) == []

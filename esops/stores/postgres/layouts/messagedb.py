@@ -35,6 +35,10 @@ _EVENT = {
 }
 _C = sql.Identifier
 _SQL = statements(__package__, "messagedb")
+_RECORDED_EVERY = 100
+"""After how many messages a consumer records its position, where its application does not say
+otherwise. Fact: `position_update_interval` of Eventide's consumer.
+"""
 _POSITION_STREAM = r"^[^-]+:([^-]*\+)?position(\+[^-]*)?(-.*)?$"
 """Consumers add the type `position` to the types of their category, and an identifier where they
 have one: `account:position-mailer`, `account:command+position`. Fact: Eventide's consumer-postgres.
@@ -130,6 +134,7 @@ class MessageDb(NumberedLayout):
                 "recorded",
                 at,
                 category=_read_by(name),
+                noted_every=_RECORDED_EVERY,
                 evidence=""
                 if is_number
                 else f"the position that it recorded is {number or 'NULL'!r}, which is no position",
