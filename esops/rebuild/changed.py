@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from esops.config import Config
-from esops.errors import Busy, EsopsError, Unavailable
+from esops.errors import Busy, EsopsError, Unavailable, UsageError
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry, renamed
@@ -29,6 +29,7 @@ from esops.rebuild.target import Target, resolve
 
 _WITHOUT_REBUILD = {"verify"}
 """What may differ, and is of no account for the rows."""
+_TAKEN = (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject)
 _WAIT = "SET lock_timeout = '2s'"
 """A session that holds a table of the registry keeps nobody waiting for long who only asks."""
 
@@ -257,7 +258,14 @@ class _Look:
         } or target.settings.kind == "external":
             return
         number = max(each.version for each in self._versions) + 1
-        differing = table_changes.of_tables(self._connection, target, serving, number)
+        try:
+            differing = table_changes.of_tables(self._connection, target, serving, number)
+        except UsageError as error:
+            if not isinstance(error.__cause__, _TAKEN):
+                raise
+            # Of what serves nothing has changed by that; only a rebuild would fail.
+            found.unknown["ddl"] = f"{error.message}. {error.hint}"
+            return
         if differing.said:
             found.changed["ddl"] = "; ".join(differing.said)
             found.only_indexes, found.statements = differing.only_indexes, differing.statements

@@ -7,7 +7,9 @@ version that an older esops built nothing was kept, and what is not known is sai
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
@@ -24,6 +26,7 @@ from esops.rebuild.target import Target
 from esops.settings import ProjectionSettings
 
 _SQL = statements(__package__, "made_of")
+_PACKAGES = {"node_modules", "venv", "env", "site-packages"}
 MADE_OF = "made of"
 """What the log of a rebuild says of it."""
 
@@ -86,8 +89,24 @@ def names_its_program(target: Target) -> bool:
     definition = target.definition
     if not isinstance(definition, ProcessDefinition):
         return True
-    named = any((definition.directory / word).is_file() for word in definition.command)
-    return named or bool(target.settings.fingerprint)
+    if target.settings.fingerprint:
+        return True
+    return any(_is_program(definition.directory, word) for word in definition.command)
+
+
+def _is_program(directory: Path, word: str) -> bool:
+    """Whether a word of a command is a file of the project's, and not what runs such files.
+
+    That is outside of the project, or in the folder of an environment or of packages.
+    """
+    path = directory / word
+    if not path.is_file():
+        return False
+    inside = path.resolve().is_relative_to(directory.resolve())
+    if not inside:
+        return not os.access(path, os.X_OK)
+    folders = Path(os.path.relpath(path, directory)).parts[:-1]
+    return not any(each in _PACKAGES or each.startswith(".") for each in folders if each != "..")
 
 
 def _key(target: Target) -> str | None:

@@ -7,6 +7,7 @@ counts: an index that somebody has built since is there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,9 @@ from psycopg import sql
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.readmodel.composition import Composition, TablePart, composition
+from esops.postgres.statements import statements
+from esops.readmodel.composition import TablePart, composition
+from esops.readmodel.names import physical_name
 from esops.readmodel.object_names import Side
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import create_statements, rolled_back
@@ -27,6 +30,12 @@ from esops.rebuild.target import Target
 
 _COMPARED = {"column", "index", "check", "foreign key", "statistics", "storage option", "comment"}
 """Kinds of parts that the DDL decides about; the others are taken over from what serves."""
+_ADDED = {"trigger", "rule", "row security", "policy", "storage", "partition"}
+"""Kinds of which the DDL may add some to those of what serves. Whether it has lost one, nobody can
+say: what serves may have it from somebody else.
+"""
+_UNLOGGED = ("storage", "UNLOGGED")
+_SQL = statements(__package__, "table_changes")
 _NAMED = 5
 LOCK_WAIT = "300ms"
 """Each pull request asks, and writers of a table that a DDL refers to wait behind it."""
@@ -39,6 +48,14 @@ class TableChanges:
     said: Sequence[str] = ()
     statements: Sequence[str] = ()
     only_indexes: bool = False
+
+
+@dataclass(frozen=True)
+class _Has:
+    """The parts of a table, by kind and by text without any version, and its columns in order."""
+
+    parts: Mapping[tuple[str, str], TablePart]
+    columns: Sequence[str]
 
 
 @dataclass
@@ -64,11 +81,9 @@ def of_tables(
         table = catalog.find_table(connection, *physical)
         if table is not None:
             blue[name] = table
-    has, gets = _both(connection, target, source, blue, (to_version, ddl))
     compared = _Compared()
-    for name, table in blue.items():
-        if name in gets:
-            _compare(compared, table, has[name], gets[name])
+    for name, (has, gets) in _both(connection, target, source, blue, (to_version, ddl)).items():
+        _compare(compared, blue[name], has, gets)
     more = len(compared.said) - _NAMED
     said = compared.said[:_NAMED] + ([f"{more} more"] if more > 0 else [])
     only = bool(compared.said) and compared.only_indexes
@@ -97,31 +112,58 @@ def _both(
     source: Version,
     blue: Mapping[str, Table],
     new: tuple[int, Path],
-) -> tuple[dict[str, Composition], dict[str, Composition]]:
+) -> dict[str, tuple[_Has, _Has]]:
     """What the tables have that serve, and what the DDL would give them."""
     number, ddl = new
     sides = {name: side_of(source, name, table) for name, table in blue.items()}
     create = create_statements(connection, target.names, number, sides, ddl)
     with rolled_back(connection, LOCK_WAIT):
-        has: dict[str, Composition] = {
-            name: composition(connection, table.oid) for name, table in blue.items()
-        }
+        plain = _Plain(list(blue), (source.version, number))
+        has = {name: _read(connection, table, plain) for name, table in blue.items()}
         made = create_green(connection, target, number, create, sides, ddl)
-        gets: dict[str, Composition] = {
-            name: composition(connection, table.oid) for name, table in made.tables.items()
+        return {
+            name: (has[name], _read(connection, table, plain))
+            for name, table in made.tables.items()
+            if name in has
         }
-    return has, gets
 
 
-def _compare(into: _Compared, table: Table, has: Composition, gets: Composition) -> None:
-    was = {(each.kind, each.text) for each in has if each.kind in _COMPARED}
-    will = {(each.kind, each.text) for each in gets if each.kind in _COMPARED}
-    came = [each for each in gets if (each.kind, each.text) in will - was]
-    went = [each for each in has if (each.kind, each.text) in was - will]
-    for each in came:
-        _note(into, each, f"new {each.kind}: {_about(each)}", _build(table, each))
-    for each in went:
-        _note(into, each, f"gone {each.kind}: {_about(each)}", _drop(table, each))
+class _Plain:
+    """Texts without what only says which version a table is of."""
+
+    def __init__(self, names: Sequence[str], versions: Sequence[int]) -> None:
+        known = {physical_name(name, number): name for name in names for number in versions}
+        self._names = known
+        words = "|".join(re.escape(each) for each in sorted(known, key=len, reverse=True))
+        numbers = "|".join(map(str, versions))
+        self._pattern = re.compile(rf"({words})(?!\d)|__v(?:{numbers})(?!\d)")
+
+    def __call__(self, text: str, sequences: Mapping[str, str]) -> str:
+        """A text; the table owns these sequences, each for a column."""
+        for sequence, column in sequences.items():
+            text = text.replace(f"nextval('{sequence}'", f"nextval('of {column}'")
+        return self._pattern.sub(lambda found: self._names.get(found[1] or "", ""), text)
+
+
+def _read(connection: psycopg.Connection, table: Table, plain: _Plain) -> _Has:
+    owned: dict[str, str] = dict(connection.execute(_SQL["own_sequences"], (table.oid,)).fetchall())
+    parts = composition(connection, table.oid)
+    return _Has(
+        {(each.kind, plain(each.text, owned)): each for each in parts},
+        [column.name for column in table.columns],
+    )
+
+
+def _compare(into: _Compared, table: Table, has: _Has, gets: _Has) -> None:
+    for key, part in gets.parts.items():
+        if key not in has.parts and part.kind in _COMPARED | _ADDED:
+            _note(into, part, f"new {part.kind}: {_about(part)}", _build(table, part))
+    for key, part in has.parts.items():
+        if key not in gets.parts and (part.kind in _COMPARED or key == _UNLOGGED):
+            _note(into, part, f"gone {part.kind}: {_about(part)}", _drop(table, part))
+    if has.columns != gets.columns and sorted(has.columns) == sorted(gets.columns):
+        into.said.append(f"another order of columns: {', '.join(gets.columns)}")
+        into.only_indexes = False
 
 
 def _note(into: _Compared, part: TablePart, said: str, statement: str | None) -> None:
