@@ -16,7 +16,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Protocol, Self
@@ -108,8 +108,11 @@ class Holder:
     """What an operator can do."""
 
     def in_words(self) -> str:
-        """Who it is and what it does, for a message."""
-        return f"{self.who} ({self.what})"
+        """Who it is, what it does and since when, for a message."""
+        since = ""
+        if self.since is not None:
+            since = f", since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.who} ({self.what}{since})"
 
 
 @dataclass(frozen=True, slots=True)

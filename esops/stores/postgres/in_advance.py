@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 
 from esops.errors import UnknowableNumbers
+from esops.postgres.activity import without_values
 from esops.postgres.session import OURS
 from esops.postgres.statements import statements
 from esops.stores.base import Holder
@@ -137,7 +138,7 @@ class HeldInAdvance:
                 f"session {each.pid} of {each.user or '?'} ({each.application or 'no name'})",
                 f"it may hold the number in advance (CACHE {cache}); "
                 + ("the server's clock went back; " if self._is_unsure(each) else "")
-                + f"{each.state}: {each.query or '?'}",
+                + f"{each.state}: {without_values(each.query or '?')}",
                 None if each.began is None else datetime.fromtimestamp(each.began, UTC),
                 "End that session, as by a restart of its application's pool, when its application "
                 f"can do without. For the future: ALTER SEQUENCE {self._events.source().name} "

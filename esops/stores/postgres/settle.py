@@ -33,6 +33,7 @@ import psycopg
 
 from esops.errors import Refused
 from esops.events import Position
+from esops.postgres.activity import without_values
 from esops.postgres.statements import statements
 from esops.stores.base import Holder
 from esops.stores.postgres.sequence import NumberSequence, SequenceState
@@ -371,7 +372,7 @@ def _holder(
         )
     return Holder(
         f"session {pid} of {user or '?'} ({application or 'no name'})",
-        f"{state or '?'}: {query or '?'}",
+        f"{state or '?'}: {without_values(query or '?')}",
         since,
     )
 
