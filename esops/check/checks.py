@@ -68,12 +68,31 @@ def begin(
     try:
         migrations.install(connection)
         with connection.transaction():
+            _note_killed(connection, values)
             row = connection.execute(_SQL["begin"], values).fetchone()
             connection.execute(_SQL["forget"], {**values, "kept": _KEPT_CHECKS})
     except (Unavailable, psycopg.errors.InsufficientPrivilege):
         return None
     assert row is not None
     return int(row[0])
+
+
+def _note_killed(connection: psycopg.Connection, values: Mapping[str, Any]) -> None:
+    """Say of checks that a process of this host began and can end no more that they failed."""
+    pids = [row[0] for row in connection.execute(_SQL["running"], values).fetchall()]
+    dead = [pid for pid in pids if not _lives(pid)]
+    if dead:
+        connection.execute(_SQL["died"], {**values, "dead": dead})
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def end(connection: psycopg.Connection, number: int, found: Mapping[str, Any]) -> None:

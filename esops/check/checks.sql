@@ -1,3 +1,12 @@
+-- died --
+-- Of checks that did not end, those of processes of this host that are there no more.
+UPDATE esops.checks SET state = 'failed', reason = 'its process was killed'
+ WHERE projection = %(projection)s AND state = 'running' AND host = %(host)s AND pid = ANY(%(dead)s);
+
+-- running --
+SELECT pid FROM esops.checks
+ WHERE projection = %(projection)s AND state = 'running' AND host = %(host)s;
+
 -- begin --
 INSERT INTO esops.checks (projection, version, state, asked, host, pid)
 VALUES (%(projection)s, %(version)s, 'running', %(asked)s, %(host)s, %(pid)s)

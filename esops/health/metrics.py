@@ -77,6 +77,10 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Rows of the version that serves that a check found wrong, and nobody found right since",
         ("projection",),
     ),
+    "esops_check_unchecked": (
+        "Keys that the last finished check could not check",
+        ("projection",),
+    ),
     "esops_check_keys": ("Keys that the last finished check looked at", ("projection",)),
     "esops_check_time_seconds": (
         "When the last finished check ended, in seconds since 1970",
@@ -167,6 +171,7 @@ def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[
     for each in checks:
         labels = [each["projection"]]
         yield "esops_check_rows_differing", labels, float(each["wrong"])
+        yield "esops_check_unchecked", labels, float(each["unchecked"])
         yield "esops_check_keys", labels, float(each["keys"])
         yield "esops_check_time_seconds", labels, each["finished_at"].timestamp()
         yield from _known("esops_check_seconds", labels, each["seconds"])

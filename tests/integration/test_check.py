@@ -233,6 +233,10 @@ StreamCheck.drawn = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
     assert connection.execute("SELECT state FROM esops.checks ORDER BY id").fetchall()[1:] == [
         ("running",)
     ]
+    with pytest.raises(Stopped):
+        check(config, "cart_summary", stop=lambda: True)
+    killed = connection.execute("SELECT state, reason FROM esops.checks ORDER BY id").fetchall()[1]
+    assert killed == ("failed", "its process was killed")
 
 
 def test_dead_letters_stay_left_out_until_they_are_replayed(dsn, project, connection):
