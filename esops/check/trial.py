@@ -116,8 +116,8 @@ def try_out(
 ) -> Tried:
     """Try a projection with events of its store. Nothing that serves is touched.
 
-    `progress` is told what is done, and how many runs of how many. Raises Refused for a projection
-    that esops does not build.
+    `progress` is told which trial is made, and how many are done of how many. Raises Refused for a
+    projection that esops does not build.
     """
     dsn = config.readmodel_of(request.projection).dsn
     chance = Random(request.seed)  # noqa: S311 - to be the same again
@@ -137,7 +137,7 @@ def try_out(
             by_statements = isinstance(target.definition, SqlDefinition)
             wanted = replace(request.wanted, first=by_statements)
             known = dead.__contains__
-            selected = choose(store, target.settings, wanted, chance, known, stop)
+            selected = choose(store, target.settings, wanted, chance, known, stop, say)
             say(f"{len(selected.events):,} events, {selected.how}")
             throttle = Throttle(dsn, target.name, request.limits, stop=stop, say=say)
             with closing(throttle), TrialProcesses(stop) as processes:
@@ -243,7 +243,7 @@ class _Testing:
         """Make all trials."""
         found, runs = self.found, self._runs
         number = len(self._trials) + 1
-        self._progress("trying", 0, number)
+        self._progress("the usual way", 0, number)
         usual = plain(len(runs.events))
         first = runs.run(usual)
         if first.failed is not None:
@@ -252,7 +252,7 @@ class _Testing:
         found.rows = sum(map(len, first.rows.values()))
         known = set[tuple[str, str]]()
         for at, trial in enumerate(self._trials, 1):
-            self._progress("trying", at, number)
+            self._progress(trial, at, number)
             found.trials.append(trial)
             ignore = self._target.settings.verify.ignore
             for feed in feeds(trial, runs.events, self._chance):
@@ -264,13 +264,13 @@ class _Testing:
                 fact = trial == "twice" and not self._request.idempotent
                 (found.notes if fact else found.problems).append(problem)
                 break
-        self._progress("trying", number, number)
+        self._progress("", number, number)
         return found
 
     def _fails(self, failed: tuple[int, int, str]) -> Problem:
         return Problem(
             "fails",
             None,
-            f"the code fails on an event, so that nothing was tried: {failed[2]}",
+            f"The code fails on an event, so that nothing was tried: {failed[2]}",
             self._runs.events[failed[1]],
         )

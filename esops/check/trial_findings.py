@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from esops.check.changes import RowChange, changes, counted
 from esops.check.trial_plan import Feed, Trial, with_beginning
@@ -18,24 +18,54 @@ if TYPE_CHECKING:
 
 _WATCHED = 20
 """Rows that differ of which the first event is looked for."""
-_HINTS: dict[str, str] = {
-    "clock": "another process made another row of the same events in the same batches: the code "
-    "asks for the time, draws at random, or reads something that is no event (a file, the network, "
-    "another table)",
-    "hash": "a process that hashes by another seed made another row: the code uses the order of a "
-    "set, or hash()",
-    "batches": "other batches made another row: the code keeps something from event to event of a "
-    "batch, or does something at its end",
-    "restart": "a restart between two batches made another row: the code keeps state in its "
-    "process (a global, a default argument that changes, a cache) that is not in the table",
-    "order": "another order of the streams made another row, though each stream kept its own: the "
-    "row depends on events of other streams, or on rows of other keys",
-    "twice": "a batch that comes twice changes the row: the code is not idempotent. esops applies "
-    "each event exactly once, so its rows are right; but what the code does elsewhere (a message, "
-    "another database) may happen twice after a crash, and elsewhere than in esops the rows may be "
-    "wrong",
-}
 _SHOWN = 5
+
+
+class Advice(NamedTuple):
+    """What is done otherwise in a trial, what makes code depend on it, and what to do then."""
+
+    when: str
+    cause: str
+    remedy: str
+
+
+ADVICE: dict[Trial, Advice] = {
+    "clock": Advice(
+        "when another process applies the same batches",
+        "the code asks for the time, draws at random, or reads something that is no event (a file, "
+        "the network, another table)",
+        "take times and ids from the event, and read nothing else",
+    ),
+    "hash": Advice(
+        "when a process applies them that hashes by another seed",
+        "the code uses the order of a set, or hash()",
+        "sort what comes from a set, and use hashlib in place of hash()",
+    ),
+    "batches": Advice(
+        "when the batches have other sizes",
+        "the code keeps something from event to event of a batch, or does something at its end",
+        "keep all state in the row",
+    ),
+    "restart": Advice(
+        "when new processes take over between batches",
+        "the code keeps state in its process (a global, a default argument that changes, a cache) "
+        "that is not in the table",
+        "keep all state in the row",
+    ),
+    "order": Advice(
+        "when the streams come in another order, though each keeps its own",
+        "the row depends on events of other streams, or on rows of other keys",
+        "if it is meant to depend on the order of the log, leave this trial out (--skip order); "
+        "else write a row from the events of one stream only",
+    ),
+    "twice": Advice(
+        "when each batch comes twice",
+        "the code is not idempotent: it adds to what is in the row",
+        "nothing where esops alone applies the events, each exactly once. Where the code sends "
+        "messages, writes elsewhere, or runs under another processor, let the row keep the last "
+        "event's version, and skip what it has seen",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +82,10 @@ class Problem:
     table: str | None = None
     differs: Sequence[RowChange] = field(default_factory=tuple)
     """What the row is otherwise: `before` is that of the plain run."""
+    cause: str | None = None
+    """What is probably wrong."""
+    remedy: str | None = None
+    """What to do."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -60,6 +94,8 @@ class Problem:
             "kind": self.kind,
             "key": self.key,
             "detail": self.detail,
+            "cause": self.cause,
+            "remedy": self.remedy,
             "table": self.table,
             "event": None
             if event is None
@@ -89,12 +125,13 @@ def first_difference(
 
     `known`: tables and paths that differ from run to run anyway.
     """
-    other = runs.run(feed)
+    other, advice = runs.run(feed), ADVICE[trial]
     if other.failed is not None:
         wrong = runs.events[other.failed[1]]
-        when = " when it comes the second time" if other.again else ""
-        detail = f"the code fails on an event{when}: {other.failed[2]}. {_sentence(_HINTS[trial])}"
-        return Problem(trial, None, _sentence(detail), wrong), set()
+        again = ", the second time that it comes" if other.again else ""
+        detail = f"The code fails on an event {advice.when}{again}: {other.failed[2]}"
+        failed = Problem(trial, None, detail, wrong, cause=advice.cause, remedy=advice.remedy)
+        return failed, set()
     compare = _Comparison(first, ignore, known)
     found = compare.of(first.rows, other.rows)
     if not found:
@@ -106,11 +143,11 @@ def first_difference(
     else:
         place, at = _by_halves(runs, first, feed, watch, compare)
     table, key = place
-    hint = _HINTS[trial]
-    rows = f"{len(found):,} of {sum(map(len, first.rows.values())):,} rows differ"
+    rows = f"{len(found):,} of {sum(map(len, first.rows.values())):,} rows"
     event = None if at is None else runs.events[at]
-    detail = f"{rows}. {_sentence(hint)}"
-    return Problem(trial, key, detail, event, table, found[place]), paths
+    detail = f"{rows} are different {advice.when}"
+    problem = Problem(trial, key, detail, event, table, found[place], advice.cause, advice.remedy)
+    return problem, paths
 
 
 class _Comparison:
@@ -211,7 +248,3 @@ def _by_halves(
         else:
             low = middle
     return place, feed.order[(sum(sizes[:high]) if ordered else high) - 1]
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

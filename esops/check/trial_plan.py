@@ -8,6 +8,7 @@ from itertools import pairwise
 from random import Random
 from typing import Literal
 
+from esops.check.trial_streams import StreamDraw
 from esops.errors import Stopped, UsageError
 from esops.events import EventFilter, Position, RecordedEvent, StreamKey
 from esops.settings import ProjectionSettings
@@ -152,13 +153,21 @@ def choose(
     chance: Random,
     skipped: Callable[[Position], bool],
     stop: Callable[[], bool],
+    say: Callable[[str], None] = lambda _: None,
 ) -> TrialEvents:
     """Whole streams, some named ones or a share of all, with about as many events as asked for.
 
     Where the store cannot split its streams, the first events of the log: the store as it was once.
-    Raises UsageError where there are no events.
+    `say` is told what takes long. Raises UsageError where there are no events.
     """
     until, _ = settled(store, None, stop)
+    if until is not None and _is_drawn(store, wanted, until):
+        draw = StreamDraw(store, settings, until, chance, stop, say)
+        events, streams = draw.draw(wanted.events, _MOST_BYTES, skipped)
+        if events:
+            how = f"{count(streams, 'whole stream')}, drawn at random"
+            return TrialEvents(sorted(events, key=lambda event: event.position), how)
+        say("few events of the log are the projection's: all of it is read for them")
     filters, how, limit = _filters(store, settings.filter, wanted, until, chance)
     found = list[RecordedEvent]()
     size, most = 0, 10 * wanted.events + 10_000
@@ -182,6 +191,13 @@ def choose(
             hint="Name streams that have some: --streams NAME,NAME",
         )
     return TrialEvents(sorted(found, key=lambda event: event.position), how)
+
+
+def _is_drawn(store: EventStore, wanted: Wanted, until: Position) -> bool:
+    """Whether streams are to be drawn, by the indexes of a store that has them."""
+    if wanted.streams or wanted.first or not store.capabilities.shards:
+        return False
+    return store.count_between(None, until) > wanted.events
 
 
 def _filters(

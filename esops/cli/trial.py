@@ -10,14 +10,17 @@ from esops.cli.app import command
 from esops.cli.completion import complete_projection
 from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
 from esops.cli.projection import opened, projection
-from esops.cli.shared import JobProgress, archived_streams_named, stop_on_signals
+from esops.cli.shared import archived_streams_named, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.check.trial import Tried
     from esops.check.trial_findings import Problem
     from esops.term import Output
+    from esops.term.progress import ProgressLine
 
 _EVENTS = "Which events"
+_SHOWN = 5
+"""Columns and paths that differ, of the first row."""
 
 
 @command(projection, "test")
@@ -90,7 +93,7 @@ def trial(
         output.settings.store,
         Limits(max_rate, max_load, max_lag_bytes, nice),
     )
-    asked, progress = stop_on_signals(), JobProgress(output)
+    asked, progress = stop_on_signals(), _Progress(output)
     try:
         with archived_streams_named(config):
             found = try_out(
@@ -111,9 +114,9 @@ def _show(output: Output, found: Tried) -> None:
         ("idempotent", found.idempotent),
     ]
     for each in found.problems:
-        _problem(output, "finding", each)
+        _problem(output, "Finding", each)
     for each in found.notes:
-        _problem(output, "note", each)
+        _problem(output, "Note", each)
     said = ", ".join(
         f"{name}: {'not tried' if value is None else 'yes' if value else 'no'}"
         for name, value in answers
@@ -123,16 +126,37 @@ def _show(output: Output, found: Tried) -> None:
 
 
 def _problem(output: Output, what: str, each: Problem) -> None:
-    where = "" if each.key is None else f" {each.table} {each.key}"
-    output.line(f"{what} ({each.kind}){where}")
-    output.line(f"  {each.detail}.")
-    if each.event is not None:
-        event = each.event
-        output.line(
-            f"  first at {event.stream} @{event.version} (position {event.position}, {event.type})"
-        )
+    """What differs, where it is first, the probable cause, and what to do: a line each."""
     from esops.cli.step_text import in_words
 
-    if each.differs:
-        output.line(f"  {in_words(each.differs[:5])}")
+    output.line(f"{what} ({each.kind}): {each.detail}.")
+    at = ""
+    if (event := each.event) is not None:
+        at = f"event {event.stream} @{event.version} (position {event.position}, {event.type})"
+    if each.key is not None:
+        where = f"row {each.key} of {each.table}" + (f", from {at} on" if at else "")
+        output.line(f"  First: {where}: {in_words(each.differs[:_SHOWN])}.")
+    elif at:
+        output.line(f"  It is {at}.")
+    if each.cause is not None:
+        output.line(f"  Probable cause: {each.cause}.")
+    if each.remedy is not None:
+        output.line(f"  What to do: {each.remedy}.")
     output.line()
+
+
+class _Progress:
+    """One line for all trials: which is made, and how many are done. Trials have no common rate."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._line: ProgressLine | None = None
+
+    def update(self, trial: str, done: int, total: int) -> None:
+        self._line = self._line or self._output.progress("trials", 0, None)
+        if trial:
+            self._line.phase(f"{done + 1} of {total} ({trial})")
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()

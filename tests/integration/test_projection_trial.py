@@ -6,9 +6,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from random import Random
 
 import pytest
 
+from esops.check.trial_plan import Wanted, choose
+from esops.config import load_config
+from esops.errors import UsageError
+from esops.stores import open_store
 from tests.support import kinds, shop
 from tests.support.waiting import until
 
@@ -125,7 +131,11 @@ def test_a_row_of_several_streams_whose_last_event_wins_depends_on_their_order(s
     said = project.run(
         "projection", "test", "cart_summary", "--skip", "hash", "--skip", "twice"
     ).out
-    assert "finding (order)" in said
+    assert "Finding (order): " in said
+    assert "rows are different when the streams come in another order" in said
+    assert f"  First: row {problem['key']} of cart_summary, from event " in said
+    assert "\n  Probable cause: the row depends on events of other streams" in said
+    assert "\n  What to do: if it is meant to depend on the order of the log" in said
     assert "deterministic: no, idempotent: not tried" in said
     other = project.ok(*TEST, "--skip", "order").json
     assert other["trials"] == ["clock", "hash", "batches", "restart", "twice"]
@@ -238,6 +248,41 @@ def test_only_some_streams_and_whole_ones(store, connection, project):
     alone = project.ok(*TEST, "--streams", one, "--skip", "hash").json
     assert alone["rows"] == 1
     assert project.run(*TEST, "--streams", "nobody").code == 2
+
+
+def chosen(store, settings, seed, monkeypatch):
+    """What is chosen by a seed, and with which limit the log was read each time."""
+    limits: list[int | None] = []
+
+    def read_all(*arguments):
+        limits.append(arguments[3] if len(arguments) > 3 else None)
+        return store.__class__.read_all(store, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_all", read_all, raising=False)
+        found = choose(store, settings, Wanted(40), Random(seed), lambda _: False, lambda: False)
+    return found, limits
+
+
+def test_streams_are_drawn_without_a_look_at_the_whole_log(store, connection, project, monkeypatch):
+    shop.configure(project, store)
+    config = load_config(project.folder / "esops.toml")
+    settings = config.projection("cart_summary")
+    with open_store(*config.store("shop")) as opened:
+        found, limits = chosen(opened, settings, 1, monkeypatch)
+        assert limits
+        assert None not in limits
+        assert 40 <= len(found.events) < 80
+        lengths = dict(
+            connection.execute("SELECT stream_id, count(*) FROM shop.mt_events GROUP BY 1")
+        )
+        assert Counter(each.stream for each in found.events).items() <= lengths.items()
+        assert chosen(opened, settings, 1, monkeypatch)[0] == found
+        assert chosen(opened, settings, 2, monkeypatch)[0] != found
+        # What is so rare that no place has it is looked for in the whole log.
+        rare = settings.model_copy(update={"events": ("nothing_of_that_type",)})
+        with pytest.raises(UsageError, match="no event that the projection reads"):
+            chosen(opened, rare, 1, monkeypatch)
 
 
 def test_nothing_is_left_when_it_is_killed(store, connection, project):
