@@ -83,6 +83,26 @@ def read_after_load(
     return later, now
 
 
+def foreign_keys_within(
+    connection: psycopg.Connection, tables: Sequence[Table], *, by_ddl: bool
+) -> tuple[list[AfterLoad], list[str]]:
+    """The foreign keys from one of these tables to another, or to itself: how to build each when
+    the keys are there that it needs, and the statements that take them off before these.
+    """
+    later: list[AfterLoad] = []
+    now: list[str] = []
+    values = {"tables": [each.oid for each in tables]}
+    rows = connection.execute(_SQL["foreign_keys_within"], values).fetchall()
+    for table, name, own, what, text, comment in rows:
+        add = f"ALTER TABLE {name} ADD CONSTRAINT {own} {text}"
+        later.append(AfterLoad(what, add, False, table, by_ddl=by_ddl))
+        now.append(f"ALTER TABLE {name} DROP CONSTRAINT {own}")
+        if comment is not None:
+            statement = f"COMMENT ON CONSTRAINT {own} ON {name} IS {_literal(comment)}"
+            later.append(AfterLoad(what, statement, False, table, describes=True))
+    return later, now
+
+
 def not_valid(connection: psycopg.Connection, blue: Table, green: str) -> list[str]:
     """The statements by which constraints that CREATE TABLE … LIKE has made whole are NOT VALID on
     green (its quoted name), as they are on blue.
@@ -113,7 +133,8 @@ def build_after_load(
     """Build what a version still lacks of its keys and indexes; returns the names that were built.
 
     With a DSN, plain indexes are built two at a time, on connections of their own. Can be called
-    again after a crash. Raises Refused where two rows have the same value in a unique key.
+    again after a crash. Raises Refused where two rows have the same value in a unique key,
+    or a row lacks the one that a foreign key names.
     """
     missing = _missing(connection, version, primary_only=primary_only)
     apart = (
@@ -183,6 +204,12 @@ def _build(connection: psycopg.Connection, version: Version, item: Mapping[str, 
             f"two rows of {version.projection} v{version.version} have the same value in the "
             f"unique key {item['what']}: {error.diag.message_detail}",
             hint="Fix the key of the projection, or the constraint of the table.",
+        ) from error
+    except psycopg.errors.ForeignKeyViolation as error:
+        raise Refused(
+            f"a row of {version.projection} v{version.version} has no other one as the foreign key "
+            f"{item['what']} asks for: {error.diag.message_detail}",
+            hint="Fix the projection, or leave the foreign key out of the table.",
         ) from error
 
 

@@ -26,6 +26,17 @@ SELECT quote_ident(conname), conname, pg_get_constraintdef(oid),
  WHERE conrelid = %s AND contype IN ('c', 'n') AND pg_get_constraintdef(oid) LIKE '%% NOT VALID'
  ORDER BY conname;
 
+-- foreign_keys_within --
+-- Foreign keys between some tables, or of one to itself.
+SELECT t.relname, format('%%I.%%I', n.nspname, t.relname), quote_ident(c.conname), c.conname,
+       pg_get_constraintdef(c.oid), obj_description(c.oid, 'pg_constraint')
+  FROM pg_constraint c
+  JOIN pg_class t ON t.oid = c.conrelid
+  JOIN pg_namespace n ON n.oid = t.relnamespace
+ WHERE c.contype = 'f' AND c.conparentid = 0
+   AND c.conrelid = ANY(%(tables)s) AND c.confrelid = ANY(%(tables)s)
+ ORDER BY t.relname, c.conname;
+
 -- index_exists --
 SELECT EXISTS (SELECT
                  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid

@@ -14,7 +14,7 @@ from esops.errors import UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.readmodel import properties
-from esops.readmodel.after_load import AfterLoad, read_after_load
+from esops.readmodel.after_load import AfterLoad, foreign_keys_within, read_after_load
 from esops.readmodel.left_out import take_over
 from esops.readmodel.names import physical_tables, placeholders
 from esops.readmodel.object_names import Side, aside, names_for_green
@@ -81,6 +81,12 @@ def create_green(
         of_ddl = mark if ddl is not None else None
         shown = target.settings.switch == "view"
         _like_blue(connection, made, (blue.get(here.name), here), of_ddl, shown=shown)
+    tables = list(made.tables.values())
+    later, first = foreign_keys_within(connection, tables, by_ddl=ddl is not None)
+    # What is NOT VALID is among the constraints of its table already.
+    known = {each.statement for each in made.after_load}
+    made.after_load += [each for each in later if each.statement not in known]
+    made.drop_now = [*first, *(each for each in made.drop_now if each not in first)]
     return made
 
 

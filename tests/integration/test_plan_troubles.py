@@ -12,6 +12,7 @@ from tests.support import shop
 from tests.support.databases import database
 from tests.support.project import Project
 
+pytestmark = pytest.mark.xdist_group("plan troubles")  # they share what is built
 EVENTS = 60
 
 
