@@ -73,6 +73,8 @@ class Tried:
     notes: list[Problem] = field(default_factory=list)
     """Facts that are no faults by themselves."""
     rows: int = 0
+    ignored: Sequence[str] = ()
+    """Columns and paths that `verify.ignore` leaves out of every comparison."""
 
     @property
     def idempotent(self) -> bool | None:
@@ -98,6 +100,7 @@ class Tried:
             "which": self.how,
             "rows": self.rows,
             "seed": self.seed,
+            "ignored": list(self.ignored),
             "trials": self.trials,
             "idempotent": self.idempotent,
             "deterministic": self.deterministic,
@@ -250,6 +253,7 @@ class _Testing:
             found.problems.append(self._fails(first.failed))
             return found
         found.rows = sum(map(len, first.rows.values()))
+        found.ignored = self._target.settings.verify.ignore
         known = set[tuple[str, str]]()
         for at, trial in enumerate(self._trials, 1):
             self._progress(trial, at, number)
@@ -261,11 +265,21 @@ class _Testing:
                     continue
                 # What differs from run to run says nothing about batches, restarts or the order.
                 known |= paths if trial in {"clock", "hash"} else set()
+                problem = replace(problem, cause=self._cause(problem))
                 fact = trial == "twice" and not self._request.idempotent
                 (found.notes if fact else found.problems).append(problem)
                 break
         self._progress("", number, number)
         return found
+
+    def _cause(self, problem: Problem) -> str | None:
+        """Its cause, or what a trial that was left out would have found."""
+        possible: Sequence[Trial] = ("clock",) if problem.kind == "hash" else ("clock", "hash")
+        skipped = [each for each in possible if each in self._request.skip]
+        if problem.cause is None or problem.kind == "clock" or not skipped:
+            return problem.cause
+        were = "was" if len(skipped) == 1 else "were"
+        return f"{problem.cause}; or what {' and '.join(skipped)} would find, which {were} skipped"
 
     def _fails(self, failed: tuple[int, int, str]) -> Problem:
         return Problem(

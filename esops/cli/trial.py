@@ -123,10 +123,12 @@ def _show(output: Output, found: Tried) -> None:
     )
     tried = f"{found.events:,} events, {found.rows:,} rows, trials: {', '.join(found.trials)}"
     output.line(f"{found.projection}: {said} ({tried or 'none'})")
+    if found.ignored:
+        output.line(f"not compared: {', '.join(found.ignored)} (verify.ignore)")
 
 
 def _problem(output: Output, what: str, each: Problem) -> None:
-    """What differs, where it is first, the probable cause, and what to do: a line each."""
+    """What differs, where from, how, the probable cause, and what to do: a line each."""
     from esops.cli.step_text import in_words
 
     output.line(f"{what} ({each.kind}): {each.detail}.")
@@ -134,8 +136,10 @@ def _problem(output: Output, what: str, each: Problem) -> None:
     if (event := each.event) is not None:
         at = f"event {event.stream} @{event.version} (position {event.position}, {event.type})"
     if each.key is not None:
-        where = f"row {each.key} of {each.table}" + (f", from {at} on" if at else "")
-        output.line(f"  First: {where}: {in_words(each.differs[:_SHOWN])}.")
+        where = f"row {each.key} of {each.table}"
+        output.line(f"  Where: {where}" + (f", from {at} on." if at else "."))
+        # Not what it is at that event: there it may differ by something else.
+        output.line(f"  At the end of all events: {in_words(each.differs[:_SHOWN])}.")
     elif at:
         output.line(f"  It is {at}.")
     if each.cause is not None:

@@ -108,7 +108,8 @@ def test_what_verify_ignores_is_no_finding(store, project):
     above, first, _ = DEFECTS["clock"]
     options = 'verify.ignore = ["position"]'
     shop.configure(project, store, code=with_defect(above, first), projection_options=options)
-    assert project.ok(*TEST).json["deterministic"] is True
+    done = project.ok(*TEST).json
+    assert (done["deterministic"], done["ignored"]) == (True, ["position"])
 
 
 LAST = """
@@ -133,7 +134,9 @@ def test_a_row_of_several_streams_whose_last_event_wins_depends_on_their_order(s
     ).out
     assert "Finding (order): " in said
     assert "rows are different when the streams come in another order" in said
-    assert f"  First: row {problem['key']} of cart_summary, from event " in said
+    assert f"  Where: row {problem['key']} of cart_summary, from event " in said
+    assert "\n  At the end of all events: last " in said
+    assert "would find, which was skipped" in said
     assert "\n  Probable cause: the row depends on events of other streams" in said
     assert "\n  What to do: if it is meant to depend on the order of the log" in said
     assert "deterministic: no, idempotent: not tried" in said
