@@ -176,13 +176,12 @@ class Scratch:
         """Which columns of a table the code does not write, by the name that the application
         reads.
         """
+        of_fold = isinstance(self.definition, FoldDefinition)
         return Unwritten(
             self.connection,
-            self.live[name],
+            (self.live[name], self.tables[name]),
             self.keys[name],
-            lambda: self.value_types,
-            of_fold=isinstance(self.definition, FoldDefinition),
-            known=bool(self._version.value_types),
+            (lambda: self.value_types) if of_fold else None,
         )
 
     # -- a fold that is keyed by the stream

@@ -62,14 +62,8 @@ class RefoldedRows:
         self.computed = frozenset(each for each, (_, own) in by_itself.items() if own)
         self.identity = frozenset(each for each in self.computed if by_itself[each][0] is None)
         self._verify = verify
-        self._unwritten = Unwritten(
-            connection,
-            table,
-            table.key,
-            lambda: version.value_types if self._fold is None else self._fold.value_types,
-            of_fold=True,
-            known=bool(version.value_types),
-        )
+        self._types = dict(version.value_types)
+        self._unwritten = Unwritten(connection, (table, self.fresh), table.key, lambda: self._types)
         self._sides: dict[frozenset[str], Sides] = {}
         self._connection, self._version, self._definition = connection, version, definition
         self._conjoined = store.capabilities.tenants
@@ -128,6 +122,7 @@ class RefoldedRows:
             raise Refused(
                 f"the code of {self._version.projection} fails on an event: {bad.reason}"
             ) from bad.__cause__
+        self._types |= self._fold.value_types
         return self._fold.value_types
 
     def key(self, stream: StreamKey) -> Key:

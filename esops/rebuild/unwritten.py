@@ -1,8 +1,8 @@
 """Columns that a projection's code does not write.
 
-What stands in them is the table's own: when a row was inserted, a number, what a trigger fills in.
-No event tells it, so it is neither compared nor written in a row that is there, and a row that is
-inserted gets it from the table.
+What stands in them is the table's own, or the application's: when a row was inserted, a number,
+what a trigger fills in, a note. No event tells it, so it is neither compared nor written in a row
+that is there, and a row that is inserted gets it from the table.
 """
 
 from __future__ import annotations
@@ -17,12 +17,6 @@ from esops.postgres.catalog import Table
 from esops.readmodel.shape import changing_defaults
 
 _NEXT = "nextval("
-_FILLED = (
-    # BEFORE, for each row, on INSERT or UPDATE.
-    "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal "
-    "AND tgenabled <> 'D' AND tgtype & 3 = 3 AND tgtype & 20 > 0)"
-)
-
 _NEVER_NULL = (
     "SELECT a.attname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
     "WHERE a.attrelid = %s AND t.typnotnull"
@@ -36,27 +30,33 @@ class Unwritten:
     def __init__(
         self,
         connection: psycopg.Connection,
-        live: Table,
+        tables: tuple[Table, Table],
         key: Sequence[str],
-        types: Callable[[], Mapping[str, str]],
-        *,
-        of_fold: bool,
-        known: bool,
+        types: Callable[[], Mapping[str, str]] | None,
     ) -> None:
-        """`types` gives the columns that a fold has written, by now. `known`: it has them all, as
-        the version's own; else only those that rows have shown which were made here.
+        """`tables` are the version's and the temporary one with the rows that the code has made,
+        without the defaults that change (`without_changing_defaults`). `types` gives the columns
+        that a fold has written, by now; None: it is no fold, and nobody notes them.
         """
-        self._types, self._of_fold, self._known = types, of_fold, known
+        live, self._whole = tables
+        self._types = types
         self._names = frozenset(each.name for each in live.columns) - {*key}
-        defaults = catalog.defaults(connection, live.oid)
-        generated = {name for name, (default, own) in defaults.items() if own and default}
-        changing = changing_defaults(connection, live)
-        self._changing = self._names.intersection(changing) - generated
-        self._numbers = frozenset(
-            each for each in self._changing if _NEXT in changing[each] or defaults[each][1]
+        defaults, changing = (
+            catalog.defaults(connection, live.oid),
+            changing_defaults(connection, live),
         )
-        row = connection.execute(_FILLED, (live.oid,)).fetchone()
-        self._filled = bool(row and row[0])
+        self._numbers = self._names & {
+            name
+            for name, default in changing.items()
+            if _NEXT in default or defaults[name] == (None, True)
+        }
+        self._generated = {name for name, (default, own) in defaults.items() if own and default}
+        self._defaults = {
+            name: default
+            for name, (default, own) in defaults.items()
+            if default and not own and name not in changing
+        }
+        self._written: set[str] | None = None
 
     def columns(
         self,
@@ -65,37 +65,47 @@ class Unwritten:
         where: sql.Composable | None = None,
         values: Sequence[object] = (),
     ) -> frozenset[str]:
-        """The columns. `made` has the rows that the code has made, in a table without the defaults
-        that change (`without_changing_defaults`); `where` says which of its rows `f` to look at.
-        """
-        own = self._names if self._known or self._filled else self._changing
-        if self._of_fold:
-            return own.difference(self._types())
-        own = (self._names if self._filled else self._changing) - self._numbers
-        return self._numbers | _empty(connection, made, sorted(own), where, values)
+        """The columns. `made` and `where` say which rows `f` that the code has made are new."""
+        if self._types is not None:
+            return self._names.difference(self._types())
+        asked = self._names - self._numbers - self._generated
+        if self._written is None:
+            self._written = self._filled(connection, self._whole, sorted(asked), None, ())
+        asked -= self._written
+        self._written |= self._filled(connection, made, sorted(asked), where, values)
+        return self._numbers | (asked - self._written)
 
+    def _filled(
+        self,
+        connection: psycopg.Connection,
+        made: Table,
+        names: Sequence[str],
+        where: sql.Composable | None,
+        values: Sequence[object],
+    ) -> set[str]:
+        """Those of some columns in which a row has another value than a row has by itself."""
+        if not names:
+            return set()
+        # As text, since some types have no equality.
+        statement = sql.SQL("SELECT {} FROM pg_temp.{} AS f{}").format(
+            sql.SQL(", ").join(
+                sql.SQL("coalesce(bool_or({}::text IS DISTINCT FROM ({})::text), false)").format(
+                    sql.Identifier("f", each), self._default(made, each)
+                )
+                for each in names
+            ),
+            sql.Identifier(made.name),
+            sql.SQL("") if where is None else sql.SQL(" WHERE {}").format(where),
+        )
+        row = connection.execute(statement, list(values)).fetchone()
+        assert row is not None
+        return {name for name, filled in zip(names, row, strict=True) if filled}
 
-def _empty(
-    connection: psycopg.Connection,
-    made: Table,
-    names: Sequence[str],
-    where: sql.Composable | None,
-    values: Sequence[object],
-) -> frozenset[str]:
-    """Those of some columns of a temporary table in which no row has a value."""
-    if not names:
-        return frozenset()
-    statement = sql.SQL("SELECT {} FROM pg_temp.{} AS f{}").format(
-        sql.SQL(", ").join(
-            sql.SQL("coalesce(bool_or({} IS NOT NULL), false)").format(sql.Identifier("f", each))
-            for each in names
-        ),
-        sql.Identifier(made.name),
-        sql.SQL("") if where is None else sql.SQL(" WHERE {}").format(where),
-    )
-    row = connection.execute(statement, list(values)).fetchone()
-    assert row is not None
-    return frozenset(name for name, filled in zip(names, row, strict=True) if not filled)
+    def _default(self, table: Table, name: str) -> sql.Composable:
+        return sql.SQL("({})::{}").format(
+            sql.SQL(self._defaults.get(name, "NULL").replace("%", "%%")),
+            sql.SQL(table.column(name).type),
+        )
 
 
 def without_changing_defaults(

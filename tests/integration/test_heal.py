@@ -263,14 +263,16 @@ CREATE TABLE {table} (
     cart_id text PRIMARY KEY, client text NOT NULL, items integer NOT NULL,
     total numeric(12, 2) NOT NULL, status text NOT NULL, position bigint NOT NULL,
     created timestamptz NOT NULL DEFAULT clock_timestamp(), number serial,
-    own bigint GENERATED ALWAYS AS IDENTITY, token uuid DEFAULT gen_random_uuid(), filled text
+    own bigint GENERATED ALWAYS AS IDENTITY, token uuid DEFAULT gen_random_uuid(), filled text,
+    read boolean NOT NULL DEFAULT false
 );
 """
 FILL = """
 CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql
 AS $$ BEGIN NEW.filled = clock_timestamp()::text; RETURN NEW; END $$;
 CREATE TRIGGER fill BEFORE INSERT OR UPDATE ON cart_summary__v1 FOR EACH ROW EXECUTE FUNCTION fill();
-UPDATE cart_summary__v1 SET items = items;
+ALTER TABLE cart_summary__v1 ADD note text;
+UPDATE cart_summary__v1 SET note = 'important', read = true;
 """
 
 
@@ -286,7 +288,7 @@ def test_what_the_table_fills_in_by_itself_is_neither_compared_nor_written(
         project.write("cart_summary.sql", OWN)
     project.ok("rebuild", "cart_summary", "--blue-green")
     connection.execute(FILL)
-    own = f"SELECT cart_id, created, number, own, token FROM {TABLE} ORDER BY 1"
+    own = f"SELECT cart_id, created, number, own, token, note, read FROM {TABLE} ORDER BY 1"
     before = {row[0]: row[1:] for row in connection.execute(own)}
     clean = project.run("projection", "check", "cart_summary", "--output", "json")
     assert (clean.code, clean.json["differing"]) == (0, 0), clean.out
@@ -314,9 +316,10 @@ def test_columns_that_the_application_fills_in_by_itself_stay(dsn, connection, p
     project.ok("rebuild", "--blue-green")
     connection.execute(
         "ALTER TABLE mt_doc_cart ADD made_at timestamptz NOT NULL DEFAULT clock_timestamp(), "
-        "ADD number serial"
+        "ADD number serial, ADD note text"
     )
-    own = "SELECT id, made_at, number FROM mt_doc_cart ORDER BY 1"
+    connection.execute("UPDATE mt_doc_cart SET note = 'important'")
+    own = "SELECT id, made_at, number, note FROM mt_doc_cart ORDER BY 1"
     before = connection.execute(own).fetchall()
     assert project.ok("projection", "check", "carts", "--output", "json").json["differing"] == 0
     test_inline_finish.spoil(connection, "cart-1")
