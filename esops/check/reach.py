@@ -14,6 +14,8 @@ from esops.stores.base import EventStore, Head
 
 _AT_FIRST = timedelta(milliseconds=500)
 _GLANCE = timedelta(milliseconds=20)
+_COUNTED = 100_000
+"""Events that a reader has not read are counted up to so many, where it wants only some."""
 _LOOK = 0.4
 """Seconds between two looks at what holds the head back, each of one or two statements."""
 
@@ -112,6 +114,14 @@ class Reach:
             return True
         self._next[reader.key] = first
         return False
+
+    def lag(self, reader: Reader) -> int:
+        """How many events up to the goal a reader has not read, of those that it wants."""
+        if reader.filter == EventFilter() and not reader.tenant:
+            return self.store.count_between(reader.position, self.goal)
+        return self.store.count_passing(
+            reader.filter, self.goal, _COUNTED, reader.position, reader.tenant
+        )
 
     def why_not_settled(self) -> str:
         """Who holds the store's settled head back, in words."""

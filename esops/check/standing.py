@@ -20,7 +20,7 @@ from esops.postgres.connection import translated
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
-from esops.stores.checkpoints import checkpoint_of
+from esops.stores.checkpoints import processor_of
 from esops.stores.parts import InlineTables
 from esops.stores.whole_streams import GONE, WholeStreams
 
@@ -114,7 +114,7 @@ class AppCheckpoint:
 
     def position(self) -> Position:
         """As the store has it."""
-        there = checkpoint_of(self._store, self._name)
+        there = processor_of(self._store, self._name)
         if there is None or there.position is None or there.beyond:
             raise Refused(
                 f"the application's checkpoint {self._name} is at no known position, so nobody can "

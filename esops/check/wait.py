@@ -16,23 +16,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
 
 import psycopg
 
+from esops.check.awaited import Awaited
 from esops.check.reach import Reach, Reader
 from esops.config import Config
-from esops.errors import Refused, UsageError
-from esops.events import Position
+from esops.errors import EsopsError, Refused, UsageError
+from esops.events import EventFilter, Position
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
 from esops.readmodel import marks, migrations, registry, served
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.rebuild import not_advancing
+from esops.running.code import code_of
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
-from esops.stores.checkpoints import checkpoint_of
+from esops.stores.checkpoints import checkpoint_of, processor_of
 from esops.wording import count
 
 _SQL = statements(__package__, "serving")
@@ -43,48 +44,6 @@ second: one at the registry, and eight at the tables of an application's library
 _SOONEST = 0.05
 _SAYS_AFTER, _SAYS_EVERY = 2.0, 15.0
 _FOREVER = timedelta(days=3650)
-
-
-@dataclass(frozen=True, slots=True)
-class Awaited:
-    """How far the version of a projection that serves is."""
-
-    projection: str
-    version: int | None
-    """None where the application's own table serves, or nothing does."""
-    position: Position | None
-    """The checkpoint; None where there is none yet, or none at all (live = "inline")."""
-    goal: Position | None
-    """What it has to take in; None for a store without events, or one that does not settle."""
-    reached: bool
-    lag_events: int | None
-    held_back_by: Sequence[str] = ()
-    """Who or what holds it back, where it has not reached the goal."""
-    notes: Sequence[str] = ()
-    """What to know although it has: dead letters, names that stand for something else."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
-        return {
-            "projection": self.projection,
-            "version": self.version,
-            "position": None if self.position is None else str(self.position),
-            "goal": None if self.goal is None else str(self.goal),
-            "reached": self.reached,
-            "lag_events": self.lag_events,
-            "held_back_by": list(self.held_back_by),
-            "notes": list(self.notes),
-        }
-
-    def __str__(self) -> str:
-        name = self.projection + ("" if self.version is None else f" v{self.version}")
-        if self.reached:
-            where = "" if self.position is None else f" {self.position}"
-            return f"{name}: reached{where}" + "".join(f"; {each}" for each in self.notes)
-        lag = "" if self.lag_events is None else f", {count(self.lag_events, 'event')} behind"
-        goal = "" if self.goal is None else f" {self.goal}"
-        why = "; ".join(self.held_back_by) or "its process is at work"
-        return f"{name}: at {self.position or 'no event'}{lag}{goal}: {why}"
 
 
 @dataclass
@@ -150,6 +109,7 @@ class Wait:
             )
         self._position = position
         self._connections: dict[str, psycopg.Connection] = {}
+        self._filters: dict[tuple[str, int], EventFilter] = {}
         self._said = ""
 
     def run(
@@ -161,7 +121,7 @@ class Wait:
         where one could never reach it.
         """
         began = time.monotonic()
-        deadline = began + (timeout or _FOREVER).total_seconds()
+        deadline = began + (_FOREVER if timeout is None else timeout).total_seconds()
 
         def over() -> bool:
             return stop() or time.monotonic() >= deadline
@@ -172,7 +132,10 @@ class Wait:
             self._look(awaiting)
             for reach in {id(each.reach): each.reach for each in awaiting}.values():
                 left = timedelta(seconds=max(0.0, deadline - time.monotonic()))
+                if all(each.inline for each in awaiting if each.reach is reach):
+                    left = timedelta(0)  # what is committed is in the rows, whoever else writes
                 reach.settle(self._position, left, stop, self._say, _passed(awaiting, reach))
+            self._look(awaiting)
             pause, says = _SOONEST, began + _SAYS_AFTER
             while not self._all_reached(awaiting) and not over():
                 if time.monotonic() >= says:
@@ -245,7 +208,7 @@ class Wait:
             for name, each in of_it.items():
                 self._take(connection, each, serving.get(name))
         for name, reach in {(e.checkpoint, e.reach) for e in awaiting if e.checkpoint}:
-            there = checkpoint_of(reach.store, name)
+            there = processor_of(reach.store, name)
             for each in awaiting:
                 if each.checkpoint == name and each.reach is reach:
                     each.reader = Reader.of_application(there, each.name)
@@ -266,10 +229,29 @@ class Wait:
         each.position = None if position is None else Position.parse(position)
         if each.version is None or each.version.version != number:
             each.version = registry.version(connection, each.name, number)
-        each.reader = Reader((each.name, number), each.position, each.settings.filter)
+        each.reader = Reader((each.name, number), each.position, self._filter_of(each))
         if number not in each.checked and not each.inline:
             self._check_log(connection, each)
             each.checked.add(number)
+
+    def _filter_of(self, each: _Awaiting) -> EventFilter:
+        """Which events the version wants. Nobody knows of one that was built by other code, or with
+        other settings, than there are now: any event may be its own.
+        """
+        wanted, at = each.settings.filter, each.version
+        assert at is not None
+        if (
+            wanted != EventFilter()
+            and not each.inline
+            and (at.projection, at.version) not in (self._filters)
+        ):
+            try:
+                _, same = code_of(self._config, at)
+            except EsopsError:
+                same = False
+            known = wanted if same else EventFilter(archived=True)
+            self._filters[at.projection, at.version] = known
+        return self._filters.get((at.projection, at.version), wanted)
 
     def _check_log(self, connection: psycopg.Connection, each: _Awaiting) -> None:
         """Raises AnotherLog, or Refused where nobody knows how far a version is."""
@@ -342,7 +324,7 @@ class Wait:
             return Awaited(each.name, number, position, goal, True, 0, notes=notes)
         lag = None
         if goal is not None and each.reader is not None and not each.reader.unknown:
-            lag = each.reach.store.count_between(position, goal)
+            lag = each.reach.lag(each.reader)
         why = self._why(connection, each)
         return Awaited(each.name, number, position, goal, False, lag, why)
 
@@ -362,6 +344,10 @@ class Wait:
     def _notes(self, connection: psycopg.Connection, each: _Awaiting) -> list[str]:
         if each.inline:
             return ["the application writes each row in the transaction of its event"]
+        if each.checkpoint is not None:
+            there = checkpoint_of(each.reach.store, each.checkpoint)
+            number = None if there is None else there.detail.get("dead letters")
+            return [f"its processor has dead letters: {number}"] if number else []
         if each.version is None:
             return []
         dead = count_dead_letters(connection, each.name).get(each.version.version, 0)

@@ -36,6 +36,19 @@ def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
     return found[0] if found else None
 
 
+def processor_of(store: EventStore, name: str) -> Checkpoint | None:
+    """As `checkpoint_of`. Raises Refused also for a row that no reader stands behind."""
+    found = checkpoint_of(store, name)
+    if found is not None and found.kind == "bookkeeping":
+        others = [each.name for each in store.checkpoints() if each.kind == "processor"]
+        raise Refused(
+            f"{name!r} is the bookkeeping of the library, and no projection's progress",
+            hint="Name the processor that makes the tables"
+            + (f", one of: {', '.join(others)}." if others else "; the store has none."),
+        )
+    return found
+
+
 def moved(name: str, before: object, now: object) -> str:
     """That a checkpoint stands somewhere now, and where it stood before, if that was elsewhere."""
     if str(before) == str(now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 
 import psycopg
@@ -15,7 +16,7 @@ from esops.demo import store
 from esops.errors import AnotherLog, Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position
 from esops.testing.memory import MemoryStore
-from tests.support import shop
+from tests.support import emmett, shop
 from tests.support.waiting import end, finish, heard, until
 
 EVENTS = 60
@@ -153,6 +154,51 @@ def test_adopted_without_a_checkpoint_is_refused(carts, connection):
     connection.execute("UPDATE esops.versions SET position = NULL, fingerprint = NULL")
     with pytest.raises(Refused, match="nobody knows how far cart_summary v1 is"):
         Wait(config_of(carts), []).run()
+
+
+def test_the_filter_of_a_version_is_that_by_which_it_was_built(carts, dsn, connection):
+    shop.more(dsn, 20)
+    options = 'append = "quick"\nsettle_timeout = "300ms"'
+    shop.configure(carts, dsn, store_options=options, projection_options='events = ["never_seen"]')
+    late = carts.run("wait", "--timeout", "0s", "--output", "json")
+    assert (late.code, waited(late)["reached"]) == (5, False)
+    shop.configure(carts, dsn, store_options=options)
+    carts.ok("run", "--until-caught-up")
+    # One look is made whatever the time is.
+    assert carts.run("wait", "--timeout", "1ms").code == 0
+
+
+def test_rows_that_are_written_with_their_events_wait_for_no_other_append(project, dsn, connection):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn, projection_options='live = "inline"\nswitch = "rename"')
+    with psycopg.connect(dsn) as writer:
+        (held,) = writer.execute("SELECT nextval('shop.mt_events_sequence')").fetchone()
+        store.generate(connection, 5, after=held, first_cart=held)
+        began = time.monotonic()
+        (found,) = Wait(config_of(project), []).run(timedelta(seconds=20))
+        assert found.reached
+        assert time.monotonic() - began < 10
+
+
+def test_a_row_of_bookkeeping_is_no_processor(dumps, project, dsn, connection):
+    emmett.restore(connection, (dumps / "marten-9.58-v4.sql").read_text())
+    connection.execute("CREATE TABLE x (id text PRIMARY KEY)")
+
+    def configure(checkpoint: str) -> None:
+        project.configure(
+            stores={"s": {"dsn": dsn, "schema": "public"}},
+            projections={
+                "x": {"python": "x:x", "tables": ["x"], "live": "app", "checkpoint": checkpoint}
+            },
+        )
+
+    project.write("x.py", "from esops import fold\n\n@fold(key='stream')\ndef x(row, event): ...\n")
+    configure("HighWaterMark")
+    for command in (("wait", "x", "--timeout", "0s"), ("projection", "check", "x")):
+        refused = project.run(*command)
+        assert (refused.code, "one of: " in refused.err) == (6, True), refused.err
+    configure("Poison:All")
+    assert "dead letters: 1" in project.run("wait", "x", "--timeout", "0s").out
 
 
 def test_names_that_cannot_be_waited_for(project, dsn):
