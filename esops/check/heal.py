@@ -12,7 +12,7 @@ again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -66,6 +66,9 @@ class Healed:
     unfit: dict[RowKey, str] = field(default_factory=dict)
     """Keys whose rows the table does not take as the events make them, and what it says."""
 
+    absent: list[RowKey] = field(default_factory=list)
+    """Keys that were named and have no row, neither in the read model nor by the events."""
+
     statements: list[str] = field(default_factory=list)
     """The form of those that make rows right, with the keys as parameters."""
 
@@ -78,6 +81,14 @@ class Healed:
         """Note rows that differ."""
         for name, keys in found._asdict().items():
             self.differing.setdefault(name, []).extend(keys)
+
+    def note_absent(self, named: Iterable[RowKey], there: Collection[RowKey]) -> None:
+        """Note which of some keys nobody knows; `there` are those that have a row now."""
+        found = {key for keys in self.differing.values() for key in keys}
+        known = {*there, *self.unknown, *self.unfit}
+        self.absent = sorted(
+            each for each in set(named) - known if not any(set(each) <= set(key) for key in found)
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Under the documented field names."""
@@ -93,6 +104,7 @@ class Healed:
             "healed": self.rows,
             "unknown": _reasons(self.unknown),
             "unfit": _reasons(self.unfit),
+            "absent": [list(key) for key in self.absent],
         }
 
 

@@ -203,7 +203,7 @@ class _Heal:
             course = StreamCourse(store, scratch, filter, away)
             processor = StandingProcessor(store, checkpoint, request.processor_stopped)
             healer = AppHealer(connection, version, course, rows, processor, stop)
-            return healer.run(keys, write=request.write)
+            return self._done(healer.run(keys, write=request.write), keys, [rows], request)
 
     def own(self, request: HealRequest, throttle: Throttle, stop: Callable[[], bool]) -> Healed:
         """Of a version that esops keeps. Raises Refused for any other."""
@@ -236,7 +236,22 @@ class _Heal:
                 wanted = only_keys(scratch, keys)
                 course = LogCourse(self._store, scratch, throttle, wanted, stop)
             healer = Healer(connection, self._store, version, scratch, course, tables, stop)
-            return healer.run(keys, write=request.write)
+            return self._done(healer.run(keys, write=request.write), keys, tables, request)
+
+    def _done(
+        self,
+        done: Healed,
+        keys: Sequence[RowKey],
+        tables: Sequence[ServedRows],
+        request: HealRequest,
+    ) -> Healed:
+        """Note which of the keys that somebody named nobody knows; what a check has found may be
+        gone by now.
+        """
+        if not request.wrong:
+            there = [each.there(self._connection, keys) for each in tables]
+            done.note_absent(keys, set().union(*there))
+        return done
 
     def _keys(self, scratch: Scratch, until: Position, request: HealRequest) -> list[RowKey]:
         """The chosen keys, each once and in the form in which the server writes its values."""

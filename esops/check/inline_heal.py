@@ -53,8 +53,9 @@ def heal_inline(
     rows = RefoldedRows(connection, store, version, definition, settings.verify)
     repair = RowRepair(connection, rows, settings)
     keys, streams = wanted
-    left = sorted({*map(rows.stream, keys), *map(StreamKey, streams)})
+    named = left = sorted({*map(rows.stream, keys), *map(StreamKey, streams)})
     result = Healed(version.projection, version.version, keys=len(left))
+    there = rows.there(map(rows.key, left))
     if not write:
         for found in repair.differing(left):
             for name, some in (("update", found.wrong), ("insert", found.missing)):
@@ -62,6 +63,7 @@ def heal_inline(
                     rows.key(each) for each in sorted(some)
                 )
             result.unknown.update({rows.key(each): _UNKNOWN for each in found.unchecked})
+        result.note_absent(map(rows.key, named), there)
         return result
     deadline = time.monotonic() + _PATIENCE.total_seconds()
     while left:
@@ -77,4 +79,5 @@ def heal_inline(
         if left and time.monotonic() > deadline:
             result.unfit.update({rows.key(each): _BUSY for each in left})
             break
+    result.note_absent(map(rows.key, named), there | rows.there(map(rows.key, named)))
     return result

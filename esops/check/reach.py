@@ -15,7 +15,7 @@ from esops.stores.base import EventStore, Head
 _AT_FIRST = timedelta(milliseconds=500)
 _GLANCE = timedelta(milliseconds=20)
 _COUNTED = 100_000
-"""Events that a reader has not read are counted up to so many, where it wants only some."""
+"""Events that a reader has not read are counted up to this many, where it wants only some."""
 _LOOK = 0.4
 """Seconds between two looks at what holds the head back, each of one or two statements."""
 

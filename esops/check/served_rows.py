@@ -150,6 +150,19 @@ class ServedRows:
             (found.update if in_live and in_made else only_one).append(tuple(key))
         return found
 
+    def there(self, connection: psycopg.Connection, keys: Sequence[RowKey]) -> set[RowKey]:
+        """Those of some selected keys that have a row that serves."""
+        if not keys:
+            return set()
+        statement = sql.SQL("SELECT DISTINCT {} FROM {} AS l WHERE {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}::text").format(sql.Identifier("l", name)) for name in self._by
+            ),
+            qualified(self.live.schema, self.live.name),
+            self._among("l", self._by),
+        )
+        return set(connection.execute(statement, columns(keys)).fetchall())
+
     def see_written(self, connection: psycopg.Connection, keys: Sequence[RowKey]) -> None:
         """Raises NotTaken where the rows of some keys, which were written, are other ones."""
         if self.differing(connection, keys):

@@ -69,10 +69,20 @@ def selected(
 
 
 def _listed(text: str) -> list[str]:
+    from esops.errors import UsageError
+
     if text.lstrip().startswith("["):
-        return [text]
+        try:
+            return [json.dumps(each) for each in json.loads(f"[{text}]")]
+        except ValueError:
+            return [text]
     # As in a line of CSV: a key with a comma stands in quotes.
-    return [each for line in csv.reader([text]) for each in line if each]
+    try:
+        return [each for line in csv.reader([text]) for each in line if each]
+    except csv.Error:
+        raise UsageError(
+            f"{text!r} has more than one line", hint="Write a key a line: --keys-from FILE."
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -82,16 +92,26 @@ def _lines(path: Path) -> Iterator[str]:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--keys-from {path} cannot be read: {error}") from None
-    return (line for line in text.splitlines() if line.strip())
+    # Some programs begin a file with a mark; and keys may have what else ends a line.
+    lines = (line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n"))
+    return (line for line in lines if line.strip())
 
 
 def _key(text: str) -> RowKey:
-    """A key of one value as it is, or of several as an array of JSON."""
+    """A key of one value as it is, or of several as an array of JSON. Raises UsageError for what
+    no text in Postgres can be.
+    """
+    from esops.errors import UsageError
+
+    if "\0" in text or any("\ud800" <= each <= "\udfff" for each in text):
+        raise UsageError(f"{text!r} is no key: it is not a text of UTF-8")
     if text.lstrip().startswith("["):
         try:
             found = json.loads(text)
         except ValueError:
             return (text,)
+        if isinstance(found, list) and None in found:
+            raise UsageError(f"{text} is no key: a part of it is null")
         if isinstance(found, list) and len(found) > 1:
             return tuple(each if isinstance(each, str) else json.dumps(each) for each in found)
     return (text,)
@@ -132,7 +152,7 @@ def heal_rows(
         differing = sum(map(len, found.differing.values()))
         _show_plan(output, found, dry_run=dry_run)
         if dry_run or not differing:
-            return 1 if found.unknown else 0
+            return 1 if found.unknown or found.absent else 0
         confirm(
             f"Write {count(differing, 'row')} of {name}?",
             yes=False,
@@ -143,7 +163,7 @@ def heal_rows(
         output.json(done.as_dict())
     else:
         _show_done(output, done)
-    return 1 if done.unknown or done.unfit else 0
+    return 1 if done.unknown or done.unfit or done.absent else 0
 
 
 def heal_found(
@@ -214,6 +234,16 @@ def _show_plan(output: Output, found: Healed, *, dry_run: bool) -> None:
 
 
 def _show_left(output: Output, found: Healed) -> None:
+    if found.absent:
+        from esops.wording import count
+
+        shown = ", ".join(",".join(key) for key in found.absent[:_NAMED])
+        shown += ", …" if len(found.absent) > _NAMED else ""
+        have = "has" if len(found.absent) == 1 else "have"
+        output.line(
+            f"  {count(len(found.absent), 'key')} {have} no row, neither in the read model nor by "
+            f"the events: {shown}"
+        )
     for key, why in [*sorted(found.unknown.items()), *sorted(found.unfit.items())][:20]:
         output.line(f"  left as it is: {','.join(key)}: {why}")
     more = len(found.unknown) + len(found.unfit) - 20

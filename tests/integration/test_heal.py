@@ -67,8 +67,9 @@ def test_only_the_rows_that_are_wrong_are_written_and_the_checkpoint_stays(serve
     shop.check_version(connection, 1)
     assert connection.execute(rows, (right,)).fetchall() == untouched
     assert connection.execute("SELECT position, events FROM esops.versions").fetchall() == before
-    again = served.ok("rebuild", "cart_summary", "--streams", chosen, "--yes", "--output", "json")
-    assert again.json["healed"] == 0
+    again = served.run("rebuild", "cart_summary", "--streams", chosen, "--yes", "--output", "json")
+    # Of the row that was too many there is nothing left.
+    assert (again.code, again.json["healed"], again.json["absent"]) == (1, 0, [["nobody"]])
 
 
 BY_CLIENT = """
@@ -89,11 +90,13 @@ def test_rows_of_each_kind(kind, dsn, connection, project):
     project.ok("rebuild", "cart_summary", "--blue-green")
     wrong = keys(connection, 4)
     spoil(connection, wrong)
-    chosen = project.write("keys.txt", "\n".join([*wrong, "nobody", "nothing"]))
-    done = project.ok(
+    lines = "\r\n".join([*wrong, "nobody", "no\u2028thing"])
+    chosen = project.write("keys.txt", f"\ufeff{lines}\r\n")
+    done = project.run(
         "rebuild", "cart_summary", "--keys-from", str(chosen), "-y", "--output", "json"
     )
-    assert done.json["healed"] == 5
+    assert (done.code, done.json["healed"]) == (1, 5)
+    assert done.json["absent"] == [["no\u2028thing"]]
     (position,) = connection.execute("SELECT position::int FROM esops.versions").fetchone()
     assert shop.table(connection, TABLE) == shop.truth(connection, position)
 
@@ -141,7 +144,8 @@ def test_what_is_refused(served, dsn, connection):
         assert served.run("rebuild", "cart_summary", "--keys", key, "--yes").code == 4
     wrong = served.run("rebuild", "cart_summary", "--keys", key, "--blue-green")
     assert (wrong.code, "--blue-green" in wrong.err) == (2, True)
-    assert served.run("rebuild", "cart_summary", "--keys", '["a", "b"]', "-y").code == 2
+    for none in ('["a", "b"]', '["a", "b"], ["c", "d"]', '[null, "a"]', "a\nb", "a\udcff"):
+        assert served.run("rebuild", "cart_summary", "--keys", none, "-y").code == 2
     # Of a stream that has lost its first event nobody knows the row.
     connection.execute("DELETE FROM shop.mt_events WHERE stream_id = %s AND version = 1", (key,))
     left = served.run("rebuild", "cart_summary", "--streams", key, "--yes")
@@ -164,6 +168,8 @@ def test_rows_that_the_application_writes_with_each_append(dsn, connection, proj
     assert project.ok(*chosen, "--dry-run").json["differing"] == 2
     assert project.ok(*chosen, "--yes").json["healed"] == 2
     assert test_inline_finish.items(connection) == test_inline_finish.RIGHT
+    unknown = project.run("rebuild", "carts", "--keys", "cart-1,nope", "-y", "--output", "json")
+    assert (unknown.code, unknown.json["absent"], unknown.json["unknown"]) == (1, [["nope"]], [])
 
 
 def test_what_a_check_found_wrong_is_made_right(served, connection):
