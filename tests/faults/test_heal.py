@@ -86,7 +86,8 @@ def test_the_table_is_the_fold_in_the_end(dsn, connection, project):
             until(lambda: followers(connection))
             spoil_newest()
             done = until(lambda: (found := project.run(*command)).code != 4 and found)
-            assert done.code == 0, done.err
+            # Of the carts that nobody knows most have no row to be deleted.
+            assert (done.code, "left as it is" in done.out) == (1, False), done.err
             workload.stop()
     finally:
         end(host)
