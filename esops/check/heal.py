@@ -41,6 +41,8 @@ _HELD = 100
 _ATTEMPTS = 5
 """How often rows are made again outside of the lock before they are made under it."""
 _LOCK_TIMEOUT = "500ms"
+_ROW_TIMEOUT = "100ms"
+"""For rows of the table, while whoever follows the version waits for this one."""
 _PATIENCE = timedelta(minutes=2)
 """How long the version's row may be held by others."""
 _CATCHES_UP = timedelta(seconds=20)
@@ -68,7 +70,6 @@ class Healed:
 
     absent: list[RowKey] = field(default_factory=list)
     """Keys that were named and have no row, neither in the read model nor by the events."""
-
     statements: list[str] = field(default_factory=list)
     """The form of those that make rows right, with the keys as parameters."""
 
@@ -280,7 +281,7 @@ class Healer:
         self, keys: Sequence[RowKey], seen: Position, result: Healed, *, held: bool, write: bool
     ) -> list[RowKey]:
         """One transaction, as soon as the version's row can be had."""
-        deadline = time.monotonic() + _PATIENCE.total_seconds()
+        deadline, pause = time.monotonic() + _PATIENCE.total_seconds(), 0.05
         while True:
             if self._stop():
                 raise Stopped("stopped; the rows that were made right stay so")
@@ -291,7 +292,8 @@ class Healer:
                     raise _MadeAgain(spoiled=True) from None
                 if time.monotonic() > deadline:
                     raise self._held_by_others() from None
-                time.sleep(0.05)
+                time.sleep(pause)
+                pause = min(2 * pause, 2.0)
 
     def _once(
         self, keys: Sequence[RowKey], seen: Position, result: Healed, *, held: bool, write: bool
@@ -303,6 +305,7 @@ class Healer:
             connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'".encode())
             end_if_still(connection)
             now = registry.hold(connection, version, registry.LIVE_STATES)
+            connection.execute(f"SET LOCAL lock_timeout = '{_ROW_TIMEOUT}'".encode())
             self._check(now)
             self._check_follower()
             assert now.position is not None

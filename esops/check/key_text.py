@@ -55,11 +55,14 @@ def written_key(key: Key, key_columns: Sequence[str]) -> str:
 def _parts(text: str, key_columns: Sequence[str]) -> list[str]:
     """The text of each column."""
     given: Any = None
-    if text.lstrip().startswith("{"):
+    if text.lstrip().startswith(("{", "[")):
         try:
             given = json.loads(text)
         except ValueError:
             given = None
+    if isinstance(given, list) and len(given) == len(key_columns) > 1:
+        # As `esops rebuild --keys` takes it.
+        given = dict(zip(key_columns, given, strict=True))
     if isinstance(given, dict) and set(given) == set(key_columns):
         return [
             value if isinstance(value, str) else json.dumps(value)

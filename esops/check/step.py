@@ -15,7 +15,7 @@ import psycopg
 from esops.check import trial_tables
 from esops.check.changes import RowChange, changes, counted
 from esops.check.key_text import parse_key, written_key
-from esops.check.lanes import Applied, FoldLane, NoKey
+from esops.check.lanes import Applied, Fault, FoldLane, NoKey
 from esops.check.one_key import OneKey, Seen
 from esops.check.steps import KeptSteps, Served, Step, Stepped, StepRequest
 from esops.check.table_steps import TableStepper
@@ -198,7 +198,12 @@ class _Stepper:
 
     def _applied(self, lane: FoldLane, event: RecordedEvent, dead: str | None) -> Applied | None:
         [key] = lane.keys([event])
-        if dead is not None or key != self._key:
+        if dead is not None:
+            return None
+        if isinstance(key, NoKey):
+            row = lane.row(self._key)
+            return Applied(row, row, None, Fault(f"its key cannot be made: {key}"))
+        if key != self._key:
             return None
         return lane.apply(self._key, event)
 

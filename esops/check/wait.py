@@ -28,7 +28,9 @@ from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
 from esops.readmodel import marks, migrations, registry, served
 from esops.readmodel.dead_letters import count_dead_letters
+from esops.readmodel.owners import remedy
 from esops.readmodel.registry import Version
+from esops.readmodel.renamed import former_name
 from esops.rebuild import not_advancing
 from esops.running.code import code_of
 from esops.settings import ProjectionSettings
@@ -177,6 +179,12 @@ class Wait:
                 each.state in {*registry.LIVE_STATES, "building"}
                 for each in registry.versions(connection, name)
             )
+            former = None if built else former_name(self._config, connection, name)
+            if former is not None:
+                raise UsageError(
+                    f"nothing serves {name}: the registry knows it as {former}",
+                    hint=remedy(former, name),
+                )
             if not built and settings.live == "esops":
                 unbuilt.append(name)
                 continue

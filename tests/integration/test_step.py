@@ -133,6 +133,14 @@ def test_old_and_new_code_part_at_an_event(dsn, connection, project):
     )
     same = project.ok(*STEP, cart, "--python", "same_projections:cart_summary", "--output", "json")
     assert same.json["parts_at"] is None
+    keyless = NEXT.replace('@fold(key="stream")', "@fold(key=lambda event: 1 / 0)")
+    assert keyless != NEXT
+    project.write("keyless_projections.py", keyless)
+    fails = project.run(
+        *STEP, cart, "--python", "keyless_projections:cart_summary", "--output", "json"
+    )
+    assert fails.code == 1
+    assert "its key cannot be made: ZeroDivisionError" in json.dumps(fails.json["steps"][0])
     unknown = project.run(*STEP, cart, "--python", "nowhere:cart_summary")
     assert (unknown.code, "no Python module 'nowhere'" in unknown.err) == (2, True)
 

@@ -207,6 +207,14 @@ def test_names_that_cannot_be_waited_for(project, dsn):
     unbuilt = project.run("wait")
     assert (unbuilt.code, "nothing is built yet of cart_summary" in unbuilt.err) == (2, True)
     assert project.run("wait", "nope").code == 2
+    project.ok("rebuild", "--blue-green")
+    path = project.folder / "esops.toml"
+    project.write(
+        "esops.toml", path.read_text().replace("[projections.cart_summary]", "[projections.carts]")
+    )
+    renamed = project.run("wait")
+    assert renamed.code == 2
+    assert "esops projection rename cart_summary carts" in renamed.err
 
 
 def test_a_look_makes_few_statements(carts, dsn, connection):
