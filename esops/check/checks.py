@@ -137,6 +137,18 @@ def mark_right(
     connection.execute(_SQL["right"], {"id": number, **_columns(keys)})
 
 
+def forget(
+    connection: psycopg.Connection,
+    projection: str,
+    version: int | None,
+    keys: Collection[tuple[str, tuple[str, ...]]],
+) -> None:
+    """Note of rows of a version that checks found wrong that they are right now."""
+    if keys:
+        values = {"projection": projection, "version": version, **_columns(keys)}
+        connection.execute(_SQL["drop"], values)
+
+
 def mark_healed(connection: psycopg.Connection, number: int, keys: Sequence[WrongKey]) -> None:
     """Note that rows that a check found wrong are right now."""
     found = [(each.table, each.key) for each in keys]

@@ -47,6 +47,14 @@ DELETE FROM esops.check_keys k
    AND c.version IS NOT DISTINCT FROM this.version AND c.id < this.id AND k.check_id = c.id
    AND k.table_name = done.name AND k.key = done.key::text[];
 
+-- drop --
+-- Keys that were found wrong, and are right now.
+DELETE FROM esops.check_keys k
+ USING (SELECT * FROM unnest(%(tables)s::text[], %(keys)s::text[]) AS t(name, key)) AS done,
+       esops.checks c
+ WHERE c.projection = %(projection)s AND c.version IS NOT DISTINCT FROM %(version)s
+   AND k.check_id = c.id AND k.table_name = done.name AND k.key = done.key::text[];
+
 -- open --
 -- The keys that checks of a version have found wrong, and that nobody has found right since.
 SELECT DISTINCT k.table_name, k.key

@@ -7,7 +7,7 @@ writes in the transaction of each append, row by row among its writers (inline_h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -41,6 +41,8 @@ from esops.stores import open_store
 from esops.stores.base import EventStore
 
 _FREE = Limits()
+_FEW = 1_000
+"""Keys that are held against each row that was found wrong, column by column."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,30 @@ def heal(
                 done = work.application(asked, settings.checkpoint, stop)
             else:
                 done = work.own(asked, throttle, stop)
+        left = {*done.unknown, *done.unfit}
         if request.write and request.from_check is not None:
-            left = {*done.unknown, *done.unfit}
             checks.mark_healed(
                 connection, request.from_check, [each for each in wrong if not _is_of(each, left)]
             )
+        elif request.write:
+            _note_right(connection, version, done, left)
         return done
+
+
+def _note_right(
+    connection: psycopg.Connection, version: Version, done: Healed, left: Collection[RowKey]
+) -> None:
+    """Note of rows that checks found wrong that they are right now, although no check named them
+    for this heal.
+    """
+    healed = {key for keys in done.differing.values() for key in keys if key not in left}
+    number = version.version or None  # none for a table that esops has no version of
+    right = [
+        each
+        for each in checks.open_keys(connection, version.projection, number)
+        if each[1] in healed or (len(healed) <= _FEW and _is_of(WrongKey(*each, ""), healed))
+    ]
+    checks.forget(connection, version.projection, number, right)
 
 
 def _serving(connection: psycopg.Connection, name: str) -> Version:

@@ -35,7 +35,7 @@ def show(output: Output, found: Stepped) -> None:
     rows = [_row(each, several=several, beside=found.python is not None) for each in shown_steps]
     output.line(f"{found.projection}, key {found.key}: {count(found.events, 'event')}")
     wrap = ["changed", "other code"]
-    output.table("", columns, rows, drop=["µs", "position", "type"], wrap=wrap)
+    output.table("", columns, rows, drop=["µs", "position"], wrap=wrap)
     if before:
         output.line(f"{before:,} steps in the middle are not shown")
     for each in found.steps:
