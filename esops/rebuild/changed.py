@@ -22,7 +22,7 @@ from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import missing_tables
 from esops.rebuild import journal, made_of, serving_troubles, table_changes, under_way
-from esops.rebuild.code_changes import differing_code, of_setting, where
+from esops.rebuild.code_changes import differing_code, of_mixed, of_setting, where, with_resumed
 from esops.rebuild.estimate import Stores, estimate
 from esops.rebuild.projection_change import ProjectionChange
 from esops.rebuild.target import Target, resolve
@@ -236,9 +236,14 @@ class _Look:
                 )
                 self._switch(serving)
             return
+        later = made_of.resumed(self._connection, target.name, serving.version)
+        before = with_resumed(kept, later)
         for part in ("kind", "settings", "verify"):
-            if kept.get(part) != now[part]:
-                found.changed[part] = of_setting(kept.get(part), now[part])
+            if before.get(part) != now[part]:
+                found.changed[part] = of_setting(before.get(part), now[part])
+        mixed = of_mixed(before["settings"], later)
+        if mixed:
+            found.changed["settings"] = mixed
 
     def _switch(self, serving: Version) -> None:
         """How it was switched, where that was not kept: the database shows it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from esops.rebuild.made_of import OF_ROWS
 from esops.rebuild.target import Target
 
 _NAMED = 5
@@ -52,3 +53,21 @@ def _word(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
+
+
+def with_resumed(kept: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What was kept, with the settings of how it is served as they were when it last continued."""
+    settings = dict(kept["settings"])
+    for each in later:
+        settings |= {key: value for key, value in each.items() if key not in OF_ROWS}
+    return {**kept, "settings": settings}
+
+
+def of_mixed(settings: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) -> str:
+    """Settings with which only a part of the rows was made, in words; nothing where all were."""
+    other = {key: each[key] for each in later for key in OF_ROWS if each[key] != settings[key]}
+    return "; ".join(
+        f"{key}: a part of its rows was made with {_word(settings[key])}, and a part with "
+        f"{_word(value)}"
+        for key, value in other.items()
+    )

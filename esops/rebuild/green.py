@@ -51,10 +51,11 @@ def create_green(
     """
     made = Green([])
     back: list[str] = []
+    others = [each.table for each in blue.values() if not _owns(connection, each.table)]
     if ddl is not None:
         away, back = aside(connection, list(blue.values()), "\n".join(create))
         _also(connection, made, away)
-    _create(connection, made, create, ddl)
+    _create(connection, made, create, ddl, others)
     renaming = target.settings.switch == "rename"
     sides: list[tuple[str, Side]] = []
     for mark, (name, (schema, physical)) in zip(
@@ -90,9 +91,19 @@ def create_green(
     return made
 
 
+def _owns(connection: psycopg.Connection, table: Table) -> bool:
+    row = connection.execute("SELECT pg_has_role(%s, 'USAGE')", (table.owner,)).fetchone()
+    return bool(row and row[0])
+
+
 def _create(
-    connection: psycopg.Connection, made: Green, create: Sequence[str], ddl: Path | None
+    connection: psycopg.Connection,
+    made: Green,
+    create: Sequence[str],
+    ddl: Path | None,
+    others: Sequence[Table],
 ) -> None:
+    """`others`: tables that serve and whose names this role cannot move aside."""
     try:
         for statement in create:
             connection.execute(statement.encode())
@@ -102,7 +113,13 @@ def _create(
         raise UsageError(
             f"green's DDL fails: {str(error).splitlines()[0]}",
             hint="Something else in the schema has that name already, and each version needs names "
-            f"of its own. In {ddl}, leave the name out: Postgres chooses one.",
+            f"of its own. In {ddl}, leave the name out: Postgres chooses one."
+            + (
+                f" Or run this as a member of {others[0].owner}, which owns {others[0].name}: if "
+                "that has the name, its owner can move it aside."
+                if others
+                else ""
+            ),
         ) from error
     except psycopg.ProgrammingError as error:
         raise UsageError(

@@ -27,8 +27,10 @@ from esops.settings import ProjectionSettings
 
 _SQL = statements(__package__, "made_of")
 _PACKAGES = {"node_modules", "venv", "env", "site-packages"}
-MADE_OF = "made of"
+MADE_OF, RESUMED = "made of", "resumed with"
 """What the log of a rebuild says of it."""
+OF_ROWS = ("on_error", "begins_with")
+"""The settings that decide about rows; the others only about how they are served."""
 
 
 def parts(target: Target) -> dict[str, Any]:
@@ -67,6 +69,25 @@ def kept(connection: psycopg.Connection, projection: str, version: int) -> Mappi
         {"projection": projection, "version": version, "event": MADE_OF},
     ).fetchone()
     return None if row is None else row[0]
+
+
+def note_resumed(
+    connection: psycopg.Connection, entry: journal.JournalEntry, target: Target
+) -> None:
+    """Keep the settings with which a rebuild continues: the rest of the rows is made with them."""
+    detail = {"settings": _settings(target.settings)}
+    journal.note(connection, entry.rebuild, entry.state, RESUMED, detail)
+
+
+def resumed(
+    connection: psycopg.Connection, projection: str, version: int
+) -> list[Mapping[str, Any]]:
+    """The settings with which the last rebuild into a version has continued, the oldest first."""
+    rows = connection.execute(
+        _SQL["resumed"],
+        {"projection": projection, "version": version, "event": MADE_OF, "resumed": RESUMED},
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 class LastRebuild(NamedTuple):

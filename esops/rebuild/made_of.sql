@@ -9,6 +9,18 @@ SELECT l.detail
  ORDER BY r.rebuild DESC, l.at DESC
  LIMIT 1;
 
+-- resumed --
+-- With which settings the last rebuild into a version has continued.
+SELECT l.detail -> 'settings'
+  FROM esops.rebuild_log l
+ WHERE l.event = %(resumed)s
+   AND l.rebuild = (
+       SELECT max(r.rebuild) FROM esops.rebuilds r
+         JOIN esops.rebuild_log m ON m.rebuild = r.rebuild AND m.event = %(event)s
+        WHERE r.projection = %(projection)s AND r.to_version = %(version)s
+          AND (r.finished_at IS NOT NULL OR NOT coalesce((r.options ->> 'in_place')::boolean, false)))
+ ORDER BY l.at;
+
 -- last_rebuild --
 -- How many events there were for the last rebuild of a projection that came to its end, and its
 -- working time in seconds.

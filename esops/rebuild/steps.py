@@ -119,6 +119,7 @@ class Rebuild(Switching):
                 # That the projector has stopped is said of a moment, and so is said again.
                 options={**entry.options, "processor_stopped": False, **options},
             )
+            made_of.note_resumed(self._session.connection, entry, self.target)
         return self.run_steps(entry)
 
     def abort(self) -> Outcome:

@@ -167,12 +167,37 @@ def test_one_that_cannot_be_looked_at_hides_no_other_one(carts, built, connectio
 
 
 def test_a_projection_that_is_not_in_the_file_is_said(carts):
+    """And one with another name there is no reason to do nothing."""
     text = (carts.folder / "esops.toml").read_text()
     carts.write("another.sql", shop.DDL)
     carts.write("esops.toml", text[: text.index("[projections")] + NEW)
     found = planned(carts, 1)
     assert (found["version"], found["settled"], found["needs"]) == (1, True, "nothing")
     assert "not in this esops.toml" in found["unknown"]["projection"]
+    carts.write("esops.toml", text.replace("[projections.cart_summary]", "[projections.renamed]"))
+    found = planned(carts, 1, "renamed")
+    assert (found["needs"], [*found["unknown"]]) == ("look", ["name"])
+
+
+def test_settings_that_changed_while_it_was_built_are_of_a_part_of_its_rows(
+    carts, built, connection
+):
+    text = (carts.folder / "esops.toml").read_text()
+    carts.write("another.sql", shop.DDL)
+    carts.write("esops.toml", text + NEW)
+    carts.ok("rebuild", "another", "--blue-green")
+    carts.write("shop_projections.py", shop.PROJECTION.replace("sign * data", "2 * sign * data"))
+    assert carts.run("rebuild", "another", "--blue-green").code == 1
+    carts.write("esops.toml", text + NEW + 'on_error = "dead-letter"\nswitch = "view"\n')
+    carts.ok("rebuild", "another", "--blue-green", "--resume", "--max-diff", "100%")
+    for options in ("", 'on_error = "dead-letter"\n'):
+        carts.write("esops.toml", text + NEW + options)
+        found = planned(carts, 1, "another")
+        assert found["version"] == 2
+        assert found["details"] == {
+            "settings": "on_error: a part of its rows was made with stop, and a part with "
+            "dead-letter"
+        }
 
 
 OWN_NAMES = """
