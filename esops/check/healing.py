@@ -80,7 +80,7 @@ def heal(
     settings, dsn = config.projection(name), config.readmodel_of(name).dsn
     with translated(), connect(dsn, f"heal {name}") as connection:
         take_lock(connection, name)
-        if settings.live == "app":
+        if settings.live != "esops":
             migrations.upgrade(connection)
             version = find_subject(config, name, None, connection).version
         else:
