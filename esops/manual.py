@@ -59,7 +59,9 @@ class Topic:
         found, name = _headings(self.text), asked.lower()
         # The heading itself, or the only one that has the word in it.
         matching = [
-            at for at, (_, title, _) in enumerate(found) if name in (title.lower(), _anchor(title))
+            at
+            for at, (_, title, _) in enumerate(found)
+            if name in (title.lower(), _anchor(title), title.lower().removeprefix("esops "))
         ] or [at for at, (_, title, _) in enumerate(found) if name in title.lower()]
         if not matching:
             raise UsageError(

@@ -97,10 +97,10 @@ def run(
 
     stop = stop_on_signals()
     host.run(stop, chores)
-    if stop.is_set():
-        log.info("stopped by a signal")
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())
+    else:
+        output.say("stopped by a signal" if stop.is_set() else "ended")
     return host.exit_code or int(look_for_late_events() | look_at_names(host.names))
 
 

@@ -308,8 +308,8 @@ def _not_followed(
                 "ESOPS-D072",
                 subject,
                 f"v{each.version} ({each.state}) is not kept fresh; it {failure}",
-                f"{fix}A running `esops run` then tries again by itself; start it, if it has ended: "
-                "esops run",
+                f"{fix}A running `esops run` then tries again by itself; if it has ended, "
+                "start it again.",
             )
     yield from stalled(subject, config, projection, {*refused, *failing})
     active = next((each for each in versions if each.state == "active"), None)

@@ -91,7 +91,7 @@ def test_run_says_who_keeps_its_version_from_advancing(carts, dsn, connection):
         (version,) = carts.run("status", "--output", "json").json["projections"]
         assert "(migration" in version["stalled"]["reasons"][0]
     heard(process, "it advances again")
-    end(process)
+    assert "stopped by a signal" in end(process)[1]
 
 
 def test_a_transaction_that_holds_the_head_back_is_the_reason(carts, dsn, connection):

@@ -157,3 +157,8 @@ def test_a_topic_that_is_not_there_is_answered_with_those_that_may_be_meant(wron
     with pytest.raises(UsageError) as found:
         manual.topic(wrong)
     assert found.value.hint == hint
+
+
+def test_a_command_is_found_by_its_name():
+    """Also where its name is a word of other headings: an argument, for example."""
+    assert manual.topic("commands").readable("projection").startswith("## esops projection\n")
