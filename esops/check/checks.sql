@@ -34,9 +34,9 @@ WITH gone AS (
      WHERE this.id = %(id)s AND c.projection = this.projection
        AND c.version IS NOT DISTINCT FROM this.version AND k.check_id = c.id
        AND k.table_name = done.name AND k.key = done.key::text[]
-    RETURNING k.check_id)
-UPDATE esops.checks SET healed = healed + (SELECT count(*) FROM gone WHERE check_id = %(id)s)
- WHERE id = %(id)s;
+    RETURNING k.check_id),
+counted AS (SELECT check_id, count(*) AS rows FROM gone GROUP BY check_id)
+UPDATE esops.checks c SET healed = c.healed + counted.rows FROM counted WHERE c.id = counted.check_id;
 
 -- right --
 -- Keys that earlier checks found wrong, and this one right.
@@ -49,11 +49,15 @@ DELETE FROM esops.check_keys k
 
 -- drop --
 -- Keys that were found wrong, and are right now.
-DELETE FROM esops.check_keys k
- USING (SELECT * FROM unnest(%(tables)s::text[], %(keys)s::text[]) AS t(name, key)) AS done,
-       esops.checks c
- WHERE c.projection = %(projection)s AND c.version IS NOT DISTINCT FROM %(version)s
-   AND k.check_id = c.id AND k.table_name = done.name AND k.key = done.key::text[];
+WITH gone AS (
+    DELETE FROM esops.check_keys k
+     USING (SELECT * FROM unnest(%(tables)s::text[], %(keys)s::text[]) AS t(name, key)) AS done,
+           esops.checks c
+     WHERE c.projection = %(projection)s AND c.version IS NOT DISTINCT FROM %(version)s
+       AND k.check_id = c.id AND k.table_name = done.name AND k.key = done.key::text[]
+    RETURNING k.check_id),
+counted AS (SELECT check_id, count(*) AS rows FROM gone GROUP BY check_id)
+UPDATE esops.checks c SET healed = c.healed + counted.rows FROM counted WHERE c.id = counted.check_id;
 
 -- open --
 -- The keys that checks of a version have found wrong, and that nobody has found right since.
