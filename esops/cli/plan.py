@@ -117,6 +117,8 @@ def _needs(change: ProjectionChange) -> str:
         return f"{to}: esops projection switch {change.projection} --to {change.waiting}"
     if change.wrong:
         return "what serves is wrong"
+    if change.needs == "look":
+        return "has changed, and a rebuild would fail"
     if change.needs == "nothing":
         if change.changed:
             return "needs no rebuild"

@@ -158,7 +158,7 @@ class _Look:
             )
             found.wrong |= {} if other is None else {"log": other}
         needs = set(found.changed) - _WITHOUT_REBUILD
-        if found.wrong:
+        if found.wrong or (needs and "ddl" in found.unknown):
             # A rebuild would refuse, or be made beside what is wrong.
             found.needs, found.only_indexes = "look", False
         elif needs:

@@ -83,7 +83,7 @@ class ProjectionChange:
 
 def in_a_line(found: Sequence[ProjectionChange]) -> str:
     """All of it in one line, the last one of a plan."""
-    changed = [each for each in found if each.changed]
+    changed = [each for each in found if each.changed and each.error is None]
     parts = []
     if changed:
         names = ", ".join(f"{each.projection} ({', '.join(each.changed)})" for each in changed)
@@ -91,9 +91,12 @@ def in_a_line(found: Sequence[ProjectionChange]) -> str:
     elif all(each.settled for each in found):
         known = " known" if any(each.unknown for each in found) else ""
         parts.append(f"nothing{known} has changed")
-    rebuilt = [each for each in found if each.needs == "rebuild"]
+    rebuilt = [each for each in found if each.needs == "rebuild" and each.error is None]
     indexed = sum(each.only_indexes for each in rebuilt)
-    whole, waiting = len(rebuilt) - indexed, sum(each.needs == "switch" for each in found)
+    whole, waiting = (
+        len(rebuilt) - indexed,
+        sum(e.needs == "switch" and e.error is None for e in found),
+    )
     failed = sum(each.error is not None for each in found)
     wrong = sum(each.error is None and bool(each.wrong) for each in found)
     unknown = sum(each.error is None and not each.settled and bool(each.unknown) for each in found)

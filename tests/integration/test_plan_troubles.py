@@ -162,6 +162,7 @@ def test_one_that_cannot_be_looked_at_hides_no_other_one(carts, built, connectio
     ):
         carts.write("another.sql", ddl)
         assert said in planned(carts, 2, "another")["error"]
+    assert carts.run("plan").out.splitlines()[-1] == "1 could not be looked at"
     carts.write("esops.toml", text + NEW.replace('ddl = "another.sql"\n', ""))
     assert "there is no table" in planned(carts, 2, "another")["error"]
 
@@ -256,6 +257,9 @@ def test_what_the_ddl_says_of_its_own_table_is_no_change_and_what_it_adds_is_one
     found = planned(carts, 1, "by_view")
     assert (found["changed"], found["needs"], found["error"]) == ([], "look", None)
     assert "leave the name out" in found["unknown"]["ddl"]
+    carts.write("openings.sql", OPENINGS.replace("stream_id", "upper(stream_id)"))
+    found = planned(carts, 1, "by_view")  # a rebuild would only fail, and keep others back
+    assert (found["changed"], found["needs"]) == (["function"], "look")
 
 
 def test_a_version_that_waits_is_the_one_that_would_be_made_today(carts, built, connection):
