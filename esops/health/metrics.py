@@ -156,7 +156,7 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         if each.get("version") is not None:
             yield from _of_version(each)
     for each in status.rebuilds:
-        yield "esops_rebuild", [each["projection"], each["state"]], 1.0
+        yield "esops_rebuild", [each["projection"], _rebuild_state(each)], 1.0
         yield "esops_rebuild_seconds", [each["projection"]], float(each["seconds"])
     yield from _of_checks(status.checks)
     for each in status.archives:
@@ -165,6 +165,12 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         if each.get("finished_at"):
             ended = datetime.fromisoformat(each["finished_at"]).timestamp()
             yield "esops_archive_run_time_seconds", [each["archive"], policy], ended
+
+
+def _rebuild_state(each: Mapping[str, Any]) -> str:
+    """Its state; `stopped` where no process works on it, and nobody has paused it."""
+    state, unfinished = str(each["state"]), each.get("unfinished")
+    return "stopped" if unfinished and not unfinished["works"] and state != "paused" else state
 
 
 def _of_checks(checks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str], float]]:

@@ -104,6 +104,7 @@ def test_a_rebuild_whose_process_was_killed_is_not_shown_like_one_that_works(car
     assert "no process works on it" not in carts.ok("status").out
     kill(begun)
     until(lambda: "no process works on it" in carts.ok("status").out)
+    assert 'esops_rebuild{projection="cart_summary",state="stopped"} 1.0' in carts.ok("metrics").out
     assert "no process works on it" in carts.ok("projection", "show", NAME).out
 
 
