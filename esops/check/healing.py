@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import psycopg
-from psycopg import sql
 
 from esops.check import checks
 from esops.check.app_heal import AppHealer
 from esops.check.checks import WrongKey
 from esops.check.courses import Course, LogCourse, StreamCourse, only_keys
 from esops.check.heal import Healed, Healer
-from esops.check.inline_heal import heal_inline
+from esops.check.inline_heal import InlineHeal, check_kind
+from esops.check.key_text import canonical_keys
 from esops.check.refold import Scratch, built_by
 from esops.check.served_rows import RowKey, ServedRows
 from esops.check.standing import AppCheckpoint
@@ -28,16 +29,20 @@ from esops.check.wholeness import archived_away
 from esops.config import Config
 from esops.errors import Refused, UsageError
 from esops.events import Position, RecordedEvent, StreamKey
+from esops.postgres.catalog import Table
 from esops.postgres.connection import connect, database_of, translated
 from esops.projections.definition import Definition, FoldDefinition
 from esops.readmodel import marks, migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
+from esops.rebuild.healing import LONGEST_SESSION
+from esops.rebuild.refolded import RefoldedRows
 from esops.rebuild.retiring import take_lock
 from esops.rebuild.stopped_processor import StandingProcessor
 from esops.running.throttle import Limits, Throttle
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
+from esops.stores.archive.archived_away import removed_from
 from esops.stores.base import EventStore
 
 _FREE = Limits()
@@ -61,6 +66,10 @@ class HealRequest:
     write: bool = True
     processor_stopped: bool = False
     """The operator says that the application's processor has stopped."""
+    longest_session: timedelta = LONGEST_SESSION
+    """How long an instance may take from loading a row to writing it, where the application writes
+    rows with each append.
+    """
 
 
 def heal(
@@ -95,11 +104,12 @@ def heal(
             work = _Heal(config, connection, events, version, definition, settings)
             asked = replace(request, wrong=wrong)
             if settings.live == "inline":
-                done = work.inline(asked, stop)
+                done = work.inline(asked, stop, say)
             elif version.position is None and settings.checkpoint is not None:
                 done = work.application(asked, settings.checkpoint, stop)
             else:
                 done = work.own(asked, throttle, stop)
+        done.absent = sorted({*done.absent, *work.no_keys})
         left = {*done.unknown, *done.unfit}
         if request.write and request.from_check is not None:
             checks.mark_healed(
@@ -164,25 +174,28 @@ class _Heal:
     ) -> None:
         self._config, self._connection, self._store = config, connection, store
         self._version, self._definition, self._settings = version, definition, settings
+        self.no_keys: list[RowKey] = []
+        """Those that were named and that no row of the table can have."""
 
-    def inline(self, request: HealRequest, stop: Callable[[], bool]) -> Healed:
+    def inline(
+        self, request: HealRequest, stop: Callable[[], bool], say: Callable[[str], None]
+    ) -> Healed:
         """Of a table that the application writes with each append."""
         if request.streams and self._store.capabilities.tenants:
             raise UsageError(
                 "tenants share the store, so a stream's name alone does not say which one is meant",
                 hint="Name the keys of the rows: --keys.",
             )
-        keys = [*request.keys, *(each.key for each in request.wrong)]
-        return heal_inline(
-            self._connection,
-            self._store,
-            self._version,
-            self._definition,
-            self._settings,
-            (keys, request.streams),
-            write=request.write,
-            stop=stop,
-        )
+        connection, store, settings = self._connection, self._store, self._settings
+        definition = check_kind(self._definition, self._version)
+        rows = RefoldedRows(connection, store, self._version, definition, settings.verify)
+        wanted = [*request.keys, *(each.key for each in request.wrong)]
+        keys = self._canonical(rows.live, rows.live.key, wanted)
+        gone = removed_from(self._config, store, replace(settings.filter, archived=True))
+        away = f"the store has no event of it, and {gone[0]}" if gone else None
+        healer = InlineHeal(connection, store, self._version, rows, settings, away, stop, say)
+        longest = request.longest_session if request.write else None
+        return healer.run(keys, request.streams, longest=longest)
 
     def application(
         self, request: HealRequest, checkpoint: str, stop: Callable[[], bool]
@@ -282,8 +295,11 @@ class _Heal:
             *self._of_streams(scratch, until, request.streams),
             *(_shortened(scratch, each, key) for each in request.wrong),
         ]
-        if not wanted:
-            return []
+        return self._canonical(table, key, wanted)
+
+    def _canonical(
+        self, table: Table, key: Sequence[str], wanted: Sequence[RowKey]
+    ) -> list[RowKey]:
         unlike = next((each for each in wanted if len(each) != len(key)), None)
         if unlike is not None:
             raise UsageError(
@@ -291,23 +307,8 @@ class _Heal:
                 f"is ({', '.join(key)})",
                 hint='Write one of several values as JSON: \'["a", "b"]\'.',
             )
-        kinds = [table.column(each).type for each in key]
-        statement = sql.SQL("SELECT DISTINCT {} FROM unnest({}) AS k({})").format(
-            sql.SQL(", ").join(
-                sql.SQL("k.{}::{}::text").format(sql.Identifier(f"k{at}"), sql.SQL(kind))
-                for at, kind in enumerate(kinds)
-            ),
-            sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in kinds),
-            sql.SQL(", ").join(sql.Identifier(f"k{at}") for at in range(len(kinds))),
-        )
-        try:
-            values = [list(each) for each in zip(*wanted, strict=True)]
-            return sorted(self._connection.execute(statement, values).fetchall())
-        except psycopg.DataError as error:
-            raise UsageError(
-                f"a key does not fit ({', '.join(key)}) of {table.name}: "
-                f"{error.diag.message_primary}"
-            ) from None
+        found, self.no_keys = canonical_keys(self._connection, table, key, wanted)
+        return found
 
     def _of_streams(
         self, scratch: Scratch, until: Position, streams: Sequence[str]

@@ -16,6 +16,15 @@ from esops.readmodel.rows import one_line
 from esops.readmodel.shape import Shape
 from esops.readmodel.types import Key
 
+_CUT = ("varchar", "bpchar", "numeric", "bit", "varbit")
+_ROUNDED = ("timestamp", "timestamptz", "time", "timetz", "interval")
+_WHOLE = {
+    **{each: f'pg_catalog."{each}"' for each in (*_CUT, *_ROUNDED)},
+    "name": "pg_catalog.text",
+    "char": "pg_catalog.text",
+}
+"""Types of which a column takes a part of some values, by what takes all of them."""
+
 
 def parse_key(
     connection: psycopg.Connection, table: Table, key_columns: Sequence[str], text: str
@@ -42,6 +51,52 @@ def parse_key(
         return shape.key(tuple(values) if len(values) > 1 else values[0])
     except Unfit as error:
         raise UsageError(f"{text!r} is no key of {table.schema}.{table.name}: {error}") from None
+
+
+def canonical_keys(
+    connection: psycopg.Connection,
+    table: Table,
+    key_columns: Sequence[str],
+    keys: Sequence[tuple[str, ...]],
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Keys that somebody wrote, each once and as the server writes them; and those that are none of
+    this table, since the type of a column makes another value of what was written.
+
+    Raises UsageError for one that is no value of its column.
+    """
+    if not keys:
+        return [], []
+    names = [sql.Identifier(f"k{at}") for at in range(len(key_columns))]
+    of_key = [table.column(each) for each in key_columns]
+    casts = [
+        sql.SQL("k.{}::{}").format(name, sql.SQL(each.type))
+        for name, each in zip(names, of_key, strict=True)
+    ]
+    same = [
+        sql.SQL("{cast}::{whole} = k.{name}::{whole}").format(
+            cast=cast, name=name, whole=sql.SQL(_WHOLE[each.kind])
+        )
+        for cast, name, each in zip(casts, names, of_key, strict=True)
+        if each.kind in _WHOLE
+    ]
+    statement = sql.SQL("SELECT {}, {}, {} FROM unnest({}) AS k({})").format(
+        sql.SQL(" AND ").join([sql.SQL("TRUE"), *same]),
+        sql.SQL(", ").join(sql.SQL("{}::text").format(each) for each in casts),
+        sql.SQL(", ").join(names),
+        sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in names),
+        sql.SQL(", ").join(names),
+    )
+    try:
+        values = [list(each) for each in zip(*keys, strict=True)]
+        rows = connection.execute(statement, values).fetchall()
+    except psycopg.DataError as error:
+        raise UsageError(
+            f"a key does not fit ({', '.join(key_columns)}) of {table.name}: "
+            f"{error.diag.message_primary}"
+        ) from None
+    width = len(key_columns)
+    found = {row[1 : 1 + width] for row in rows if row[0]}
+    return sorted(found), sorted({row[1 + width :] for row in rows if not row[0]})
 
 
 def written_key(key: Key, key_columns: Sequence[str]) -> str:

@@ -122,6 +122,8 @@ class _Run:
             for number, (name, table) in enumerate(self._scratch.live.items())
         ]  # fmt: skip
         self._away = self._archived_away(filter)
+        self._no_keys: list[KeyText] = []
+        """Those that were named and that no row of the table can have."""
 
     def run(
         self,
@@ -171,8 +173,14 @@ class _Run:
         self._recorded(context, result, lambda: self._check(context, wanted, keys))
         self._forget_right(context, result, keys)
         found = context.found
+        if self._no_keys:
+            result.without_row = len(self._no_keys)
+            result.notes.append(
+                f"{count(len(self._no_keys), 'key')} cannot be in the table, whose columns make "
+                f"another value of it, such as {'/'.join(self._no_keys[0])}"
+            )
         if keys is not None and (none := len(set(keys)) - found.keys - found.unknown) > 0:
-            result.without_row = none
+            result.without_row += none
             have = "has" if none == 1 else "have"
             result.notes.append(
                 f"{count(none, 'key')} {have} no row, neither in the read model nor by the events"
@@ -285,7 +293,8 @@ class _Run:
             )
         if request.keys is not None:
             check_widths(request.keys, context.tables[0].key)
-            return context.tables[0].canonical(request.keys)
+            keys, self._no_keys = context.tables[0].canonical(request.keys)
+            return keys
         streams = request.streams
         if streams is None:
             assert request.since is not None

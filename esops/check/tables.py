@@ -13,8 +13,8 @@ import psycopg
 from psycopg import sql
 
 from esops.check.checks import WrongKey
+from esops.check.key_text import canonical_keys
 from esops.check.result import KeyFindings
-from esops.errors import UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
@@ -150,29 +150,9 @@ class CheckedTable:
         )
         return [tuple(row) for row in self._connection.execute(statement).fetchall()]
 
-    def canonical(self, keys: Sequence[KeyText]) -> list[KeyText]:
-        """Keys that somebody wrote, each once and as the server writes them.
-
-        Raises UsageError for one that is no value of its column.
-        """
-        kinds = [sql.SQL(self.live.column(name).type) for name in self.key]
-        statement = sql.SQL("SELECT DISTINCT {} FROM unnest({}) AS k({}) ORDER BY {}").format(
-            sql.SQL(", ").join(
-                sql.SQL("k.{}::{}::text").format(sql.Identifier(f"k{at}"), kind)
-                for at, kind in enumerate(kinds)
-            ),
-            sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in kinds),
-            sql.SQL(", ").join(sql.Identifier(f"k{at}") for at in range(len(kinds))),
-            sql.SQL(", ").join(sql.Literal(at + 1) for at in range(len(kinds))),
-        )
-        try:
-            rows = self._connection.execute(statement, [list(c) for c in zip(*keys, strict=True)])
-            return [tuple(row) for row in rows.fetchall()]
-        except psycopg.DataError as error:
-            raise UsageError(
-                f"a key does not fit ({', '.join(self.key)}) of {self.live.name}: "
-                f"{error.diag.message_primary}"
-            ) from None
+    def canonical(self, keys: Sequence[KeyText]) -> tuple[list[KeyText], list[KeyText]]:
+        """See canonical_keys."""
+        return canonical_keys(self._connection, self.live, self.key, keys)
 
     # -- copies
 

@@ -9,7 +9,7 @@ import typer
 
 from esops.cli.app import command, current_output
 from esops.cli.completion import complete_projection
-from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
+from esops.cli.limits import LONGEST_SESSION, MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
 from esops.cli.projection import projection
 from esops.cli.shared import JobProgress, duration, is_interactive, stop_on_signals
 
@@ -71,6 +71,7 @@ def check(
         False, "--heal", help="Make rows that differ right, after a question."
     ),
     yes: bool = typer.Option(False, "-y", "--yes", help="With --heal: do not ask."),
+    longest_session: str | None = LONGEST_SESSION,
     report: Path | None = typer.Option(
         None, "--report", metavar="FILE.html", help="Write what differs as an HTML page."
     ),
@@ -110,6 +111,9 @@ def check(
         raise UsageError(
             "--heal writes to the table that serves, and needs a confirmation", hint="Add --yes."
         )
+    longest = None
+    if longest_session is not None:
+        longest = duration("--longest-session", longest_session)
     named = None
     if not (keys is None and keys_from is None and streams is None):
         named = selected(keys, keys_from, streams)
@@ -137,7 +141,9 @@ def check(
             show(output, result)
         from esops.cli.heal import heal_found
 
-        healed = heal_found(output, config, result, request.limits, yes=yes, stop=stop.is_set)
+        healed = heal_found(
+            output, config, result, request.limits, longest, yes=yes, stop=stop.is_set
+        )
         if not output.as_json:
             return 0 if healed else 1
     found = result.found

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _WITH = frozenset(
     {"projection", "keys", "keys_from", "streams", "from_check", "dry_run", "yes"}
-    | {"processor_stopped"}
+    | {"processor_stopped", "longest_session"}
     | {"max_rate", "max_load", "max_lag_bytes", "nice"}
 )
 _NAMED = 5
@@ -171,11 +172,14 @@ def heal_found(
     config: Config,
     result: CheckResult,
     limits: Limits,
+    longest_session: timedelta | None,
     *,
     yes: bool,
     stop: Callable[[], bool],
 ) -> bool:
     """Make the rows right that a check found wrong; returns whether all of them are."""
+    from dataclasses import replace
+
     from esops.check.healing import HealRequest, heal
     from esops.wording import count
 
@@ -188,6 +192,8 @@ def heal_found(
     request = HealRequest(
         from_check=result.check, wrong=() if result.check else found.wrong, limits=limits
     )
+    if longest_session is not None:
+        request = replace(request, longest_session=longest_session)
     done = heal(config, result.projection, request, stop=stop, say=output.say)
     left = len(done.unknown) + len(done.unfit) + max(0, found.differing - len(found.wrong))
     # Some may have been made right by others since: what counts is what is left.

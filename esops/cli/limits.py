@@ -61,3 +61,11 @@ CHANGED: Any = typer.Option(
     "--changed",
     help="Rebuild those that `esops plan` says need it, of the ones named or of all.",
 )
+LONGEST_SESSION: Any = typer.Option(
+    None,
+    "--longest-session",
+    metavar="D",
+    help="How long an instance of the application may take from loading a row to writing it, where "
+    'it writes rows with each append (live = "inline"). Rows are looked at for so long after they '
+    "were made right. Default: 30s.",
+)

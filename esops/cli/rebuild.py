@@ -13,6 +13,7 @@ from esops.cli.completion import complete_projection
 from esops.cli.limits import (
     CHANGED,
     DESPITE_SNAPSHOTS,
+    LONGEST_SESSION,
     MAX_LAG_BYTES,
     MAX_LOAD,
     MAX_RATE,
@@ -217,6 +218,7 @@ def rebuild(
         help="The same for the rows that this `projection check` found wrong.",
         rich_help_panel=_ROWS,
     ),
+    longest_session: str | None = LONGEST_SESSION,
     snapshot_wait: str | None = SNAPSHOT_WAIT,
     despite_snapshots: bool = DESPITE_SNAPSHOTS,
     max_rate: float | None = MAX_RATE,
@@ -252,7 +254,16 @@ def rebuild(
         rows = selected(keys, keys_from, streams, from_check)
         limits = (max_rate, max_load, max_lag_bytes, nice)
         rows = replace(rows, processor_stopped=processor_stopped)
+        if longest_session is not None:
+            longest = duration("--longest-session", longest_session)
+            rows = replace(rows, longest_session=longest)
         return heal_rows(output, name, rows, limits, dry_run=dry_run, yes=yes)
+    if longest_session is not None:
+        from esops.errors import UsageError
+
+        raise UsageError(
+            "--longest-session is for single rows", hint="Name them: --keys, or --streams."
+        )
     from esops.rebuild.api import RebuildRequest
 
     request = RebuildRequest(

@@ -44,7 +44,9 @@ _NOT_TAKEN = "the table has not taken it, and said nothing: a trigger, a rule or
 class Found:
     """What a pass over some streams came to."""
 
-    healed: int = 0
+    updated: set[StreamKey] = field(default_factory=set)
+    inserted: set[StreamKey] = field(default_factory=set)
+    deleted: set[StreamKey] = field(default_factory=set)
     busy: set[StreamKey] = field(default_factory=set)
     """Those whose rows are wrong, and somebody else has them, or has written them since."""
     unfit: dict[StreamKey, str] = field(default_factory=dict)
@@ -52,9 +54,21 @@ class Found:
     unchecked: set[StreamKey] = field(default_factory=set)
     """Those of which events are gone, or are archived and would make another row."""
 
+    @property
+    def written(self) -> set[StreamKey]:
+        """Those whose rows were made right."""
+        return self.updated | self.inserted | self.deleted
+
+    @property
+    def healed(self) -> int:
+        """How many these are."""
+        return len(self.written)
+
     def add(self, other: Found) -> None:
         """Add what another piece came to."""
-        self.healed += other.healed
+        self.updated |= other.updated
+        self.inserted |= other.inserted
+        self.deleted |= other.deleted
         self.busy |= other.busy
         self.unfit.update(other.unfit)
         self.unchecked |= other.unchecked
@@ -62,11 +76,12 @@ class Found:
 
 class UnlikeStreams(NamedTuple):
     """Streams whose rows are not as their events make them: those of rows that are there, those of
-    rows that are missing; and those of which nobody knows.
+    rows that are missing, those of rows that no event makes; and those of which nobody knows.
     """
 
     wrong: set[StreamKey]
     missing: set[StreamKey]
+    surplus: set[StreamKey]
     unchecked: set[StreamKey]
 
 
@@ -83,6 +98,8 @@ class _Piece:
     types: Mapping[str, str] = field(default_factory=dict)
     wrong: set[Key] = field(default_factory=set)
     """Those of rows that are there."""
+    surplus: set[Key] = field(default_factory=set)
+    """Those of them that no event makes."""
     missing: set[Key] = field(default_factory=set)
 
 
@@ -90,10 +107,17 @@ class RowRepair:
     """Makes rows of one version right."""
 
     def __init__(
-        self, connection: psycopg.Connection, rows: RefoldedRows, settings: ProjectionSettings
+        self,
+        connection: psycopg.Connection,
+        rows: RefoldedRows,
+        settings: ProjectionSettings,
+        *,
+        deletes: bool = False,
     ) -> None:
-        """The connection is the one of the rows, outside a transaction."""
-        self._connection, self._rows = connection, rows
+        """The connection is the one of the rows, outside a transaction. `deletes`: whether a row of
+        which no event tells is wrong; else nobody knows of it.
+        """
+        self._connection, self._rows, self._deletes = connection, rows, deletes
         self._filter = settings.filter
         self._ignored = ignored_in(rows.live, rows.live, settings.verify)
         self._deadlock_timeout = deadlock_timeout(connection)
@@ -115,10 +139,11 @@ class RowRepair:
     def differing(self, streams: Sequence[StreamKey]) -> Iterator[UnlikeStreams]:
         """Compare the rows of some streams, a few at a time. Raises as `repair`."""
         for piece, found in self._compared(streams):
-            wrong, missing = (
-                {piece.streams[key] for key in keys} for keys in (piece.wrong, piece.missing)
+            wrong, missing, surplus = (
+                {piece.streams[key] for key in keys}
+                for keys in (piece.wrong - piece.surplus, piece.missing, piece.surplus)
             )
-            yield UnlikeStreams(wrong, missing, found.unchecked)
+            yield UnlikeStreams(wrong, missing, surplus, found.unchecked)
 
     def _compared(self, streams: Sequence[StreamKey]) -> Iterator[tuple[_Piece, Found]]:
         for asked in pieces(streams, _ASKED):
@@ -143,8 +168,12 @@ class RowRepair:
             unlike = keys_unlike(connection, rows.sides)
         piece.versions = {StreamKey(each.stream, each.tenant): each.version for each in events}
         missing = {tuple(key) for has, *key in unlike if not has}
-        too_many = (there - made) & {rows.key(each) for each in piece.versions}
-        wrong = too_many | {tuple(key) for has, *key in unlike if has}
+        surplus = there - made - {rows.key(each) for each in gone}
+        lone = surplus - {rows.key(each) for each in piece.versions}
+        if not self._deletes:
+            surplus -= lone
+            gone |= {streams[key] for key in lone}
+        wrong = surplus | {tuple(key) for has, *key in unlike if has}
         # What is archived is left out of the projection, and so a rebuild makes other rows.
         archived = {
             key
@@ -156,51 +185,55 @@ class RowRepair:
         } | (wrong & archived)
         found.unchecked = gone | {streams[key] for key in unclear}
         piece.wrong, piece.missing = wrong - archived, missing - archived
+        piece.surplus = surplus - archived
 
     def _write(self, piece: _Piece, found: Found) -> None:
-        done: set[Key] = set()
         unfit: dict[Key, str] = {}
         for some in pieces(sorted(piece.wrong), _LOCKED):
-            written = self._again(piece, some, unfit)
-            if written is None:
+            if not self._again(piece, some, unfit, found):
                 # Each by itself, to know which one it was.
                 for key in some:
-                    written = self._again(piece, [key], unfit)
-                    done |= written or set()
-                continue
-            done |= written
+                    self._again(piece, [key], unfit, found)
         for key in sorted(piece.missing):
             try:
+                written = False
                 with self._connection.transaction():
                     self._limit_wait(0)
                     if self._insert(key, piece.types):
                         self._see_written({key})
-                        done.add(key)
+                        written = True
                     else:
                         self._see_there(key)
+                if written:
+                    found.inserted.add(piece.streams[key])
             except (*_UNFIT, _NotTaken) as error:
                 unfit[key] = _said(error)
             except psycopg.errors.LockNotAvailable:
                 pass
-        found.healed = len(done)
         found.unfit = {piece.streams[key]: said for key, said in unfit.items()}
-        left = (piece.wrong | piece.missing) - done - unfit.keys()
-        found.busy = {piece.streams[key] for key in left}
+        left = {piece.streams[key] for key in piece.wrong | piece.missing}
+        found.busy = left - found.written - found.unfit.keys()
 
-    def _again(self, piece: _Piece, keys: Sequence[Key], unfit: dict[Key, str]) -> set[Key] | None:
-        """Write rows that are there, as far as nobody has locked them; returns those that were
-        written. None: together they cannot be; of a single one, `unfit` says why.
+    def _again(
+        self, piece: _Piece, keys: Sequence[Key], unfit: dict[Key, str], found: Found
+    ) -> bool:
+        """Write rows that are there, as far as nobody has locked them. False: together they cannot
+        be; of a single one, `unfit` says why.
         """
         rows, connection = self._rows, self._connection
         with connection.transaction():
             since = time.monotonic()
             free = rows.there(keys, " FOR UPDATE SKIP LOCKED")
+            free -= self._shortened(piece, free)
             if not free:
-                return set()
-            versions = {piece.streams[key]: piece.versions[piece.streams[key]] for key in free}
+                return True
+            # Of a stream without events, all that it has by now.
+            versions = {
+                piece.streams[key]: piece.versions.get(piece.streams[key], -1) for key in free
+            }
             events = rows.inline.later(connection, versions, self.all_of)
             if len(events) > _LATER:
-                return set()
+                return True
             piece.types = rows.add(events)
             piece.versions |= {StreamKey(each.stream, each.tenant): each.version for each in events}
             try:
@@ -213,10 +246,21 @@ class RowRepair:
             except (*_UNFIT, _NotTaken) as error:
                 if len(keys) == 1:
                     unfit[keys[0]] = _said(error)
-                return None
+                return False
             except psycopg.errors.LockNotAvailable:
-                return None
-            return free
+                return False
+            made = rows.made()
+        found.updated |= {piece.streams[key] for key in free & made}
+        found.deleted |= {piece.streams[key] for key in free - made}
+        return True
+
+    def _shortened(self, piece: _Piece, keys: Collection[Key]) -> set[Key]:
+        """Those of some keys of which no event told, and of which events are known to be gone."""
+        lone = [piece.streams[key] for key in keys if piece.streams[key] not in piece.versions]
+        if not lone:
+            return set()
+        _, short = self._rows.inline.whole(self._connection, lone, self.all_of)
+        return {self._rows.key(each) for each in short}
 
     def _limit_wait(self, locked_seconds: float) -> None:
         """Wait for others, such as for a value in a unique index, only for so short that no server

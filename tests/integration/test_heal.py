@@ -13,6 +13,7 @@ from tests.support import emmett, inline_writers, kinds, shop
 from tests.support.waiting import end, until
 
 TABLE = "cart_summary__v1"
+QUICK = ("--longest-session", "100ms")
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_rows_that_the_application_writes_with_each_append(dsn, connection, proj
     project.ok("rebuild", "--blue-green")
     test_inline_finish.spoil(connection, "cart-1")
     connection.execute("DELETE FROM mt_doc_cart WHERE id = 'cart-0'")
-    chosen = ("rebuild", "carts", "--keys", "cart-0,cart-1,cart-2", "--output", "json")
+    chosen = ("rebuild", "carts", "--keys", "cart-0,cart-1,cart-2", "--output", "json", *QUICK)
     assert project.ok(*chosen, "--dry-run").json["differing"] == 2
     assert project.ok(*chosen, "--yes").json["healed"] == 2
     assert test_inline_finish.items(connection) == test_inline_finish.RIGHT
@@ -329,7 +330,16 @@ def test_columns_that_the_application_fills_in_by_itself_stay(dsn, connection, p
     before = connection.execute(own).fetchall()
     assert project.ok("projection", "check", "carts", "--output", "json").json["differing"] == 0
     test_inline_finish.spoil(connection, "cart-1")
-    chosen = ("rebuild", "carts", "--keys", "cart-0,cart-1,cart-2", "--output", "json", "--yes")
+    chosen = (
+        "rebuild",
+        "carts",
+        "--keys",
+        "cart-0,cart-1,cart-2",
+        "--output",
+        "json",
+        "--yes",
+        *QUICK,
+    )
     assert project.ok(*chosen).json["healed"] == 1
     assert test_inline_finish.items(connection) == test_inline_finish.RIGHT
     assert connection.execute(own).fetchall() == before

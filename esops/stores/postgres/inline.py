@@ -203,27 +203,30 @@ class PostgresInline:
         rows = connection.execute(statement).fetchall()
         there = {StreamKey(stream, tenant): last for stream, tenant, last, _ in rows}
         short = {StreamKey(stream, tenant) for stream, tenant, _, lacks in rows if lacks}
-        if until is None:
-            short |= {key for key, last in lasts.items() if last > there.get(key, last)}
-        else:
-            had = {key for key, last in lasts.items() if last >= layout.first_version}
-            short |= self._emptied(connection, had - there.keys(), any_of)
+        none = layout.first_version - 1
+        beyond = {key: last for key, last in lasts.items() if last > there.get(key, none)}
+        if until is not None and beyond:
+            # They may have their last events beyond the position.
+            ends = self._ends(connection, any_of)
+            beyond = {key: last for key, last in beyond.items() if last > ends.get(key, none)}
+        short |= beyond.keys()
         order = sql.SQL("{}, {}").format(version, layout.ascending)
         found = self._events(connection, self._select(layout.where(filter), any_of, up_to, order))
         events = [each for each in found if StreamKey(each.stream, each.tenant) in wanted]
         return events, sorted(short & wanted)
 
-    def _emptied(
-        self, connection: psycopg.Connection, listed: set[StreamKey], any_of: sql.Composable
-    ) -> set[StreamKey]:
-        """Those of some streams, which the library lists, of which there is no event at all."""
-        if not listed:
-            return set()
+    def _ends(self, connection: psycopg.Connection, any_of: sql.Composable) -> dict[StreamKey, int]:
+        """The versions of the last events of some streams."""
         layout = self._layout
-        statement = sql.SQL("SELECT DISTINCT {}, {} FROM {} WHERE {} AND {}").format(
-            layout.mapped.stream, layout.mapped.tenant, layout.events, any_of, layout.scope
+        statement = sql.SQL("SELECT {}, {}, max({}) FROM {} WHERE {} AND {} GROUP BY 1, 2").format(
+            layout.mapped.stream,
+            layout.mapped.tenant,
+            layout.mapped.version,
+            layout.events,
+            any_of,
+            layout.scope,
         )
-        return listed - {StreamKey(*row) for row in connection.execute(statement).fetchall()}
+        return {StreamKey(*key): last for *key, last in connection.execute(statement).fetchall()}
 
     def listed(
         self,
