@@ -131,7 +131,7 @@ class InlineHeal:
             elif last:
                 break
             if now > deadline:
-                self._give_up(found.busy, now - longest.total_seconds())
+                self._end_unsettled(found.busy, now - longest.total_seconds())
                 break
             if first and self._done:
                 self._say(
@@ -175,7 +175,7 @@ class InlineHeal:
         changed = self._rows.inline.changed(self._connection, after, self._repair.all_of)
         return self._done.keys() & set(changed)
 
-    def _give_up(self, busy: Iterable[StreamKey], since: float) -> None:
+    def _end_unsettled(self, busy: Iterable[StreamKey], since: float) -> None:
         """Name what is not right, or has not been for long enough."""
         self._unfit(dict.fromkeys(busy, _BUSY))
         wrong = {each for each, times in self._over.items() if times and self._at[each] > since}

@@ -168,7 +168,7 @@ def test_documents_that_are_written_with_each_append_are_checked_stream_by_strea
     wrong = found(project, "carts", code=1)
     assert [each["key"] for each in wrong["samples"]] == ["shopping_cart-0005"]
     before = connection.execute("SELECT * FROM shopping_cart_summary ORDER BY 1").fetchall()
-    healed = found(project, "carts", "--heal", "--yes", code=0)
+    healed = found(project, "carts", "--heal", "--yes", "--longest-session", "100ms", code=0)
     assert (healed["differing"], healed["healed"]) == (1, 1)
     assert found(project, "carts", code=0)["differing"] == 0
     after = connection.execute("SELECT * FROM shopping_cart_summary ORDER BY 1").fetchall()
