@@ -66,6 +66,6 @@ LONGEST_SESSION: Any = typer.Option(
     "--longest-session",
     metavar="D",
     help="How long an instance of the application may take from loading a row to writing it, where "
-    'it writes rows with each append (live = "inline"). Rows are looked at for so long after they '
-    "were made right. Default: 30s.",
+    'it writes rows with each append (live = "inline"): rows that were made right are watched for '
+    "as long. Default: 30s.",
 )

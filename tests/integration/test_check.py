@@ -191,6 +191,26 @@ def test_an_application_that_lost_events_is_not_called_wrong(carts, connection):
     assert {each["key"] for each in unknown["unchecked_samples"]} == set(keys[:2])
 
 
+def test_a_key_that_a_column_cuts_is_no_other_key(dsn, project, connection):
+    shop.make(dsn, 60)
+    shop.configure(
+        project,
+        dsn,
+        code=BY_CLIENT.replace('event.json()["ClientId"]', "event.position[0] % 7 / 10"),
+        ddl="CREATE TABLE {table} (share numeric(2, 1) PRIMARY KEY, events int NOT NULL);",
+    )
+    project.ok("rebuild", "--blue-green")
+    connection.execute("UPDATE cart_summary__v1 SET events = 0 WHERE share = 0.3")
+    cut = found(project, "--keys", "0.26,0.10")
+    assert (cut["keys"], cut["differing"]) == (1, 0)
+    assert any("such as 0.26" in note for note in cut["notes"])
+    left = project.run(
+        "rebuild", "cart_summary", "--keys", "0.26,0.10", "--yes", "--output", "json"
+    )
+    assert (left.code, left.json["absent"], left.json["healed"]) == (1, [["0.26"]], 0)
+    assert found(project, "--keys", "0.30")["differing"] == 1
+
+
 def test_what_cannot_be_checked_is_said(carts, connection, project):
     code = (carts.folder / "shop_projections.py").read_text()
     project.write("shop_projections.py", code.replace('"items": 0', '"items": 1'))

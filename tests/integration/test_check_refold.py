@@ -74,3 +74,20 @@ def test_a_stream_that_has_lost_its_first_event_is_not_taken_for_whole(carts, co
     keys = [StreamKey(lost[0]), StreamKey(whole[0])]
     assert set(carts.refold(keys, Position((EVENTS,)))) == {keys[0]}
     assert rows(connection, "pg_temp.esops_folded_0") == [whole]
+
+
+def test_a_stream_that_has_lost_its_last_events_is_not_taken_for_whole(carts, connection):
+    """The library's own list says how long it was; what is beyond the position is not lost."""
+    served = rows(connection, "cart_summary")
+    lost, whole = served[3], served[4]
+    last = "(SELECT max(version) FROM shop.mt_events WHERE stream_id = %s)"
+    connection.execute(
+        f"DELETE FROM shop.mt_events WHERE stream_id = %s AND version = {last}", [lost[0]] * 2
+    )
+    (end,) = connection.execute(
+        "SELECT max(seq_id) - 1 FROM shop.mt_events WHERE stream_id = %s", (whole[0],)
+    ).fetchone()
+    keys = [StreamKey(lost[0]), StreamKey(whole[0])]
+    assert set(carts.refold(keys, Position((EVENTS,)))) == {keys[0]}
+    assert rows(connection, "pg_temp.esops_folded_0") == [whole]
+    assert set(carts.refold(keys, Position((end,)))) == {keys[0]}
