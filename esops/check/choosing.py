@@ -10,6 +10,7 @@ from esops.check.context import CheckContext
 from esops.check.tables import KeyText
 from esops.errors import Refused, UsageError
 from esops.events import Position, StreamKey
+from esops.postgres.connection import translated
 from esops.projections.definition import FoldDefinition
 from esops.readmodel.rows import BadEvent
 from esops.stores.base import require
@@ -36,6 +37,8 @@ def keys_of_streams(context: CheckContext, names: Iterable[str]) -> list[KeyText
             hint="Name the rows with --keys, or check a sample.",
         )
     until = context.standing.position()
+    with translated():
+        scratch.look_at_skipped()
     found: set[KeyText] = set()
     for name in dict.fromkeys(names):
         if scratch.by_stream:

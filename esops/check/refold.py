@@ -401,10 +401,13 @@ class Scratch:
         return set(self.connection.execute(statement).fetchall())
 
     def keys_of(self, events: Sequence[RecordedEvent]) -> set[tuple[str, ...]]:
-        """The keys of a fold's rows that some events change, as text.
+        """The keys of a fold's rows that some events change, as text; dead letters change none.
 
         Raises BadEvent where one cannot be made.
         """
+        events = [each for each in events if each.position not in self.skipped]
+        if not events:
+            return set()
         fold = self.new_fold()
         try:
             with translated(), naming(self._version_tables()):
@@ -426,8 +429,9 @@ class Scratch:
         return Refused(
             f"the code of {name} fails on an event that v{self._version.version} has taken: "
             f"{reason}",
-            hint="Its dead letters may have been discarded, or what it looks up may have changed. "
-            f"Rebuild: esops rebuild {name} --blue-green",
+            hint="Where that is for a moment, such as a lookup that does not answer, run it again. "
+            "Else its dead letters may have been discarded, or what it looks up may have changed: "
+            f"esops rebuild {name} --blue-green",
         )
 
     # -- what both need

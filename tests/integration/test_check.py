@@ -283,3 +283,38 @@ def test_dead_letters_stay_left_out_until_they_are_replayed(dsn, project, connec
     checked = found(project, code=0)
     assert [each["key"] for each in checked["unchecked_samples"]] == ["cart-00000007"]
     assert "poison" in checked["unchecked_samples"][0]["reason"]
+
+
+def test_new_dead_letters_of_who_follows_do_not_end_a_check(dsn, project, connection):
+    """They are made after the check began, and before it looks where the version stands."""
+    shop.make(dsn, 60)
+    fails = (
+        "def client(event):\n    if event.type == 'poison':\n        raise ValueError(event.type)\n"
+    )
+    code = BY_CLIENT.replace("def client(event):\n", fails)
+    code = code.replace('event.json()["ClientId"]', "event.stream")
+    ddl = "CREATE TABLE {table} (client text PRIMARY KEY, events int NOT NULL);"
+    shop.configure(project, dsn, code=code, ddl=ddl, projection_options='on_error = "dead-letter"')
+    project.ok("rebuild", "--blue-green")
+    config = load_config(project.folder / "esops.toml")
+    (stream,) = connection.execute("SELECT min(stream_id) FROM shop.mt_events").fetchone()
+
+    def follow(_: str) -> None:
+        connection.execute(
+            "INSERT INTO shop.mt_events (seq_id, id, stream_id, version, data, type, timestamp, "
+            "tenant_id, mt_dotnet_type) SELECT nextval('shop.mt_events_sequence'), "
+            "gen_random_uuid(), stream_id, version + 1, data, 'poison', now(), tenant_id, '' "
+            "FROM shop.mt_events WHERE stream_id = %s ORDER BY version DESC LIMIT 1",
+            (stream,),
+        )
+        assert project.run("run", "--until-caught-up").code == 1
+
+    done = check(config, "cart_summary", say=follow)
+    letters = connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone()
+    assert (letters, done.found.differing, done.found.unknown) == ((1,), 0, 0)
+    assert found(project, "--streams", stream, code=0)["keys"] == 1
+    project.ok("rebuild", "cart_summary", "--streams", stream, "--yes")
+    project.ok("projection", "dead-letters", "cart_summary", "discard", "--yes")
+    refused = project.run("projection", "check", "cart_summary")
+    assert refused.code == 6
+    assert "run it again" in refused.err
