@@ -94,6 +94,7 @@ def run(
             looked = time.monotonic()
             look_for_late_events()
             look_at_names([next(in_turn) for _ in names[:_NAMES_AT_ONCE]])
+            stalls.look_at_processors(names)
 
     stop = stop_on_signals()
     host.run(stop, chores)

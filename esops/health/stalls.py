@@ -14,7 +14,7 @@ time. The same tells where a library keeps no time with its checkpoints.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,8 +24,8 @@ import psycopg
 import structlog
 
 from esops.config import Config, by_address
-from esops.events import Checkpoint
-from esops.health.lag import Lag, lag_of, seconds_behind
+from esops.events import Checkpoint, Position
+from esops.health.lag import UNKNOWN, Lag, lag_of, seconds_behind
 from esops.moments import between
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
@@ -93,6 +93,29 @@ def of_processors(
         None if reader.names in moved else stall
         for reader, stall in zip(readers, found, strict=True)
     ]
+
+
+def stalled_processors(store: EventStore) -> Iterator[tuple[Checkpoint, Stall]]:
+    """The application's processors of a store that are stalled. Raises EsopsError where the store
+    cannot be asked.
+    """
+    readers = store.checkpoints()
+    if not any(each.kind == "processor" for each in readers):
+        return
+    head, clock = store.head(), store.ping().clock
+    lags = [_lag(store, each, head, clock) for each in readers]
+    for reader, stall in zip(
+        readers, of_processors(store, readers, lags, head, clock), strict=True
+    ):
+        if stall is not None:
+            yield reader, stall
+
+
+def _lag(store: EventStore, reader: Checkpoint, head: Head, clock: datetime) -> Lag:
+    try:
+        return lag_of(store, reader, head, clock)
+    except ValueError:
+        return UNKNOWN
 
 
 def _waits(
@@ -255,25 +278,50 @@ class StallLog:
     def __init__(self, config: Config) -> None:
         """Nothing is stalled yet."""
         self._config = config
-        self._said: dict[tuple[str, int], str] = {}
+        self._versions: dict[tuple[Any, ...], str] = {}
+        self._processors: dict[tuple[Any, ...], str] = {}
 
     def look(self, projections: Sequence[str]) -> None:
         """Look at the versions of some projections. Raises EsopsError as `of_versions`."""
         found = {
-            (version.projection, version.version): (version, stall)
+            (version.projection, version.version): (stall, version.position)
             for version, stall in of_versions(self._config, projections)
         }
-        for key in [each for each in self._said if each not in found]:
-            del self._said[key]
-            log.info("it advances again", projection=key[0], version=key[1])
-        for key, (version, stall) in found.items():
+        self._log(self._versions, found, ("projection", "version"))
+
+    def look_at_processors(self, projections: Sequence[str]) -> None:
+        """Look at the application's processors in the stores of some projections. Raises EsopsError
+        where a store cannot be asked.
+        """
+        stores = {self._config.store(self._config.projection(n).store)[0] for n in projections}
+        found = {}
+        for name in sorted(stores):
+            settings = self._config.store(name)[1].without_archive
+            with open_store(name, settings) as store:
+                for reader, stall in stalled_processors(store):
+                    found[name, reader.name, reader.tenant] = stall, reader.position
+        self._log(self._processors, found, ("store", "processor", "tenant"))
+
+    def _log(
+        self,
+        said: dict[tuple[Any, ...], str],
+        found: Mapping[tuple[Any, ...], tuple[Stall, Position | None]],
+        names: tuple[str, ...],
+    ) -> None:
+        for key in [each for each in said if each not in found]:
+            del said[key]
+            log.info("it advances again", **_named(names, key))
+        for key, (stall, position) in found.items():
             reasons = "; ".join(stall.reasons)
-            if self._said.get(key) != reasons:
-                self._said[key] = reasons
+            if said.get(key) != reasons:
+                said[key] = reasons
                 log.error(
                     str(stall),
-                    projection=version.projection,
-                    version=version.version,
-                    position=None if version.position is None else str(version.position),
+                    **_named(names, key),
+                    position=None if position is None else str(position),
                     hint="esops status and esops doctor show the same.",
                 )
+
+
+def _named(names: tuple[str, ...], key: tuple[Any, ...]) -> dict[str, Any]:
+    return {name: each for name, each in zip(names, key, strict=True) if each != ""}

@@ -135,6 +135,40 @@ def test_the_projection_that_marten_paused(dumps, dsn, connection, project):
     assert "its last heartbeat is" in finding["message"]
 
 
+def test_run_says_which_processor_of_the_application_stands_still(dumps, dsn, connection, project):
+    emmett.restore(connection, (dumps / "marten-9.58-v7.sql").read_text())
+    project.write("counts.sql", "CREATE TABLE {table} (id text PRIMARY KEY, n integer);")
+    project.write(
+        "counting.py",
+        "from esops import fold\n\n\n@fold(key='stream')\ndef counts(row, event):\n"
+        "    return {'id': event.stream, 'n': (row or {'n': 0})['n'] + 1}\n",
+    )
+    project.configure(
+        stores={"s": {"dsn": dsn}},
+        projections={
+            "counts": {"python": "counting:counts", "tables": ["counts"], "ddl": "counts.sql"}
+        },
+    )
+    project.ok("rebuild", "--blue-green")
+    project.patch(
+        "import esops.running.host as host\n"
+        "from datetime import timedelta\n"
+        "host._CHORE_EVERY = timedelta(seconds=0.3)\n"
+        "import esops.cli.run as run\n"
+        "run._LOOK_EVERY = 0.0\n"
+    )
+    process = project.start("run")
+    said = heard(process, "processor=Poison:All")
+    assert "has not advanced for" in said
+    assert "its state is paused" in said
+    connection.execute(
+        "UPDATE mt_event_progression p SET last_seq_id = h.last_seq_id "
+        "FROM mt_event_progression h WHERE h.name = 'HighWaterMark' AND p.name = 'Poison:All'"
+    )
+    heard(process, "it advances again")
+    end(process)
+
+
 # --- readers of which the library keeps no time
 
 
