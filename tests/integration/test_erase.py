@@ -532,7 +532,7 @@ def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     process = project.start("run")
     held = (
         "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
-        "WHERE locktype = 'advisory' AND application_name LIKE 'esops %'"
+        "WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND application_name LIKE 'esops %'"
     )
     until(lambda: connection.execute(held).fetchone() == (2,))
     planned = erase(project, "--where", "customerId=42", "--dry-run").json

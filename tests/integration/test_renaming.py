@@ -67,6 +67,8 @@ def test_a_projection_takes_all_along_and_goes_on(carts, dsn, connection):
         " partitions) VALUES ('old_carts', 1, 0, 's', 'h', '/none', true, 16);"
         "INSERT INTO esops.erased (projection, version, rows, rules)"
         " VALUES ('old_carts', 1, 1, '{}');"
+        "INSERT INTO esops.checks (projection, version, state, asked, host, pid)"
+        " VALUES ('old_carts', 1, 'done', '{}', 'h', 1);"
         "INSERT INTO esops.controls (projection, limits) VALUES ('carts', '{\"max_rate\": 5000}')"
     )
     name_it(carts, NEW)
@@ -80,7 +82,7 @@ def test_a_projection_takes_all_along_and_goes_on(carts, dsn, connection):
     carts.ok(*RENAME, "--yes")
     after = registry(connection)
     assert after == {table: {NEW} for table in before}
-    assert len(after) == 10
+    assert len(after) == 11
     assert connection.execute("SELECT paused, limits FROM esops.controls").fetchall() == [
         (True, {"max_rate": 5000})
     ]

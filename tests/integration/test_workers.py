@@ -281,9 +281,8 @@ def test_types_that_only_one_process_has_seen_come_back_as_with_one_process(
     alone = project.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json
     plan = ("rebuild", "--blue-green", "--workers", "2", "--dry-run", "--output", "json")
     notes = set(project.ok(*plan).json["notes"]) - set(alone["notes"])
-    assert [note for note in notes if "whole, exact, seldom, one, at, only_there may" in note], (
-        notes
-    )
+    typed = "5 for 5.0 in whole, exact, seldom, one, at, only_there."
+    assert [note for note in notes if typed in note], notes
     project.ok("rebuild", "--blue-green")
     project.ok("rebuild", "--blue-green", "--workers", "2")
 
