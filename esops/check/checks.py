@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -147,6 +147,20 @@ def forget(
     if keys:
         values = {"projection": projection, "version": version, **_columns(keys)}
         connection.execute(_SQL["drop"], values)
+
+
+def forget_keys(connection: psycopg.Connection, of: Callable[[str], bool]) -> int:
+    """Drop the keys of wrong rows that have a text which is not to be kept; returns how many."""
+    if not migrations.has(connection, "checks"):
+        return 0
+    keys: set[tuple[str, ...]] = set()
+    for (key,) in connection.execute("SELECT DISTINCT key FROM esops.check_keys"):
+        if any(of(text) for text in key):
+            keys.add(tuple(key))
+    if not keys:
+        return 0
+    values = {"keys": [_array(each) for each in keys]}
+    return connection.execute(_SQL["forget_keys"], values).rowcount
 
 
 def mark_healed(connection: psycopg.Connection, number: int, keys: Sequence[WrongKey]) -> None:

@@ -59,6 +59,10 @@ WITH gone AS (
 counted AS (SELECT check_id, count(*) AS rows FROM gone GROUP BY check_id)
 UPDATE esops.checks c SET healed = c.healed + counted.rows FROM counted WHERE c.id = counted.check_id;
 
+-- forget_keys --
+DELETE FROM esops.check_keys k
+ USING unnest(%(keys)s::text[]) AS erased(key) WHERE k.key = erased.key::text[];
+
 -- open --
 -- The keys that checks of a version have found wrong, and that nobody has found right since.
 SELECT DISTINCT k.table_name, k.key

@@ -13,6 +13,7 @@ from functools import cached_property
 import psycopg
 from psycopg import sql
 
+from esops.check import checks
 from esops.config import Config
 from esops.erasing.spans import NotJson, leaves, scan
 from esops.erasing.sweep import Findings
@@ -34,6 +35,8 @@ _OWN = (
     ("rebuilds", "verification"),
     ("rebuilds", "reason"),
     ("rebuild_log", "detail"),
+    ("checks", "samples"),
+    ("checks", "reason"),
 )
 """Where esops' own tables may have what was in an event or a row."""
 _ERASED = "erased"
@@ -193,7 +196,9 @@ class ReadModels:
                     continue
                 erased.forget_samples(connection)
                 for table, column in _OWN:
-                    cleared += _clear(connection, table, column, values)
+                    if migrations.has(connection, table):
+                        cleared += _clear(connection, table, column, values)
+                cleared += checks.forget_keys(connection, lambda text: _has(text, values))
         return cleared
 
     def refold(self, found: RowsFound, streams: Collection[StreamKey]) -> dict[_Noted, str]:

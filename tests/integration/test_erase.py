@@ -456,6 +456,13 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
         store.append(stream(4), [new(**ANN, boom=True)])
     assert project.run("run", "--until-caught-up").code == 1
     assert connection.execute("SELECT error FROM esops.dead_letters").fetchone()
+    connection.execute(
+        "INSERT INTO esops.checks (projection, version, state, asked, host, pid, samples)"
+        " VALUES ('people', 1, 'done', '{}', 'h', 1, '[{\"key\": \"ann@example.com\"}]');"
+        "INSERT INTO esops.check_keys SELECT id, 'people', ARRAY['ann@example.com'], 'unlike'"
+        " FROM esops.checks; INSERT INTO esops.check_keys"
+        " SELECT id, 'people', ARRAY['other'], 'unlike' FROM esops.checks"
+    )
     planned = erase(project, "--where", "customerId=42", "--dry-run").json
     assert (planned["events"], planned["rows"]) == (3, 1)
     done = erase(project, "--where", "customerId=42", "--yes")
@@ -463,6 +470,8 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
     assert done.json["places"][0]["of"] == "esops rebuild people --blue-green --compare counts"
     (error,) = connection.execute("SELECT error FROM esops.dead_letters").fetchone()
     assert error == "erased"
+    kept = connection.execute("SELECT key, samples FROM esops.check_keys, esops.checks").fetchall()
+    assert kept == [(["other"], [{"key": "erased"}])]
     findings = project.run("doctor", "--output", "json").json["findings"]
     (finding,) = [each for each in findings if each["code"] == "ESOPS-D085"]
     assert finding["fix"] == done.json["places"][0]["of"]
