@@ -204,7 +204,7 @@ class InlineHeal:
     def _holders(self, table: Table) -> list[tuple[str, int]]:
         return self._connection.execute(_SQL["holders"], {"table": table.oid}).fetchall()
 
-    # -- what is told
+    # -- what is said
 
     def _differ(self, verb: str, streams: Iterable[StreamKey]) -> None:
         found = self._result.differing.setdefault(verb, [])

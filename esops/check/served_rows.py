@@ -21,7 +21,7 @@ from esops.rebuild.ignored import ignored_in, kept
 from esops.rebuild.refolded import columns
 from esops.rebuild.unwritten import Unwritten
 from esops.rebuild.verification.comparison import differs
-from esops.rebuild.verification.sides import Sides, facts, rows_of, value_of
+from esops.rebuild.verification.sides import Sides, facts, rows_of, same_key, value_of
 from esops.settings import VerifySettings
 
 RowKey = tuple[str, ...]
@@ -126,13 +126,6 @@ class ServedRows:
         ]
         where = self._among("t", self._by)
         blue, green = (rows_of(sides, side, where=where) for side in ("blue", "green"))
-        same = sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(
-                pair.text(pair.blue, value_of("blue", pair)),
-                pair.text(pair.green, value_of("green", pair)),
-            )
-            for pair in sides.key
-        )
         statement = sql.SQL(
             "SELECT p.in_blue, p.in_green, {} FROM (SELECT {} FROM {} FULL JOIN {} ON {} OFFSET 0) "
             "AS p WHERE {} ORDER BY {}"
@@ -141,7 +134,7 @@ class ServedRows:
             facts(sides, *texts),
             blue,
             green,
-            same,
+            same_key(sides),
             differs(sides),
             sql.SQL(", ").join(sql.Identifier("p", name) for name in names),
         )

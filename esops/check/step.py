@@ -46,7 +46,7 @@ def step(
 ) -> Stepped:
     """Step through all events of a row.
 
-    `say` is told what takes long, `progress` how many events of the whole log are read. Raises
+    `say` gets what takes long, `progress` how many events of the whole log are read. Raises
     UsageError for a key that no event has, and Refused for kinds whose rows cannot be made by
     themselves.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from decimal import Decimal
 
@@ -34,7 +34,7 @@ from esops.projections.kinds import of_one_database, open_projector
 from esops.projections.kinds.fold import following_cache
 from esops.projections.kinds.sql import range_statement
 from esops.projections.projector import Projector, VersionTables
-from esops.readmodel.rows import BadEvent, is_bad_row, one_line
+from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Row
 from esops.rebuild.target import Target
 from esops.stores.base import EventStore, require, settled
@@ -159,7 +159,7 @@ class TableStepper:
         fault: Fault | None = None
         took = 0
         try:
-            with self._transaction():
+            with self._trying():
                 began = time.perf_counter_ns()
                 self._apply(events)
                 took = time.perf_counter_ns() - began
@@ -211,23 +211,10 @@ class TableStepper:
         self._projector.apply(events, self._connection)
         self._projector.flush(self._connection)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            with self._connection.transaction():
-                if not isinstance(self._definition, ProcessDefinition):
-                    # A statement may write beside its tables, and so may a handler.
-                    self._connection.execute("SET TRANSACTION READ ONLY")
-                yield
-        except psycopg.errors.ReadOnlySqlTransaction as error:
-            raise BadEvent(
-                "it writes to something else than the projection's tables, which is not let "
-                f"through here: {one_line(error)}"
-            ) from None
-        except psycopg.Error as error:
-            if not is_bad_row(error):
-                raise
-            raise BadEvent(f"the tables do not accept its rows: {one_line(error)}") from error
+    def _trying(self) -> AbstractContextManager[None]:
+        # A program cannot write beside its tables; a statement and a handler can.
+        read_only = not isinstance(self._definition, ProcessDefinition)
+        return trial_tables.trying(self._connection, read_only=read_only)
 
     def _open(self) -> Projector | None:
         can = self._store.capabilities

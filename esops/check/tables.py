@@ -21,7 +21,7 @@ from esops.postgres.connection import qualified
 from esops.rebuild.refolded import temporary_like
 from esops.rebuild.unwritten import Unwritten
 from esops.rebuild.verification.comparison import compare, differs
-from esops.rebuild.verification.sides import Sides, facts, rows_of, value_of
+from esops.rebuild.verification.sides import Sides, facts, rows_of, same_key, value_of
 from esops.settings import VerifySettings
 
 PIECE = 2_000
@@ -207,13 +207,6 @@ class CheckedTable:
             )
             for pair in sides.key
         ]
-        same = sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(
-                pair.text(pair.blue, value_of("blue", pair)),
-                pair.text(pair.green, value_of("green", pair)),
-            )
-            for pair in sides.key
-        )
         # OFFSET keeps the planner from computing each fact wherever it is named.
         statement = sql.SQL(
             "SELECT p.in_blue, p.in_green, {} FROM "
@@ -223,7 +216,7 @@ class CheckedTable:
             facts(sides, *keys),
             rows_of(sides, "blue"),
             rows_of(sides, "green"),
-            same,
+            same_key(sides),
             differs(sides),
         )
         return [

@@ -119,7 +119,7 @@ def try_out(
 ) -> Tried:
     """Try a projection with events of its store. Nothing that serves is touched.
 
-    `progress` is told which trial is made, and how many are done of how many. Raises Refused for a
+    `progress` gets which trial is made, and how many are done of how many. Raises Refused for a
     projection that esops does not build.
     """
     dsn = config.readmodel_of(request.projection).dsn

@@ -181,7 +181,7 @@ def _parting(
     runs: Runs, feed: Feed, watch: Sequence[tuple[str, str]], compare: _Comparison
 ) -> tuple[tuple[str, str], int | None]:
     """The row that differs first, and the event after which it does; None for an event that cannot
-    be told.
+    be found.
     """
     sizes = [size for part in feed.parts for size in part]
     if runs.by_statements:

@@ -158,7 +158,7 @@ def choose(
     """Whole streams, some named ones or a share of all, with about as many events as asked for.
 
     Where the store cannot split its streams, the first events of the log: the store as it was once.
-    `say` is told what takes long. Raises UsageError where there are no events.
+    `say` gets what takes long. Raises UsageError where there are no events.
     """
     until, _ = settled(store, None, stop)
     if until is not None and _is_drawn(store, wanted, until):

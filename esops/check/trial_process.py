@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -39,7 +39,7 @@ from esops.projections.kinds import check, open_projector
 from esops.projections.kinds.fold import following_cache
 from esops.projections.projector import Projector, VersionTables
 from esops.readmodel.names import with_names
-from esops.readmodel.rows import BadEvent, is_bad_row, one_line
+from esops.readmodel.rows import BadEvent, one_line
 from esops.rebuild.target import Target, resolve
 
 LABEL = "trial"
@@ -211,7 +211,7 @@ class _Trial:
         if projector is None:
             names = {name: (table.schema, table.name) for name, table in self._tables.items()}
             try:
-                with self._transaction():
+                with trial_tables.trying(self._connection, read_only=self._read_only):
                     self._connection.execute(with_names(task.statements[number], names).encode())
             except (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError) as error:
                 return 0, one_line(error)
@@ -243,28 +243,11 @@ class _Trial:
             step = max(1, projector.most_at_once)
             projector.apply(events[at : at + step], self._connection)
             at += step
-        with self._transaction():
+        with trial_tables.trying(self._connection, read_only=self._read_only):
             projector.flush(self._connection)
         projector.flushed()
         self._types = {**self._types, **projector.value_types}
         self._empty = False
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            with self._connection.transaction():
-                if self._read_only:
-                    self._connection.execute("SET TRANSACTION READ ONLY")
-                yield
-        except psycopg.errors.ReadOnlySqlTransaction as error:
-            raise BadEvent(
-                "it writes to something else than the projection's tables, which a trial does not "
-                f"let through: {one_line(error)}"
-            ) from None
-        except psycopg.Error as error:
-            if not is_bad_row(error):
-                raise
-            raise BadEvent(f"the tables do not accept its rows: {one_line(error)}") from error
 
     def _open(self) -> Projector | None:
         task, settings = self._task, self._target.settings

@@ -4,7 +4,8 @@ with the session, whatever ends it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -19,13 +20,36 @@ from esops.readmodel import registry
 from esops.readmodel.after_load import noted_key
 from esops.readmodel.names import placeholders, shortened, with_names
 from esops.readmodel.registry import Version
-from esops.readmodel.rows import one_line
+from esops.readmodel.rows import BadEvent, is_bad_row, one_line
 from esops.rebuild.refolded import missing_right
 from esops.rebuild.target import Target
 
 _SQL = statements(__package__, "trial_tables")
 _TABLES = ("r", "p")
 _NEXT = "nextval("
+
+
+@contextmanager
+def trying(connection: psycopg.Connection, *, read_only: bool) -> Iterator[None]:
+    """A transaction in which code is tried that may write to these tables alone: temporary ones can
+    be written in a READ ONLY transaction, and no others.
+
+    Raises BadEvent where the code does more, or the tables do not accept its rows.
+    """
+    try:
+        with connection.transaction():
+            if read_only:
+                connection.execute("SET TRANSACTION READ ONLY")
+            yield
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise BadEvent(
+            "it writes to something else than the projection's tables, which is not let through "
+            f"here: {one_line(error)}"
+        ) from None
+    except psycopg.Error as error:
+        if not is_bad_row(error):
+            raise
+        raise BadEvent(f"the tables do not accept its rows: {one_line(error)}") from error
 
 
 class ReadModel:

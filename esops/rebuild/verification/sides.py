@@ -241,6 +241,11 @@ def rows_of_keys(sides: Sides, keys: Sequence[KeyTexts]) -> sql.Composed:
     return sql.SQL("{} {} {}").format(wanted, join("blue"), join("green"))
 
 
+def same_key(sides: Sides) -> sql.Composed:
+    """The condition that a row of blue and one of green are of one key."""
+    return sql.SQL(" AND ").join(sql.SQL("{} = {}").format(*_texts(pair)) for pair in sides.key)
+
+
 def _texts(pair: Pair) -> tuple[sql.Composed, sql.Composed]:
     return pair.text(pair.blue, value_of("blue", pair)), pair.text(
         pair.green, value_of("green", pair)
