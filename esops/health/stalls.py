@@ -95,14 +95,15 @@ def of_processors(
     ]
 
 
-def stalled_processors(store: EventStore) -> Iterator[tuple[Checkpoint, Stall]]:
-    """The application's processors of a store that are stalled. Raises EsopsError where the store
-    cannot be asked.
+def stalled_processors(store: EventStore, head: Head) -> Iterator[tuple[Checkpoint, Stall]]:
+    """The application's processors of a store that are stalled; `head` is the store's.
+
+    Raises EsopsError where the store cannot be asked.
     """
     readers = store.checkpoints()
     if not any(each.kind == "processor" for each in readers):
         return
-    head, clock = store.head(), store.ping().clock
+    clock = store.ping().clock
     lags = [_lag(store, each, head, clock) for each in readers]
     for reader, stall in zip(
         readers, of_processors(store, readers, lags, head, clock), strict=True
@@ -298,7 +299,7 @@ class StallLog:
         for name in sorted(stores):
             settings = self._config.store(name)[1].without_archive
             with open_store(name, settings) as store:
-                for reader, stall in stalled_processors(store):
+                for reader, stall in stalled_processors(store, store.head()):
                     found[name, reader.name, reader.tenant] = stall, reader.position
         self._log(self._processors, found, ("store", "processor", "tenant"))
 

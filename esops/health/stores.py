@@ -9,12 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from esops.config import Config
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
-from esops.events import Checkpoint
 from esops.health import eventstoredb, postgres, stalls
 from esops.health.denied import grant_for
 from esops.health.findings import SESSIONS, Finding
 from esops.health.heads import seen_by_followers
-from esops.health.lag import UNKNOWN, Lag, lag_of
 from esops.health.late import missed
 from esops.init import NO_EVENT_STORE, WHY_NOT
 from esops.stores import open_store
@@ -104,26 +102,15 @@ def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
 
 def _stalled(subject: str, own: EventStore, store: EventStore, head: Head) -> Iterator[Finding]:
     """Processors that have not advanced for a minute, and that nothing else says that of."""
-    readers = store.checkpoints()
-    clock = store.ping().clock
-    lags = [_lag(store, each, head, clock) for each in readers]
-    found = stalls.of_processors(store, readers, lags, head, clock)
     said = "\n".join(each.message for each in own.sql.concerns()) if own.sql is not None else ""
-    for each, stall in zip(readers, found, strict=True):
-        if stall is not None and not re.search(rf"(?<!\S){re.escape(each.name)}[:\s]", said):
+    for each, stall in stalls.stalled_processors(store, head):
+        if not re.search(rf"(?<!\S){re.escape(each.name)}[:\s]", said):
             yield Finding(
                 "ESOPS-D089",
                 subject,
                 f"the processor {each.name} {stall}",
                 "Look into the log of the application's projector, and start it again.",
             )
-
-
-def _lag(store: EventStore, reader: Checkpoint, head: Head, clock: datetime) -> Lag:
-    try:
-        return lag_of(store, reader, head, clock)
-    except ValueError:
-        return UNKNOWN
 
 
 def _head(subject: str, head: Head) -> Iterator[Finding]:

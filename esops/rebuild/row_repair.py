@@ -255,7 +255,7 @@ class RowRepair:
         return True
 
     def _shortened(self, piece: _Piece, keys: Collection[Key]) -> set[Key]:
-        """Those of some keys of which no event told, and of which events are known to be gone."""
+        """Those of some keys that no event made, and of which events are known to be gone."""
         lone = [piece.streams[key] for key in keys if piece.streams[key] not in piece.versions]
         if not lone:
             return set()
