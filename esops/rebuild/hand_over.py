@@ -7,6 +7,7 @@ The checkpoint of another one would be moved past events that it has not read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -55,7 +56,7 @@ def check(target: Application, store: EventStore, connection: psycopg.Connection
             "is stopped.",
         )
     notes = _check_tables(target, store, connection, name)
-    reader = _reader(target, store, name)
+    reader = _reader(target, store, connection, name)
     if store.sql is not None:
         # What stands in the way even of a processor that has stopped.
         store.sql.check_checkpoint(connection, name)
@@ -151,10 +152,13 @@ def _of_appends(table: InlineTable | KeptTable) -> Refused:
     )
 
 
-def _reader(target: Application, store: EventStore, name: str) -> Checkpoint | None:
+def _reader(
+    target: Application, store: EventStore, connection: psycopg.Connection, name: str
+) -> Checkpoint | None:
     """The processor of that name; None where the library begins its row with the hand-over.
 
-    Raises Refused where the store has none that it could be handed over to.
+    Raises Refused where the store has none that it could be handed over to, and MissingCapability
+    where it keeps no checkpoints that could be set.
     """
     reader = checkpoint_of(store, name)
     if reader is not None and reader.kind != "processor":
@@ -165,6 +169,10 @@ def _reader(target: Application, store: EventStore, name: str) -> Checkpoint | N
             "status` shows it.",
         )
     if reader is None and not (store.sql is not None and store.sql.begins_checkpoints):
+        if store.sql is not None:
+            # Where no name would do, do not ask for another one.
+            with suppress(Refused):
+                store.sql.check_checkpoint(connection, name)
         known = [each.name for each in store.checkpoints() if each.kind == "processor"]
         raise Refused(
             f"store {store.name} has no processor {name!r}, which esops.toml names as the "
