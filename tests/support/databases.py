@@ -28,6 +28,10 @@ QUICK = {
     "log_min_messages": "fatal",
 }
 """What makes a server quick that need not survive a crash."""
+COPY = "" if ELSEWHERE else " STRATEGY file_copy"
+"""How a database is copied: through the log, page by page, it costs the server twice as much. An older
+server knows no strategy.
+"""
 _numbers = itertools.count(1)
 _admins: dict[str, psycopg.Connection] = {}
 """By the address of the server that all tests share: a connection costs it as much as a database."""
@@ -73,7 +77,7 @@ def own_server():
 def database(server, template: str = "template1") -> Iterator[str]:
     """A database, as a copy of another, and how to connect to it."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
-    as_administrator(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    as_administrator(server, f"CREATE DATABASE {name} TEMPLATE {template}{COPY}")
     try:
         yield server.dsn(name)
     finally:
