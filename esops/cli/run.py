@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,11 @@ from esops.cli.completion import complete_projection
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import threading
+    from collections.abc import Iterator, Sequence
 
+    from esops.config import Config
+    from esops.health.listening import HealthPort
     from esops.running.host import Host
     from esops.term import Output
 
@@ -35,11 +39,18 @@ def run(
         "--until-caught-up",
         help="Stop when all versions contain what was settled at the start.",
     ),
+    health: str | None = typer.Option(
+        None,
+        "--health",
+        metavar="[HOST:]PORT",
+        help="Answer /livez and /readyz over HTTP: on this machine only, unless a host is named.",
+    ),
 ) -> int:
     """Keep read models fresh: follow every version that is not retired, until stopped.
 
     esops run
     esops run cart_summary --until-caught-up
+    esops run --health 9180
 
     Exit code 1 when an event came late, at a number that a version had passed as dead, or when
     readers read something else than the version that serves.
@@ -56,6 +67,7 @@ def run(
     output = current_output(context, talks=False)
     config = load_config(output.settings.config)
     host = Host(config, projections or [], output.settings, until_caught_up)
+    listener = None if health is None else _listener(output, health)
     output.say("following; stop with Ctrl-C or SIGTERM" if not until_caught_up else "catching up")
 
     # The host knows nothing of rebuilds; what is due after one is passed in.
@@ -97,12 +109,38 @@ def run(
             stalls.look_at_processors(names)
 
     stop = stop_on_signals()
-    host.run(stop, chores)
+    with _health(config, host, stop, listener):
+        host.run(stop, chores)
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())
     else:
         output.say("stopped by a signal" if stop.is_set() else "ended")
     return host.exit_code or int(look_for_late_events() | look_at_names(host.names))
+
+
+def _listener(output: Output, health: str) -> HealthPort:
+    """Take the port, before anything is started. Raises UsageError."""
+    from esops.health.listening import HealthPort
+
+    listener = HealthPort("--health", health)
+    output.say(f"health: http://{listener.address}/livez and /readyz")
+    return listener
+
+
+@contextmanager
+def _health(
+    config: Config, host: Host, stop: threading.Event, listener: HealthPort | None
+) -> Iterator[None]:
+    """Answer probes, if it was asked for, as long as the loop runs."""
+    if listener is None:
+        yield
+        return
+    from esops.health.probes import Probes
+
+    probes = Probes(config, host, stop)
+    probes.start()
+    with listener.serving(probes.answers):
+        yield
 
 
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:

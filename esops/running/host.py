@@ -39,6 +39,7 @@ from esops.running.follower import (
     log_error,
     note_failure,
 )
+from esops.running.never_followed import never_followed
 from esops.running.together import Together
 from esops.running.turns import Key
 from esops.wording import count
@@ -136,6 +137,8 @@ class Host:
         """Projections that get processes of their own, since their code troubled others."""
         self._connections: dict[str, psycopg.Connection] = {}
         self._looked = float("-inf")
+        self.turned = time.monotonic()
+        """When the loop began its last turn (monotonic seconds)."""
 
     def run(
         self, stop: threading.Event, chore: Callable[[Sequence[str]], None] = lambda _: None
@@ -149,6 +152,7 @@ class Host:
         chored, looked = time.monotonic(), False
         try:
             while not stop.is_set():
+                self.turned = time.monotonic()
                 self._reap()
                 # Retiring is done here, not by a version's process: it would drop its own tables.
                 if time.monotonic() - chored >= _CHORE_EVERY.total_seconds():
@@ -270,28 +274,11 @@ class Host:
             or time.monotonic() < self._not_before.get(key, 0)
         ):
             return False
-        why = self._not_followed(version)
+        why = never_followed(self._config, version)
         if why is not None:
             self._say_once(*key, f"not followed: {why}")
             self._done.add(key)
         return why is None
-
-    def _not_followed(self, version: Version) -> str | None:
-        """Why a version is never followed here, if so."""
-        settings = self._config.projection(version.projection)
-        serves = version.state == "active"
-        if settings.live == "inline":
-            stands = "it does not advance before a rollback"
-            return "the application writes it with each append" if serves else stands
-        # A version whose rows are of another history is refused by its process.
-        adopted = version.position is None and version.fingerprint is None
-        if adopted and version.lost is None:
-            return "it was adopted from the application and has no checkpoint"
-        if version.lost is not None and version.state == "standby":
-            return "it was given up, and stands by until you retire it"
-        if settings.kind == "external" or (serves and settings.live == "app"):
-            return "the application keeps it fresh"
-        return None
 
     def _shares(self, version: Version) -> bool:
         settings = self._config.projection(version.projection)

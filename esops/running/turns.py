@@ -317,6 +317,9 @@ class Turns(threading.Thread):
             return False
         if each.lost_since is not None:
             self._come_back(each, each.runner)
+        # The version's lock went with the session; an idle store would not bring that to light.
+        if each.runner.connection.closed:
+            raise ConnectionLost("the connection to the read model was lost")
         known, head = each.head.head()
         if not known:
             return False
