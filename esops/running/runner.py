@@ -31,7 +31,7 @@ class Runner(SpillingApplier):
         return self._step(lambda: self._store.head(patience, self.position).position)
 
     def _step(self, look: Callable[[], Position | None]) -> bool:
-        # With the session, the version's lock is gone: over an idle store nothing else would say so.
+        # With the session the version's lock is gone: over an idle store nothing else says so.
         if self.connection.closed:
             self._reconnect(ConnectionLost("the connection to the read model was lost"))
             return True
