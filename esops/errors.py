@@ -38,6 +38,12 @@ class NoStream(UsageError):
         self.store, self.stream = store, stream
 
 
+class NothingFound(UsageError):
+    """No event of a store is of the name that was asked for."""
+
+    exit_code = 1
+
+
 class Unavailable(EsopsError):
     """A store or database could not be reached, or failed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from esops.moments import Moment
@@ -63,12 +64,42 @@ class EventFilter:
     """(number, of how many): only the streams that a hash of their names puts into this shard,
     counted from 0. For stores with the capability `shards`.
     """
+    tenant: str | None = None
+    """Only events of this tenant. This and the times are for looking at events: a store leaves out
+    what it can without reading it, and whoever asks looks at each event (`EventFilter.admits`).
+    """
+    since: datetime | None = None
+    """Only events that were recorded at this time or later."""
+    before: datetime | None = None
+    """Only events that were recorded before this time."""
 
     @property
     def everything(self) -> bool:
         """Whether nothing is filtered out."""
         return (
-            not self.types and self.category is None and self.stream is None and self.shard is None
+            not self.types
+            and self.category is None
+            and self.stream is None
+            and self.shard is None
+            and not self.looks
+        )
+
+    @property
+    def looks(self) -> bool:
+        """Whether each event has to be looked at, by `admits`."""
+        return any(each is not None for each in (self.tenant, self.since, self.before))
+
+    def admits(self, event: RecordedEvent) -> bool:
+        """Whether an event is of the tenant, and within the times; one without a time never is."""
+        if self.tenant is not None and event.tenant != self.tenant:
+            return False
+        if self.since is None and self.before is None:
+            return True
+        at = event.moment
+        return (
+            at is not None
+            and (self.since is None or at >= self.since)
+            and (self.before is None or at < self.before)
         )
 
 

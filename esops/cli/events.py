@@ -12,9 +12,13 @@ from esops.cli.completion import complete_stream
 from esops.cli.shared import archived_streams_named, stop_on_signals
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
+    from esops.stores.base import EventStore
     from esops.term import Output
+    from esops.trace.log import LogRequest
 
 _WHICH = "Which events"
 
@@ -48,11 +52,56 @@ def read(
         help="Only events of this type; can be repeated.",
         rich_help_panel=_WHICH,
     ),
+    tenant: str | None = typer.Option(
+        None,
+        "--tenant",
+        metavar="T",
+        help="Only events of this tenant.",
+        rich_help_panel=_WHICH,
+    ),
+    where: list[str] | None = typer.Option(
+        None,
+        "--where",
+        metavar="PATH=VALUE",
+        help="Only events with this value in their data, or in their metadata (metadata:PATH); can "
+        "be repeated.",
+        rich_help_panel=_WHICH,
+    ),
+    since: str | None = typer.Option(
+        None,
+        "--since",
+        metavar="D|TIME",
+        help="Only events recorded since then: 10m, 2026-11-28T10:15 or 10:15, in UTC.",
+        rich_help_panel=_WHICH,
+    ),
+    until: str | None = typer.Option(
+        None,
+        "--until",
+        metavar="D|TIME",
+        help="Only events recorded before then.",
+        rich_help_panel=_WHICH,
+    ),
+    skew: str | None = typer.Option(
+        None,
+        "--skew",
+        metavar="D",
+        help="You know that times are out of the log's order by this much at most: --since then "
+        "looks no further back.",
+        rich_help_panel=_WHICH,
+    ),
     after: str | None = typer.Option(
         None,
         "--after",
         metavar="P",
         help="Only events after this position.",
+        rich_help_panel=_WHICH,
+    ),
+    last: int | None = typer.Option(
+        None,
+        "--last",
+        min=1,
+        metavar="N",
+        help="Only the last N of these events.",
         rich_help_panel=_WHICH,
     ),
     limit: int | None = typer.Option(
@@ -63,26 +112,37 @@ def read(
         help="Only the first N of these events.",
         rich_help_panel=_WHICH,
     ),
+    reverse: bool = typer.Option(False, "-r", "--reverse", help="Show the newest events first."),
     follow: bool = typer.Option(
         False,
         "-f",
         "--follow",
-        help="Wait for new events and show them as they settle, until stopped.",
+        help="Wait for new events and show them as they settle, until stopped: those from now on, "
+        "and before them those of --last, --since or --after.",
     ),
-) -> None:
+) -> int:
     """Show events in the order of the log: lines at a terminal, NDJSON in a pipe.
 
-    esops events --type product_item_added --limit 20
-    esops events --stream ShoppingCart-2b2210d1
+    Exit code 1 if no event is of the stream, type, category or tenant.
+
+    esops events --last 20
+    esops events --since 10m --type product_item_added
+    esops events --stream ShoppingCart-2b2210d1 --reverse
+    esops events --where 'customer.email = jane@example.com' --limit 20
     esops events --follow | jq .type
     esops events show 0f21ddb6-6cad-4a26-8d11-6ece1738f7d9
     """
     if context.invoked_subcommand is not None:
-        return
+        return 0
+    from functools import cache
+
+    from esops.cli.shared import duration
+    from esops.cli.times import point_in_time
     from esops.config import load_config
     from esops.events import EventFilter
     from esops.stores import open_store
-    from esops.trace.log import EVENT_COLUMNS, LogReader, LogRequest, event_as_dict, parse_position
+    from esops.trace.conditions import parse_condition
+    from esops.trace.log import LogRequest, parse_position
 
     output = current_output(context)
     form = output.format("table", "ndjson", "json", "csv")
@@ -90,36 +150,73 @@ def read(
         form = "ndjson"
     config = load_config(output.settings.config)
     name, settings = config.store(output.settings.store)
-    request = LogRequest(
-        EventFilter(tuple(type_ or ()), category, stream),
-        parse_position(after) if after is not None else None,
-        limit,
-        follow,
-    )
+    conditions = tuple(map(parse_condition, where or ()))
     stop = stop_on_signals()
-    with archived_streams_named(config), open_store(name, settings) as store:
-        reader = LogReader(store, request, stop.is_set)
-        if follow:
-            # What is waited for may come for the first time.
-            for text in reader.unknown_names():
-                output.say(text)
-        rows = map(event_as_dict, reader)
-        match form:
-            case "ndjson":
-                for row in rows:
-                    output.ndjson([row])  # one by one: a reader of the pipe sees each at once
-            case "csv":
-                output.csv(rows, EVENT_COLUMNS)
-            case "json":
-                output.json(list(rows))
-            case _:
-                _lines(output, rows)
-        if not reader.count and not follow and reader.incomplete is None:
-            reader.check_names()
-            output.say(f"store {name} has no such event")
+    with archived_streams_named(config, exit_code=1), open_store(name, settings) as store:
+
+        @cache
+        def now() -> datetime:
+            return store.ping().clock
+
+        begin, end = (
+            None if text is None else point_in_time(option, text, now)
+            for option, text in (("--since", since), ("--until", until))
+        )
+        request = LogRequest(
+            EventFilter(
+                tuple(type_ or ()), category, stream, tenant=tenant, since=begin, before=end
+            ),
+            parse_position(after) if after is not None else None,
+            limit,
+            last,
+            reverse,
+            follow,
+            conditions,
+            duration("--skew", skew) if skew is not None else None,
+        )
+        return _read(output, store, request, form, stop)
+
+
+def _read(
+    output: Output, store: EventStore, request: LogRequest, form: str, stop: threading.Event
+) -> int:
+    from datetime import UTC, datetime
+
+    from esops.trace.log import LogReader, event_as_dict, event_columns
+    from esops.wording import count
+
+    reader = LogReader(store, request, stop.is_set, output.say)
+    if request.follow:
+        # What is waited for may come for the first time.
+        for text in reader.unknown_names():
+            output.say(text)
+    rows = map(event_as_dict, reader)
+    match form:
+        case "ndjson":
+            for row in rows:
+                output.ndjson([row])  # one by one: a reader of the pipe sees each at once
+        case "csv":
+            output.csv(rows, event_columns(store))
+        case "json":
+            output.json(list(rows))
+        case _:
+            _lines(output, rows, None if request.follow else datetime.now(UTC))
+    if reader.timeless:
+        output.say(
+            f"{count(reader.timeless, 'event was', 'events were')} left out, since store "
+            f"{store.name} does not say when they were recorded"
+        )
     # Raised only now, so that what could be read is written.
     if reader.incomplete is not None:
         raise reader.incomplete
+    if reader.count or request.follow:
+        return 0
+    found = reader.nothing_found()
+    if isinstance(found, str):
+        output.say(found)
+        return 0
+    output.error(found)
+    return found.exit_code
 
 
 @command(events)
@@ -164,17 +261,23 @@ def show(
     return 0
 
 
-def _lines(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One line for each event, in columns of a fixed width, so that nothing has to be kept."""
+def _lines(output: Output, rows: Iterable[Mapping[str, Any]], now: datetime | None) -> None:
+    """One line for each event, in columns of a fixed width, so that nothing has to be kept. `now`:
+    the time to say how long ago they were; None where they come as they are written.
+    """
+    from esops.cli.times import ago, clock
     from esops.escaping import visible
-    from esops.term import cell, to_json
+    from esops.term import to_json
 
     for row in rows:
         binary = row.get("data_base64")
         data = to_json(row["data"]) if binary is None else f"<{len(binary)} characters of base64>"
+        at = row["recorded_at"]
+        since = f"{ago(at, now):>8}  " if now is not None else ""
+        tenant = f"{visible(row['tenant'])}/" if row.get("tenant") else ""
         output.line(
-            f"{row['position']:>10}  {cell(row['recorded_at']):<20}  {visible(row['type']):<28}  "
-            f"{visible(row['stream'])} @{row['version']}  {data}"
+            f"{row['position']:>10}  {clock(at):<24}  {since}{visible(row['type']):<28}  "
+            f"{tenant}{visible(row['stream'])} @{row['version']}  {data}"
         )
 
 

@@ -52,16 +52,21 @@ def is_interactive() -> bool:
 
 
 @contextmanager
-def archived_streams_named(config: Config) -> Iterator[None]:
-    """Where a stream is not there, say that it was archived, if it was, and how to read it."""
-    from esops.errors import NoStream
+def archived_streams_named(config: Config, *, exit_code: int = 2) -> Iterator[None]:
+    """Where a stream is not there, say that it was archived, if it was, and how to read it.
+    `exit_code`: 1 where a command looks for it, rather than needs it.
+    """
+    from esops.errors import NoStream, NothingFound
 
     try:
         yield
     except NoStream as error:
         from esops.stores.archive.whereabouts import archived_stream
 
-        raise archived_stream(config, error) from None
+        found = archived_stream(config, error)
+        if exit_code == NothingFound.exit_code:
+            found = NothingFound(found.message, hint=found.hint)
+        raise found from None
 
 
 def confirm(question: str, *, yes: bool, what: str, hint: str = "Add --yes.") -> None:

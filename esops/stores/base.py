@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -158,6 +159,7 @@ def passes(event: RecordedEvent, filter: EventFilter) -> bool:
         (not filter.types or event.type in filter.types)
         and filter.category in {None, event.category}
         and filter.stream in {None, event.stream}
+        and (not filter.looks or filter.admits(event))
     )
 
 
@@ -208,6 +210,38 @@ class EventStore(Protocol):
         only where there are no more.
         A batch may be empty: then no event up to its position passes the filter.
         """
+
+    def read_backwards(
+        self,
+        until: Position | None,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """The events up to a settled position and after another, the newest first, in batches of
+        bounded memory; at most `limit` of them. Those of one stream come by version, settled or
+        not where `until` is None.
+
+        A batch's position is that of its last event: all that lies between was given out. This one
+        reads forwards and keeps the last `limit` events; without a limit it raises
+        MissingCapability. A store that can read from its end overrides it.
+        """
+        if limit is None:
+            raise missing(self, "backwards")
+        found = self.read_all(after, until, filter)
+        newest = deque((event.detached() for batch in found for event in batch.events), limit)
+        if newest:
+            yield Batch([*reversed(newest)], newest[0].position)
+
+    def between_times(
+        self,
+        since: datetime,  # noqa: ARG002 - no index of times
+        before: datetime | None,  # noqa: ARG002
+    ) -> tuple[Position | None, Position] | None:
+        """The positions between which (after the first, up to the second) all events lie that were
+        recorded from one time on and before another, where an index tells; None where none does.
+        """
+        return None
 
     @abstractmethod
     def read_stream(

@@ -16,6 +16,7 @@ Part = TypeVar("Part")
 Name = Literal[
     "append",
     "archiving",
+    "backwards",
     "masking",
     "lengths",
     "search",
@@ -76,6 +77,10 @@ _ANSWERS: dict[Name, tuple[str, str]] = {
     "archiving": (
         "cannot be archived by esops, and archived events cannot be restored into it as they were",
         "`esops docs stores` lists the stores that can be archived.",
+    ),
+    "backwards": (
+        "cannot be read from its end",
+        "Name how many events are wanted, with --last N: all are read, and the last N are kept.",
     ),
     "masking": (
         "has no event that esops could change",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from esops.errors import NoStream, UsageError, nearest
+from esops.errors import NoStream, NothingFound, UsageError, nearest
 from esops.events import EventFilter
 from esops.stores.base import EventStore
 from esops.stores.parts import What
@@ -61,6 +61,57 @@ def check_filter(store: EventStore, filter: EventFilter, where: str = "") -> lis
         f"{where}no event of store {store.name} passes the filter: it has the types and the "
         "category, but not together",
     )
+
+
+def nothing_passes(
+    store: EventStore, filter: EventFilter, *, known_to_be_none: bool = False
+) -> NothingFound | None:
+    """The error where no event of the store has the names of a filter, of itself or together, in
+    one sentence; None where some have, or the store cannot answer quickly.
+
+    `known_to_be_none`: the log was read, and none was found.
+    """
+    if filter.everything:
+        return None
+    every = replace(filter, archived=True)
+    passes = store.any_passes(every)
+    if passes or (passes is None and not known_to_be_none):
+        hidden = passes and not filter.archived and store.any_passes(filter) is False
+        return _only_archived(store, filter) if hidden else None
+    missing = unknown_names(store, filter)
+    if not missing and filter.tenant is not None:
+        one = EventFilter(tenant=filter.tenant, archived=True)
+        if store.any_passes(one) is False:
+            return NothingFound(f"store {store.name} has no event of tenant {filter.tenant!r}")
+    if missing:
+        what, name = missing[0]
+        names = store.names(what)
+        return NothingFound(
+            _unknown(store, "", what, name), hint=nearest(name, names) if names else None
+        )
+    named = _named(filter)
+    together = " together" if len(named) > 1 and passes is not None else ""
+    return NothingFound(f"store {store.name} has no event of {' and '.join(named)}{together}")
+
+
+def _only_archived(store: EventStore, filter: EventFilter) -> NothingFound:
+    return NothingFound(
+        f"all events of store {store.name} of {' and '.join(_named(filter))} are in archived "
+        "streams, which are not shown, as the libraries' own reads leave them out",
+        hint="`esops trace stream NAME` and `esops audit stream NAME` show them.",
+    )
+
+
+def _named(filter: EventFilter) -> list[str]:
+    """What a filter names, in words."""
+    types = " or ".join(map(repr, filter.types))
+    parts = (
+        ("event type", types),
+        ("category", filter.category and repr(filter.category)),
+        ("stream", filter.stream and repr(filter.stream)),
+        ("tenant", filter.tenant and repr(filter.tenant)),
+    )
+    return [f"{what} {name}" for what, name in parts if name]
 
 
 def no_stream(store: EventStore, name: str) -> NoStream:

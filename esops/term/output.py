@@ -21,7 +21,7 @@ from esops.term.options import GlobalOptions
 from esops.term.progress import ProgressLine
 from esops.term.result_file import ResultFile
 from esops.term.tables import aligned_by_spaces, fitting_columns, terminal_table
-from esops.term.values import cell, to_json
+from esops.term.values import cell, csv_cell, to_json
 
 Format = Literal["table", "json", "ndjson", "csv"]
 
@@ -105,7 +105,7 @@ class Output:
         writer = csv.writer(self.out)
         writer.writerow(map(visible, columns))
         for row in rows:
-            writer.writerow([cell(row.get(column)) for column in columns])
+            writer.writerow([csv_cell(row.get(column)) for column in columns])
 
     def table(
         self,

@@ -41,3 +41,10 @@ def cell(value: object) -> str:
     if isinstance(value, Mapping | list):
         return to_json(value)
     return visible(str(value))
+
+
+def csv_cell(value: object) -> str:
+    """A value as it is written for a program: a time is whole, as in JSON."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+    return cell(value)

@@ -29,9 +29,11 @@ import pytest
 from esops.events import (
     EventFilter,
     Position,
+    RecordedEvent,
 )
 from esops.stores import open_store
 from esops.stores.base import WrongExpectedVersion
+from esops.stores.capabilities import MissingCapability
 from esops.testing.claims import StoreClaims
 from esops.testing.kit import PATIENCE, Kit, eventually
 
@@ -105,6 +107,41 @@ class StoreContract(StoreClaims):
             assert all(event.position <= position for event in events)
             assert last is None or position >= last
             last = position
+
+    def test_reading_backwards_gives_the_same_events_from_the_newest(self, kit: Kit) -> None:
+        """Between positions, by filters and up to a limit. A store that cannot says so."""
+        first, second = kit.stream(), kit.stream()
+        for kind in ("opened", "added", "added", "closed"):
+            kit.store.append(first, kit.events(kind))
+            kit.store.append(second, kit.events(kind))
+        head = kit.store.head().position
+        found = kit.store.read_all(kit.begin, head)
+        forwards = [event for batch in found for event in batch.events]
+
+        def backwards(
+            until: Position | None, limit: int | None = None, **filter: Any
+        ) -> list[RecordedEvent]:
+            found = kit.store.read_backwards(until, kit.begin, EventFilter(**filter), limit)
+            events: list[RecordedEvent] = []
+            for batch in found:
+                events += batch.events
+                assert batch.position == events[-1].position
+            return events
+
+        assert backwards(head, 3) == forwards[:-4:-1]
+        try:
+            assert backwards(head) == forwards[::-1]
+        except MissingCapability:
+            return
+        middle = forwards[3].position
+        assert backwards(middle) == forwards[3::-1]
+        added = [event for event in forwards if event.type == "added"]
+        assert backwards(head, types=("added",)) == added[::-1]
+        assert backwards(head, 1, types=("added",)) == added[:-2:-1]
+        own = [event for event in forwards if event.stream == first]
+        assert backwards(None, stream=first) == own[::-1]
+        assert backwards(None, 2, stream=first) == own[:-3:-1]
+        assert backwards(None, stream="no such stream") == []
 
     def test_positions_are_text_and_back(self, kit: Kit) -> None:
         """What is printed can be given again."""

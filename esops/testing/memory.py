@@ -156,6 +156,28 @@ class MemoryStore(EventStore):
         if short is not None and limit is None:
             raise short
 
+    def read_backwards(
+        self,
+        until: Position | None,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Copies of the log, from its end."""
+        with self.log.lock:
+            events = list(self.log.events)
+        found = (
+            event
+            for event in reversed(events)
+            if (until is None or event.position <= until)
+            and (after is None or event.position > after)
+            and self._passes(event, filter)
+        )
+        while page := list(islice(found, min(_BATCH_EVENTS, limit or _BATCH_EVENTS))):
+            yield Batch(page, page[-1].position)
+            if limit is not None and (limit := limit - len(page)) <= 0:
+                return
+
     def _batches(
         self, after: Position | None, until: Position, filter: EventFilter
     ) -> Iterator[Batch]:

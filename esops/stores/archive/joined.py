@@ -26,6 +26,7 @@ from esops.events import (
 from esops.moments import Moment
 from esops.stores.archive.archived_away import lacking
 from esops.stores.archive.cold import ColdPart
+from esops.stores.archive.downwards import Down, batches_of, downwards
 from esops.stores.archive.in_step import Cold, in_step, pages_of
 from esops.stores.archive.lives import beginnings, of_the_present
 from esops.stores.archive.store import ArchiveStore
@@ -39,6 +40,7 @@ from esops.stores.base import (
     StoreInfo,
     Unsettled,
     at_most,
+    passes,
     settled,
 )
 from esops.stores.parts import (
@@ -231,6 +233,44 @@ class JoinedStore(EventStore):
             yield Batch(waiting, waiting[-1].position)
         if short is not None:
             raise short
+
+    def read_backwards(
+        self,
+        until: Position | None,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """A page of the hot store, and what the archive has beside it: what had left the store
+        before the page was read is in a run that is sealed by then.
+        """
+        if filter.stream is not None:
+            found = self._stream_backwards(filter.stream, until, after, filter)
+        else:
+            hot = self._hot.read_backwards(until, after, filter, limit)
+            found = downwards(hot, self._archived_down(filter, limit), until, after)
+        yield from batches_of(islice(found, limit), limit)
+
+    def _archived_down(self, filter: EventFilter, limit: int | None) -> Down:
+        def archived(until: Position | None, after: Position | None) -> Iterator[RecordedEvent]:
+            # Of events that came back at new positions some are left out below.
+            cold = self.renewed()
+            most = None if cold.renumbered else limit
+            for batch in cold.read_backwards(until, after, filter, most):
+                yield from self._only_archived(batch.events, archived=filter.archived)
+
+        return archived
+
+    def _stream_backwards(
+        self, stream: str, until: Position | None, after: Position | None, filter: EventFilter
+    ) -> Iterator[RecordedEvent]:
+        for event in self.read_stream(stream, backwards=True):
+            if until is not None and event.position > until:
+                continue
+            if after is not None and event.position <= after:
+                continue
+            if passes(event, filter):
+                yield event
 
     def _only_archived(
         self, events: Sequence[RecordedEvent], *, archived: bool

@@ -40,9 +40,11 @@ from esops.stores.base import (
     at_most,
 )
 from esops.stores.parts import WITH_ARCHIVED, SearchResult, What
+from esops.stores.payloads import DECODERS
 from esops.stores.positions import whole_positions
 from esops.wording import count
 
+_FAR = "recorded_at < TIMESTAMPTZ '4714-11-24 (BC) 00:00:00+00'"
 _NAMED = {"event type": "type", "stream": "stream"}
 
 
@@ -197,7 +199,78 @@ class ArchiveStore(EventStore):
             condition, more = self._database.in_category(filter.category)
             conditions.append(condition)
             values += more
+        if filter.tenant is not None:
+            conditions.append("tenant = ?")
+            values.append(filter.tenant)
+        if self._layout not in DECODERS:  # of which the payloads tell the time
+            for sign, at in ((">=", filter.since), ("<", filter.before)):
+                if at is not None:
+                    # What esops.moments keeps below all times is far in the future.
+                    conditions.append(f"(recorded_at {sign} ?::TIMESTAMPTZ OR {_FAR})")
+                    values.append(at.isoformat())
         return " AND ".join(conditions), values
+
+    def read_backwards(
+        self,
+        until: Position | None,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """From the newest runs back, as far as is needed: manifests say which positions a run
+        has.
+        """
+        if not self._runs:
+            return
+        if filter.stream is not None:
+            where, values = self._where(filter)
+            for position, compare in ((after, beyond), (until, up_to)):
+                if position is not None:
+                    condition, more = compare(position)
+                    where, values = f"{where} AND {condition}", [*values, *more]
+            yield from self._sorted(
+                self._database.stored(filter.stream),
+                (where, values),
+                "version DESC, position_1 DESC, position_2 DESC",
+                limit,
+            )
+            return
+        for low, high in self._windows(until, after):
+            if limit == 0:
+                return
+            where, values = self._where(filter)
+            for position, compare in ((low, beyond), (high, up_to)):
+                if position is not None:
+                    condition, more = compare(position)
+                    where, values = f"{where} AND {condition}", [*values, *more]
+            source = self._database.stored(None, low, high)
+            order = "position_1 DESC, position_2 DESC, version DESC"
+            for batch in self._sorted(source, (where, values), order, limit):
+                limit = None if limit is None else limit - len(batch.events)
+                yield batch
+
+    def _windows(
+        self, until: Position | None, after: Position | None
+    ) -> Iterator[tuple[Position | None, Position | None]]:
+        """Between the ends of runs, from the newest back: the first windows need few of them."""
+        ends = {Position.parse(manifest.last_position) for _, manifest in self._runs}
+        within = (
+            end for end in ends if (until is None or end < until) and (after is None or end > after)
+        )
+        high = until
+        for low in sorted(within, reverse=True):
+            yield low, high
+            high = low
+        if high is None or after is None or after < high:
+            yield after, high
+
+    def _sorted(
+        self, source: str, where: tuple[str, list[Any]], order: str, limit: int | None
+    ) -> Iterator[Batch]:
+        found = read(self._database, source, self._parts, self._layout, *where, order, limit)
+        for events in found:
+            if events:
+                yield Batch(events, events[-1].position)
 
     def follow(
         self,

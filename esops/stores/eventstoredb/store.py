@@ -6,7 +6,7 @@ What is settled is simple here: a node gives out only what is committed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,7 +34,7 @@ from esops.stores.base import (
     at_most,
 )
 from esops.stores.counting import CountedLengths
-from esops.stores.eventstoredb import bulk, identity, live, lookup, scavenged
+from esops.stores.eventstoredb import backwards, bulk, identity, live, lookup, scavenged
 from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
@@ -278,6 +278,39 @@ class EventStoreDBStore(EventStore):
             floors = self._scavenged.floors(fresh=after is None)
             found = scavenged.without(found, floors) if floors else found
         yield from at_most(limit, found)
+
+    def read_backwards(
+        self,
+        until: Position | None,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """From the end of $all, or of the stream, by reads that the server filters."""
+        for position in (after, until):
+            identity.check_position(position)
+        try:
+            link = self._connector.link
+            if filter.stream is not None and live.tells_positions(link, filter.stream):
+                found = backwards.of_stream(link, filter, after, until)
+            else:
+                found = backwards.of_log(link, filter, after, until, self._floors_below(filter))
+            yield from backwards.pages(found, limit)
+        except ConnectionLost as lost:
+            self._connector.lost(lost)
+            raise
+
+    def _floors_below(self, filter: EventFilter) -> backwards.Floors:
+        """What gives the floors of streams of which a scavenge left remains: asked for where a read
+        gets further back than the chunk that is being written.
+        """
+
+        def floors(begin: Position, reached: Position) -> Mapping[str, int]:
+            if not self._may_meet_remains(reached, begin, filter):
+                return {}
+            return self._scavenged.floors(fresh=not self._scavenged.known)
+
+        return floors
 
     def _may_meet_remains(
         self, after: Position | None, until: Position, filter: EventFilter

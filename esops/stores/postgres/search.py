@@ -4,7 +4,6 @@ answers it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -29,6 +28,7 @@ from esops.postgres import catalog
 from esops.stores.parts import SearchResult
 from esops.stores.postgres.layouts.base import TRUE, Layout, same_uuid, storable
 from esops.stores.postgres.light import Few
+from esops.stores.postgres.plans import scans_all
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.searching import IdSearch, SoughtIds
 
@@ -206,7 +206,7 @@ class _Question:
 
     def scans(self) -> int | None:
         """About how many events a scan would read; None where an index answers the question."""
-        if not self._scans_all(self.condition):
+        if not scans_all(self._connection, self._layout.events, self.condition):
             return None
         table = catalog.find_table(self._connection, *self._layout.events._obj)  # noqa: SLF001 - psycopg gives no other way to ask
         assert table is not None
@@ -225,54 +225,19 @@ class _Question:
         assert row is not None
         return int(row[0])
 
-    def _scans_all(self, condition: sql.Composable) -> bool:
-        """Whether the server reads a whole table, or every entry of an index."""
-        statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}").format(
-            self._layout.events, condition
-        )
-        with self._connection.transaction():
-            # The server scans a small table even if it has an index; the question is whether it
-            # has.
-            self._connection.execute("SET LOCAL enable_seqscan = off")
-            row = self._connection.execute(statement).fetchone()
-        assert row is not None
-        return self._reads_all(row[0][0]["Plan"])
-
-    def _reads_all(self, plan: dict[str, Any]) -> bool:
-        if plan["Node Type"] in ("Seq Scan", "Parallel Seq Scan"):
-            # A one-time filter is false before any row is read, as for a text that is no uuid.
-            return not plan.get("One-Time Filter")
-        if "Index Name" in plan and not self._finds(plan["Index Name"], plan.get("Index Cond", "")):
-            return True
-        return any(self._reads_all(inner) for inner in plan.get("Plans", []))
-
-    def _finds(self, index: str, condition: str) -> bool:
-        """Whether a condition names what an index is sorted by first: without that, each of its
-        entries is looked at.
-        """
-        rows = self._connection.execute(
-            "SELECT pg_get_indexdef(i.indexrelid, 1, true) FROM pg_index i "
-            "JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname = %s",
-            (index,),
-        ).fetchall()
-        plain = _plain(condition)
-        return any(re.search(rf"(?<!\w){re.escape(_plain(row[0]))}(?!\w)", plain) for row in rows)
-
     def index(self) -> str:
         """The statements that would create the missing indexes, a line each."""
         events = self._layout.events.as_string(None)
-        missing = [field for field, condition in self._asked if self._scans_all(condition)]
+        missing = [
+            field
+            for field, condition in self._asked
+            if scans_all(self._connection, self._layout.events, condition)
+        ]
         return "\n".join(
             f"CREATE INDEX CONCURRENTLY ON {table} (({field.as_string(None)}));"
             for table in catalog.row_tables(self._connection, events)
             for field in missing
         )
-
-
-def _plain(expression: str) -> str:
-    """An expression as the server prints it, without what depends on where it stands."""
-    unquoted = re.sub(r'["() ]', "", expression)
-    return re.sub(r"\b\w+\.(?=[^\W\d])", "", unquoted)  # the table's name
 
 
 def _any(conditions: Iterable[sql.Composable]) -> sql.Composable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -312,6 +312,43 @@ class PostgresStore(EventStore):
                 yield Batch(events, last_position(events))
         if short is not None and given != limit:
             raise short
+
+    def read_backwards(
+        self,
+        until: Position | None,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """By the index that orders the events, from its end; those of a stream by the index of
+        versions.
+        """
+        self._check(after, until)
+        if filter.stream is not None:
+            bounds = [self.layout.beyond(after)] if after is not None else []
+            bounds += [self.layout.up_to(until)] if until is not None else []
+            found = self._reader.by_version(
+                [self.layout.where(filter), *bounds], backwards=True, limit=limit
+            )
+        elif until is None:
+            return
+        else:
+            # Imported where events are read, as above.
+            from esops.stores.postgres.backwards import BackwardReader
+
+            reader = BackwardReader(self.layout, self._control, self._reader)
+            found = reader.between(after, until, filter, limit)
+        for events in found:
+            yield Batch(events, last_position(events))
+
+    def between_times(
+        self, since: datetime, before: datetime | None
+    ) -> tuple[Position | None, Position] | None:
+        """By an index on the time, where the server would take one."""
+        from esops.stores.postgres.dated import between_times
+
+        with self.control() as connection:
+            return between_times(connection, self.layout, since, before)
 
     def _check(self, *positions: Position | None) -> None:
         parts = self.capabilities.position_parts

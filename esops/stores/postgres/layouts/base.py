@@ -158,6 +158,12 @@ class Layout(ABC):
     (esops.archive_format.snapshots).
     """
 
+    order_indexed: bool = True
+    """Whether an index gives the events in their order."""
+    dated: bool = True
+    """Whether the rows tell when events were recorded; if not, their payloads may."""
+    naive_time: sql.Composable | None = None
+    """The column of their times, where that has no time zone and is in UTC: as an index has it."""
     in_order_of_versions: bool = True
     """Whether the library gives a later event of a stream a later position."""
 
@@ -379,7 +385,29 @@ class Layout(ABC):
             conditions.append(
                 shard_predicate(self.stream_column or self.mapped.stream, *filter.shard)
             )
-        return sql.SQL(" AND ").join(conditions)
+        if filter.tenant is not None:
+            if not storable([filter.tenant]):
+                return FALSE
+            conditions.append(
+                sql.SQL("{} = {}").format(self.mapped.tenant, sql.Literal(filter.tenant))
+            )
+        return sql.SQL(" AND ").join([*conditions, *self.within_times(filter)])
+
+    def within_times(self, filter: EventFilter) -> list[sql.Composable]:
+        """The conditions for the times of a filter, which an index on the column of times answers;
+        none where the rows do not tell.
+        """
+        if not self.dated:
+            return []
+        ends = ((">=", filter.since), ("<", filter.before))
+        column, form = self.mapped.recorded_at, "{} {} {}::timestamptz"
+        if self.naive_time is not None:
+            column, form = self.naive_time, "{} {} ({}::timestamptz AT TIME ZONE 'utc')"
+        return [
+            sql.SQL(form).format(column, sql.SQL(sign), sql.Literal(at.isoformat()))
+            for sign, at in ends
+            if at is not None
+        ]
 
     def field(self, key: str) -> sql.Composable:
         """A value in the metadata, as an index would have it."""
@@ -406,6 +434,15 @@ class Layout(ABC):
     def up_to(self, position: Position) -> sql.Composable:
         """The condition for what lies at or before a position."""
         return self._compare("<=", position)
+
+    def below(self, position: Position) -> sql.Composable:
+        """The condition for what lies before a position."""
+        return self._compare("<", position)
+
+    @property
+    def descending(self) -> sql.Composable:
+        """What to order by, the newest first."""
+        return sql.SQL(", ").join(sql.SQL("{} DESC").format(each) for each in self.order_columns)
 
     @property
     def ascending(self) -> sql.Composable:

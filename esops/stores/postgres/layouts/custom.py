@@ -178,6 +178,9 @@ class CustomTable(NumberedLayout):
         super().__init__(table, asked.position, sequence, dying)
         self._names = names
         self.mapped, self.made_up_ids = _mapped(table, asked, names), not asked.id
+        self.dated = asked.time is not None
+        if asked.time is not None and table.column(asked.time).kind != "timestamptz":
+            self.naive_time = _C(asked.time)
         self._checks = custom_checks.Checks(table, asked, names.name)
         if asked.category is not None:
             self.category = _text(asked.category)

@@ -80,6 +80,7 @@ class Eventsourcing(NumberedLayout):
     category = _AGGREGATE
     documents = (Document("state", "data"),)
     made_up_ids = True
+    dated = False
 
     def __init__(self, connection: psycopg.Connection, table: catalog.Table, dying: Dying) -> None:
         """`table` is what the catalogue says of the application's events."""

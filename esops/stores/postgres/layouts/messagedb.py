@@ -71,6 +71,7 @@ class MessageDb(NumberedLayout):
         recorded_at=sql.SQL("(time AT TIME ZONE 'utc')"),
     )
     id_column = _C("id")
+    naive_time = _C("time")
     stream_column = _C("stream_name")
     documents = (
         Document("data", "data", checked=True),

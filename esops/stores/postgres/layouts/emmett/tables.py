@@ -160,6 +160,7 @@ class Emmett(Layout):
         self.events = variant.table("emt_messages")
         self.tenant_column, self.tenants = "partition", variant.tenants
         self.by_transactions = not variant.by_position
+        self.order_indexed = variant.indexed or not variant.by_position
         self.mapped = Mapped(
             id=_C("message_id"),
             stream=_C("stream_id"),
