@@ -18,6 +18,7 @@ from esops.moments import Moment
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+    from jinja2 import Environment
 
 COLOURS = ("#2a78d6", "#1f9d57", "#c9820a", "#a346b8", "#d14343", "#0f9aa8", "#7a6ff0", "#8a8f3c")
 """Colours of categories. A reader can distinguish all of them, on white and on black."""
@@ -28,9 +29,27 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
 
     `figures`: by the id of the element that each is drawn in. `values`: the template's variables.
     """
+    # to_json turns numpy arrays and times into what the browser takes.
+    drawn = {name: json.loads(figure.to_json(validate=False)) for name, figure in figures.items()}
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            title=title,
+            figures=drawn,
+            plotly=_plotly() if drawn else "",
+            made_at=datetime.now(UTC),
+            esops=__version__,
+            **values,
+        )
+    )
+
+
+def environment() -> Environment:
+    """A new environment of jinja over `pages/`, with what all templates use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=PackageLoader("esops", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -39,18 +58,9 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = _number
-    environment.filters["time"] = _time
-    # to_json turns numpy arrays and times into what the browser takes.
-    drawn = {name: json.loads(figure.to_json(validate=False)) for name, figure in figures.items()}
-    return environment.get_template(template).render(
-        title=title,
-        figures=drawn,
-        plotly=_plotly() if drawn else "",
-        made_at=datetime.now(UTC),
-        esops=__version__,
-        **values,
-    )
+    made.filters["number"] = _number
+    made.filters["time"] = _time
+    return made
 
 
 def _plotly() -> str:

@@ -37,6 +37,10 @@ ROOT: Mapping[str, RootCommand] = {
         "Show stores, their processors, versions of projections, rebuilds and archive runs.",
     ),
     "metrics": RootCommand(("metrics",), "Write what `esops status` shows as Prometheus metrics."),
+    "serve": RootCommand(
+        ("serve",),
+        "Show stores, read models, rebuilds, audits and traces as pages in a browser.",
+    ),
     "plan": RootCommand(
         ("plan",),
         "Show which projections differ from the version that serves, and what that takes.",

@@ -17,7 +17,14 @@ from psycopg.conninfo import conninfo_to_dict
 from esops.errors import ConnectionLost, EsopsError, RowSecurity, Unavailable, UsageError
 from esops.postgres import publications
 from esops.postgres.pooling import same_session, session_of
-from esops.postgres.session import WORK, ServerFacts, SessionPurpose, check, set_up
+from esops.postgres.session import (
+    WORK,
+    ServerFacts,
+    SessionPurpose,
+    check,
+    set_up,
+    statement_limit,
+)
 from esops.postgres.values import Cursor, adapters
 from esops.settings.addresses import PublishedAddress, problem_of_dsn
 
@@ -222,8 +229,9 @@ def translated() -> Iterator[None]:
     except errors.UntranslatableCharacter as error:
         raise _untranslatable() from error
     except psycopg.Error as error:
-        if is_lost(error):
-            raise _lost(_first_line(error)) from error
+        ours = _of_server(error)
+        if ours is not None:
+            raise ours from error
         raise
     except Exception as error:
         # While a result is fetched, Arrow raises what the driver says as an OSError of its own.
@@ -231,6 +239,21 @@ def translated() -> Iterator[None]:
         if fetching or type(error).__module__.startswith("adbc_driver_manager"):
             raise _of_bulk(_first_line(error), getattr(error, "sqlstate", None)) from error
         raise
+
+
+def _of_server(error: psycopg.Error) -> EsopsError | None:
+    """One of our errors for a lost connection, and for a statement that took longer than the limit
+    that holds here; None for all others.
+    """
+    if is_lost(error):
+        return _lost(_first_line(error))
+    limit = statement_limit()
+    if limit is None or not isinstance(error, errors.QueryCanceled):
+        return None
+    return Unavailable(
+        f"a statement took longer than {limit:.0f} s, so the database ended it",
+        hint="Is the server overloaded, or a table locked? `esops doctor` looks.",
+    )
 
 
 def is_lost(error: psycopg.Error) -> bool:

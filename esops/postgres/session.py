@@ -8,7 +8,9 @@ docs/explanation/sessions.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -79,6 +81,28 @@ WORK = SessionPurpose(own_path=True)
 READ = SessionPurpose(own_path=False)
 """Only SQL of esops' own runs here, and it names the schema of everything that is not Postgres'."""
 BULK = replace(READ, read_only=True)
+
+
+_within: ContextVar[float | None] = ContextVar("statements within", default=None)
+
+
+@contextmanager
+def statements_within(seconds: float | None) -> Iterator[None]:
+    """Let the server end each statement that takes longer, in sessions that this thread opens
+    inside; None sets no limit.
+
+    For looks that nobody waits for as long as they take, such as those of `esops serve`.
+    """
+    token = _within.set(seconds)
+    try:
+        yield
+    finally:
+        _within.reset(token)
+
+
+def statement_limit() -> float | None:
+    """The limit of `statements_within` that holds here, in seconds."""
+    return _within.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,4 +230,7 @@ def _wanted(facts: ServerFacts, purpose: SessionPurpose) -> dict[str, str]:
             wanted.update(settings)
     if facts.checks_clients:
         wanted["client_connection_check_interval"] = "500ms"
+    if (limit := _within.get()) is not None:
+        # The server gives a time back in its largest whole unit; so it stays as it is written.
+        wanted["statement_timeout"] = f"{int(limit) * 1000 + 1}ms"
     return wanted

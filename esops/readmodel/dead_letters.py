@@ -22,12 +22,17 @@ _SQL = statements(__package__, "dead_letters")
 
 def list_dead_letters(config: Config, name: str) -> list[dict[str, Any]]:
     """The dead letters of a projection, oldest first. Raises UsageError for an unknown one."""
+    return page_of_dead_letters(config, name, None)
+
+
+def page_of_dead_letters(config: Config, name: str, limit: int | None) -> list[dict[str, Any]]:
+    """The first dead letters of a projection; raises as `list_dead_letters` does."""
     config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, "dead letters") as connection:
         if not migrations.installed(connection):
             return []
         with connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(_SQL["list"], (name,)).fetchall()
+            return cursor.execute(_SQL["list"], (name, limit)).fetchall()
 
 
 def count_dead_letters(connection: psycopg.Connection, projection: str) -> dict[int, int]:

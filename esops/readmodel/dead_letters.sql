@@ -4,7 +4,8 @@ SELECT d.version, d.position, event_id, stream, stream_version, type, error, at
   FROM esops.dead_letters d
   JOIN esops.versions v USING (projection, version)
  WHERE projection = %s AND v.state NOT IN ('retired', 'aborted')
- ORDER BY d.version, at, d.position;
+ ORDER BY d.version, at, d.position
+ LIMIT %s;
 
 -- counts --
 SELECT version, count(*) FROM esops.dead_letters WHERE projection = %s GROUP BY version;

@@ -77,6 +77,7 @@ def test_every_command_and_option_is_in_the_reference(project):
             "doctor",
             "status",
             "metrics",
+            "serve",
             "plan",
             "rebuild",
             "run",
