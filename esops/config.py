@@ -24,6 +24,7 @@ from esops.settings import (
     AuditSettings,
     BudgetSettings,
     EraseSettings,
+    NotifySettings,
     PolicySettings,
     PostgresSettings,
     ProjectionSettings,
@@ -51,6 +52,7 @@ class Config(Settings):
     readmodels: Mapping[str, ReadModelSettings] = {}
     projections: Mapping[str, ProjectionSettings] = {}
     erase: Mapping[str, EraseSettings] = {}
+    notify: Mapping[str, NotifySettings] = {}
     audit: AuditSettings = AuditSettings()
     trace: TraceSettings = TraceSettings()
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
@@ -373,6 +375,8 @@ _SECTIONS: dict[str, type[Settings]] = {
     "readmodels": ReadModelSettings,
     "projections": ProjectionSettings,
     "archives": ArchiveSettings,
+    "erase": EraseSettings,
+    "notify": NotifySettings,
     "audit": AuditSettings,
     "trace": TraceSettings,
 }

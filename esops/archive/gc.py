@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from esops.actions import current
 from esops.archive_format.lease import Lease
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import NOTES, RUNS, Catalog, Run
@@ -32,7 +33,11 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
     limit = datetime.now(UTC) - older_than
     catalog = Catalog(repository)
     sealed = set(catalog.catalogued())
-    for run in catalog.runs():
+    runs = catalog.runs()
+    # Not in a folder that is no archive: a lease in it would make it look like one.
+    if delete and runs:
+        current.in_archive(repository)
+    for run in runs:
         entries = list(repository.entries(f"{RUNS}/{run.name}"))
         kept = _kept(run)
         if not kept and run.name in sealed:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pyarrow import RecordBatch
 
+from esops.actions import current
 from esops.archive.append_archived import Appender, misnamed
 from esops.archive.application import own_projections
 from esops.archive.archived_groups import (
@@ -113,6 +114,7 @@ def restore_run(
 
     name, settings = config.store(into)
     manifest = run.manifest()
+    current.in_archive(run.repository)
     with open_store(name, settings.without_archive) as store:
         log = log_of(run, manifest, store, config)
         return restore(

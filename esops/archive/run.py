@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from esops.actions import current
 from esops.archive import checkpoint_guard, policy, right_archive
 from esops.archive import prove as proving
 from esops.archive.compare import StreamComparison
@@ -98,6 +99,7 @@ def run(
         )
     repository = _opened(archive, Repository(archive_settings, make=True))
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
+        current.in_archive(repository)
         catalog = Catalog(repository)
         unfinished = unfinished_run(catalog, policy_name)
         # An unfinished run ends as it was begun, unless the operator says otherwise.

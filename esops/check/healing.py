@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import psycopg
 
+from esops.actions import current
 from esops.check import checks
 from esops.check.app_heal import AppHealer
 from esops.check.checks import WrongKey
@@ -87,6 +88,7 @@ def heal(
     one by one; Busy during a rebuild; Stopped.
     """
     settings, dsn = config.projection(name), config.readmodel_of(name).dsn
+    current.concerns(name)
     with translated(), connect(dsn, f"heal {name}") as connection:
         take_lock(connection, name)
         if settings.live != "esops":

@@ -8,6 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from esops.cli.global_options import add_global_options, keep_global_values
 from esops.cli.help import PlainHelp
+from esops.cli.recorded import exit_code_of, recorded, refusals
 
 
 class _TakesGlobalOptions(PlainHelp):
@@ -24,7 +25,16 @@ class _TakesGlobalOptions(PlainHelp):
 
 
 class Command(_TakesGlobalOptions, TyperCommand):
-    """A command."""
+    """A command. What it writes is recorded, where it is one that writes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the function."""
+        keep_global_values(ctx)
+        with recorded(ctx) as record, refusals(ctx, record):
+            result = super().invoke(ctx)
+            if record is not None:
+                record.exit_code = exit_code_of(result)
+            return result
 
 
 class CommandGroup(_TakesGlobalOptions, TyperGroup):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from esops.cli.app import app, command, current_output
+
+if TYPE_CHECKING:
+    from esops.config import Config
+    from esops.term import Output
 
 
 @command(app)
@@ -16,10 +22,16 @@ def doctor(
         metavar="ROLE",
         help="Print the GRANT statements that a role needs for all commands, and check nothing.",
     ),
+    notify: bool = typer.Option(
+        False,
+        "--notify",
+        help="Send a test message to every section [notify.NAME], and check nothing else.",
+    ),
 ) -> int:
     """Check that everything is in place that other commands rely on.
 
     esops doctor
+    esops doctor --notify
     esops doctor --store shop --output json
     esops doctor --grants esops
 
@@ -34,6 +46,8 @@ def doctor(
     output = current_output(context)
     form = output.format("table", "json", "ndjson")
     config = load_config(output.settings.config)
+    if notify:
+        return _test_notifications(output, config)
     if grants is not None:
         from esops.health.grants import statements
 
@@ -69,3 +83,22 @@ def doctor(
         if found:
             output.line(f"What a code means: esops docs doctor {found[0].code}")
     return 1 if serious else 0
+
+
+def _test_notifications(output: Output, config: Config) -> int:
+    """Send a test message everywhere; exit code 1 where one did not arrive."""
+    from esops.errors import UsageError
+    from esops.notifying.trial import send_tests
+
+    if not config.notify:
+        raise UsageError(
+            f"{config.path}: it has no section [notify.NAME]",
+            hint="How to write one: esops docs notifications",
+        )
+    sent = send_tests(config)
+    if output.as_json:
+        output.json({"notified": [each.as_dict() for each in sent]})
+    else:
+        for each in sent:
+            output.line(f"notify.{each.section}: {each.reason or 'a test message was delivered'}")
+    return int(any(each.reason for each in sent))

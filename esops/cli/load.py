@@ -61,6 +61,9 @@ ROOT: Mapping[str, RootCommand] = {
         ("erase",),
         "Erase a person's data from events and archives, and prove that nothing is left.",
     ),
+    "history": RootCommand(
+        ("history",), "Show who did what with esops here, and how it ended; the newest last."
+    ),
     "docs": RootCommand(("docs",), "List the topics of the documentation, or show one."),
     "projection": RootCommand(
         _PROJECTION, "The versions of read models: show them, switch, roll back, retire."

@@ -57,10 +57,10 @@ def run(
     """
     import structlog
 
+    from esops.cli.run_reports import RunReports
     from esops.config import load_config
     from esops.health.late import missed_by
     from esops.health.serving import something_else
-    from esops.health.stalls import StallLog
     from esops.rebuild.lifecycle import retire_due
     from esops.running.host import Host
 
@@ -77,7 +77,7 @@ def run(
 
     log = structlog.get_logger("esops.run")
     said: set[str] = set()
-    stalls = StallLog(config)
+    reports = RunReports(config, host.names)
     in_turn = cycle(host.names)
     looked = time.monotonic()
 
@@ -101,15 +101,16 @@ def run(
     def chores(names: Sequence[str]) -> None:
         nonlocal looked
         retire(names)
-        stalls.look(names)
+        reports.stalls.look(names)
         if time.monotonic() - looked > _LOOK_EVERY:
             looked = time.monotonic()
+            reports.look_again()
             look_for_late_events()
             look_at_names([next(in_turn) for _ in names[:_NAMES_AT_ONCE]])
-            stalls.look_at_processors(names)
+            reports.stalls.look_at_processors(names)
 
     stop = stop_on_signals()
-    with _health(config, host, stop, listener):
+    with reports, _health(config, host, stop, listener):
         host.run(stop, chores)
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())

@@ -17,6 +17,7 @@ from itertools import islice
 import pyarrow as pa
 
 from esops import __version__
+from esops.actions import current
 from esops.archive.verify import verify
 from esops.archive.writer import OrderedWorker, ParquetFiles, stream_batch
 from esops.archive_format.hashes import digests
@@ -108,6 +109,7 @@ class ArchivedRun:
     def leased(self) -> Iterator[Lease]:
         """The right to change the run. Raises Busy while a process works on its policy."""
         with Lease(self.run.repository, self.manifest.policy) as lease:
+            current.in_archive(self.run.repository)
             # As it is now, under the lease.
             self.manifest = self.run.manifest()
             yield lease

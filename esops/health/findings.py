@@ -91,6 +91,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D087": ("note", "a server's list of streams lacks some"),
     "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),
     "ESOPS-D090": ("error", "the archive that a store's events went to is not there"),
+    "ESOPS-D092": ("warning", "a notification could not be delivered as it is configured"),
     "ESOPS-D094": ("error", "a processor of the application's has stopped because of a fault"),
     "ESOPS-D093": ("error", "the application could not take over where a rebuild ends"),
     "ESOPS-D097": ("warning", "rows may be of old logic or of two"),

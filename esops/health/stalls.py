@@ -14,7 +14,7 @@ time. The same tells where a library keeps no time with its checkpoints.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -276,9 +276,15 @@ def of_shown(
 class StallLog:
     """Logs what is stalled while `esops run` follows: once, and again where the reason changes."""
 
-    def __init__(self, config: Config) -> None:
-        """Nothing is stalled yet."""
-        self._config = config
+    def __init__(
+        self,
+        config: Config,
+        tell: Callable[[dict[str, Any], Stall | None], None] = lambda _, __: None,
+    ) -> None:
+        """Nothing is stalled yet. `tell` gets the name of what has become stalled, and of what
+        advances again, then without a stall.
+        """
+        self._config, self._tell = config, tell
         self._versions: dict[tuple[Any, ...], str] = {}
         self._processors: dict[tuple[Any, ...], str] = {}
 
@@ -311,9 +317,12 @@ class StallLog:
     ) -> None:
         for key in [each for each in said if each not in found]:
             del said[key]
+            self._tell(_named(names, key), None)
             log.info("it advances again", **_named(names, key))
         for key, (stall, position) in found.items():
             reasons = "; ".join(stall.reasons)
+            if key not in said:
+                self._tell(_named(names, key), stall)
             if said.get(key) != reasons:
                 said[key] = reasons
                 log.error(

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from esops.actions import current
 from esops.config import Config
 from esops.errors import UsageError
 from esops.postgres.connection import connect
@@ -78,6 +79,7 @@ def rebuild(
     RebuildsFailed where some of several did not finish.
     """
     names = _selected(config, names)
+    current.concerns(*names)
     request.check_live([config.projection(name).live for name in names])
     if len(names) > 1:
         return SeveralRebuilds(config, names, request, operator, stop).run()

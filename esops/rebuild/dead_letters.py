@@ -39,6 +39,7 @@ def discard(config: Config, name: str) -> int:
     with translated(), connect(config.readmodel_of(name).dsn, f"discard {name}") as connection:
         if not migrations.installed(connection):
             return 0
+        migrations.upgrade(connection)
         with connection.transaction():
             gone = discard_dead_letters(connection, name)
             entry = journal.latest(connection, name)

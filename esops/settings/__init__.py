@@ -3,6 +3,7 @@
 from esops.settings.archives import ArchiveSettings, PolicySettings, Removal, StreamPortion
 from esops.settings.base import Duration, Settings, parse_duration
 from esops.settings.erasing import EraseSettings, Mask
+from esops.settings.notify import NotifySettings
 from esops.settings.projections import (
     HookSettings,
     ProjectionSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "EventStoreDBSettings",
     "HookSettings",
     "Mask",
+    "NotifySettings",
     "PolicySettings",
     "PostgresSettings",
     "ProjectionSettings",

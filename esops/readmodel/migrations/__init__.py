@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +39,10 @@ that found them so may continue beside a newer one anyway.
 """
 _found_newest: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
 """When a session last found them so."""
+before_writing: list[Callable[[psycopg.Connection], None]] = []
+"""What is told of each session in which somebody is about to write, after the tables are in place.
+It uses a session of its own, and raises nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,16 @@ def upgrade(connection: psycopg.Connection) -> None:
 
 
 def install(connection: psycopg.Connection) -> None:
+    """Bring esops' tables to the newest form, or make them, and tell `before_writing` so.
+
+    Raises as `_install` does.
+    """
+    _install(connection)
+    for tell in before_writing:
+        tell(connection)
+
+
+def _install(connection: psycopg.Connection) -> None:
     """Bring esops' tables to the newest form, or make them; nothing where they are in it.
 
     All or nothing, in one transaction, under a lock that makes a second process wait and then find

@@ -1,0 +1,86 @@
+"""The action that this process is at, for the jobs: they say where they are about to write.
+
+    action = Action("projection switch", "cart_summary", ("cart_summary",))
+    with current.recorded(ActionRecord(action)) as record:
+        …                       # whatever this writes is recorded where it writes
+        record.exit_code = 1
+
+A process does one action at a time, or records none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from esops.actions.in_archives import ArchivePlace
+from esops.actions.recording import ActionRecord
+from esops.archive_format.repository import Repository
+from esops.errors import EsopsError
+from esops.postgres.connection import connect, translated
+from esops.readmodel import migrations
+
+_current: list[ActionRecord] = []
+
+
+@contextmanager
+def recorded(record: ActionRecord) -> Iterator[ActionRecord]:
+    """Record an action while the context is open; it ends with `exit_code`, or with that of the
+    error that leaves the context.
+    """
+    _current.append(record)
+    migrations.before_writing.append(record.in_database)
+    exit_code = 70
+    try:
+        yield record
+        exit_code = record.exit_code
+    except BaseException as error:
+        exit_code = code_of(error)
+        raise
+    finally:
+        migrations.before_writing.remove(record.in_database)
+        _current.remove(record)
+        record.end(exit_code)
+
+
+def in_databases(addresses: Iterable[str], *, upgrade: bool = True) -> bool:
+    """The action of this process concerns these databases, and does not write there itself: it
+    leaves that to other processes, or was refused. Returns False where one of them cannot be
+    reached, so that it has to be called again.
+
+    Without `upgrade`, tables that an older esops made are left as they are.
+    """
+    for dsn in addresses if _current else ():
+        try:
+            with translated(), connect(dsn, "history") as connection:
+                if upgrade or migrations.schema_number(connection) == migrations.newest():
+                    migrations.upgrade(connection)
+        except EsopsError:
+            return False  # those who write say the same
+    return True
+
+
+def in_archive(repository: Repository) -> None:
+    """The action of this process is about to write into an archive."""
+    for record in _current:
+        key = ("archive", repository.address)
+        record.begin_at(key, lambda: ArchivePlace(record.action, repository))  # noqa: B023 - called at once
+
+
+def concerns(*projections: str) -> None:
+    """The action of this process works on these projections."""
+    for record in _current:
+        for each in projections:
+            record.concern(each)
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of what a command raised."""
+    if isinstance(error, EsopsError):
+        return error.exit_code
+    name, code = type(error).__name__, getattr(error, "exit_code", None)
+    if name in ("Abort", "KeyboardInterrupt"):
+        return 5
+    if isinstance(code, int):  # typer's: the end of a command, or a wrong command line
+        return code if name == "Exit" or code != 1 else 2
+    return 3 if type(error).__module__.startswith("psycopg") else 70

@@ -1,0 +1,133 @@
+"""The record of one action, in each place where the action writes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+import psycopg
+import structlog
+
+from esops.actions.action import Action
+from esops.actions.database import DatabasePlace, key_of
+from esops.errors import EsopsError
+
+log = structlog.get_logger("esops.actions")
+_LOOK_EVERY = 10.0
+"""Seconds between two looks whether the sessions that hold the locks are still there."""
+
+
+class ActionPlace(Protocol):
+    """Where an action is written down."""
+
+    name: str
+
+    def begin(self) -> None:
+        """Write that it began."""
+
+    def keep(self) -> None:
+        """Show that its process is there."""
+
+    def end(self, exit_code: int) -> None:
+        """Write how it ended."""
+
+    def close(self) -> None:
+        """Let go of the place."""
+
+
+class ActionRecord:
+    """What a command does, written down where it writes. Nothing here ever fails the command: a
+    place that takes no row is named once, when the action begins there.
+    """
+
+    def __init__(self, action: Action) -> None:
+        """Nothing is written before somebody is about to write."""
+        self.action = action
+        self.began = False
+        """Whether the command has come so far that it writes."""
+        self.exit_code = 0
+        self._places: dict[Hashable, ActionPlace | None] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def in_database(self, connection: psycopg.Connection) -> None:
+        """The command is about to write into esops' tables of this session's database."""
+        self.begin_at(key_of(connection), lambda: DatabasePlace(self.action, connection))
+
+    def begin_at(self, key: Hashable, make: Callable[[], ActionPlace]) -> None:
+        """The command is about to write at a place, which `key` names; `make` opens it."""
+        if self.action.pid != os.getpid():
+            return  # a process that this one has forked
+        self.began = True
+        with self._lock:
+            if key in self._places or self._ended.is_set():
+                return
+            self._places[key] = None
+            place = None
+            try:
+                place = make()
+                place.begin()
+            except (EsopsError, psycopg.Error, OSError) as error:
+                where = place.name if place is not None else "where it writes"
+                if place is not None:
+                    place.close()
+                log.warning(
+                    "esops history will not show this action: this place takes no row",
+                    place=where,
+                    reason=_reason(error),
+                )
+                return
+            self._places[key] = place
+            if self._keeper is None:
+                self._keeper = threading.Thread(
+                    target=self._keep, name="esops-actions", daemon=True
+                )
+                self._keeper.start()
+
+    def concern(self, projection: str) -> None:
+        """The command works on this projection as well, which its arguments did not name."""
+        if projection not in self.action.projections:
+            self.action.projections += (projection,)
+            self.action.subject = ", ".join(self.action.projections)
+
+    def end(self, exit_code: int) -> None:
+        """Complete what was written."""
+        self._ended.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        with self._lock:
+            for place in self._places.values():
+                if place is None:
+                    continue
+                try:
+                    place.end(exit_code)
+                except (EsopsError, psycopg.Error, OSError) as error:
+                    log.warning(
+                        "esops history will not show how this action ended: the place does not "
+                        "answer",
+                        place=place.name,
+                        reason=_reason(error),
+                    )
+                finally:
+                    place.close()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(_LOOK_EVERY):
+            with self._lock:
+                for place in self._places.values():
+                    if place is None or self._ended.is_set():
+                        continue
+                    try:
+                        place.keep()
+                    except (EsopsError, psycopg.Error, OSError):
+                        place.close()  # the next look tries again
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, EsopsError):
+        return error.message
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

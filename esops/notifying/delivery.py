@@ -1,0 +1,115 @@
+"""The ways to deliver a notification. Each raises NotDelivered with a reason that names no address:
+that of a webhook is as good as a password.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from esops.notifying.notification import Notification
+from esops.settings.notify import NotifySettings
+
+LIMIT = 4.0
+"""Seconds that one delivery may take."""
+NO_APPRISE = "the apprise library is not installed: pip install 'esops[apprise]'"
+
+
+class NotDelivered(Exception):
+    """Why a notification did not arrive."""
+
+
+def deliver(settings: NotifySettings, folder: Path, notification: Notification) -> None:
+    """Deliver a notification the way that a section names. Raises NotDelivered."""
+    if settings.webhook is not None:
+        _post(settings.webhook, notification.body(settings.format))
+    elif settings.command:
+        _run(settings.command, folder, notification)
+    elif settings.apprise is not None:
+        _apprise(settings.apprise, notification)
+
+
+def problem_of(settings: NotifySettings, folder: Path) -> str | None:
+    """Why a section could not tell anybody, without trying it; None where nothing is wrong."""
+    if settings.command:
+        # As it is run, from the folder of the configuration.
+        found = shutil.which(settings.command[0]) or os.access(
+            folder / settings.command[0], os.X_OK
+        )
+        return None if found else f"there is no program {settings.command[0]!r} that can be run"
+    if settings.apprise is not None:
+        try:
+            _apprise_of(settings.apprise)
+        except NotDelivered as error:
+            return str(error)
+    return None
+
+
+def _post(address: str, body: bytes) -> None:
+    import httpx
+
+    # It logs each request with its address.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        answer = httpx.post(
+            address, content=body, headers={"Content-Type": "application/json"}, timeout=LIMIT
+        )
+    except httpx.TimeoutException:
+        raise NotDelivered(f"the webhook has not answered for {LIMIT:g} s") from None
+    except httpx.ConnectError:
+        raise NotDelivered("the webhook cannot be reached") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise NotDelivered(f"the webhook cannot be called ({type(error).__name__})") from None
+    if not answer.is_success:
+        raise NotDelivered(f"the webhook answered with status {answer.status_code}")
+
+
+def _run(command: tuple[str, ...], folder: Path, notification: Notification) -> None:
+    try:
+        code = subprocess.run(  # noqa: S603 - the operator's own program, without a shell
+            list(command),
+            cwd=folder,
+            env={**os.environ, **notification.environment()},
+            input=json.dumps(notification.as_dict()).encode(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=LIMIT,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        raise NotDelivered(f"the program took longer than {LIMIT:g} s and was killed") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise NotDelivered(f"the program cannot be run: {reason}") from None
+    if code:
+        raise NotDelivered(f"the program ended with exit code {code}")
+
+
+def _apprise(address: str, notification: Notification) -> None:
+    notify = _apprise_of(address)
+    try:
+        delivered = notify(body=notification.text, title="esops")
+    except Exception as error:  # noqa: BLE001 - any of its plug-ins' own
+        raise NotDelivered(f"apprise failed ({type(error).__name__})") from None
+    if not delivered:
+        raise NotDelivered("apprise could not deliver it")
+
+
+def _apprise_of(address: str) -> Callable[..., Any]:
+    try:
+        import apprise
+    except ImportError:
+        raise NotDelivered(NO_APPRISE) from None
+    # It logs addresses.
+    logging.getLogger("apprise").disabled = True
+    one = apprise.Apprise()
+    if not one.add(address):
+        raise NotDelivered("apprise does not understand the address")
+    notify: Callable[..., Any] = one.notify
+    return notify

@@ -1,0 +1,142 @@
+"""Who did what: each command that writes leaves a row, and how it ended is true even after kill -9."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import shop
+from tests.support.waiting import finish, kill, until
+
+
+@pytest.fixture
+def carts(dsn, connection, project):
+    shop.make(dsn, 300)
+    shop.configure(project, dsn)
+    return project
+
+
+def told(project, *arguments: str) -> list[tuple]:
+    actions = project.ok("history", *arguments, "--output", "json").json["actions"]
+    return [(each["command"], each["subject"], each["result"]) for each in actions]
+
+
+def test_what_is_done_to_a_projection_is_told_from_the_first_rebuild_on(carts, connection):
+    """The first row is written by the command that makes the table for it."""
+    assert told(carts) == []
+    carts.ok("rebuild", "--blue-green")
+    carts.ok("rebuild", "--blue-green")
+    carts.ok("projection", "rollback", "cart_summary")
+    carts.ok("projection", "switch", "cart_summary", "--to", "2")
+    carts.run("projection", "pause", "cart_summary")
+    carts.ok("projection", "throttle", "cart_summary", "--max-rate", "500")
+    carts.ok("projection", "resume", "cart_summary")
+    carts.ok("projection", "retire", "cart_summary", "--yes")
+    carts.ok("run", "--until-caught-up")
+    found = carts.ok("history", "--output", "json").json["actions"]
+    name = "cart_summary"
+    assert [
+        (a["command"], a["subject"], a["options"], a["result"], a["exit_code"]) for a in found
+    ] == [
+        ("rebuild", name, "--blue-green", "done", 0),
+        ("rebuild", name, "--blue-green", "done", 0),
+        ("projection rollback", name, "", "done", 0),
+        ("projection switch", name, "--to 2", "done", 0),
+        ("projection pause", name, "", "done, with findings", 1),
+        ("projection throttle", name, "--max-rate 500", "done", 0),
+        ("projection resume", name, "", "done", 0),
+        ("projection retire", name, "", "done", 0),
+        ("run", name, "--until-caught-up", "done", 0),
+    ]
+    role = connection.execute("SELECT session_user").fetchone()[0]
+    assert {a["who"] for a in found} == {f"{found[0]['os_user']} as {role}"}
+    assert told(carts, "--last", "2") == [
+        ("projection retire", name, "done"),
+        ("run", name, "done"),
+    ]
+    assert len(told(carts, "--projection", name, "--since", "1h")) == len(found)
+
+
+def test_what_only_reads_or_was_tried_leaves_no_row(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    before = told(carts)
+    carts.ok("rebuild", "--blue-green", "--dry-run")
+    carts.ok("projection", "show", "cart_summary")
+    carts.ok("projection", "check", "cart_summary")
+    carts.ok("status")
+    assert carts.run("projection", "retire", "cart_summary").code == 2  # nothing stands by
+    assert told(carts) == before
+
+
+def test_a_killed_process_has_ended_without_a_word_and_one_at_work_is_running(carts):
+    carts.ok("rebuild", "--blue-green")
+    process = carts.start("run")
+    until(lambda: told(carts)[-1][0] == "run")
+    assert told(carts)[-1] == ("run", "cart_summary", "running")
+    kill(process)
+    until(lambda: told(carts)[-1] == ("run", "cart_summary", "ended without a word"))
+
+
+def test_a_lost_session_is_no_end(carts, connection):
+    """The row is completed although the session that held its lock was ended by the server."""
+    carts.ok("rebuild", "--blue-green")
+    process = carts.start("run")
+    until(lambda: told(carts)[-1][0] == "run")
+    ended = connection.execute(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE application_name LIKE 'esops %% record of actions' AND datname = current_database()"
+    ).fetchone()[0]
+    assert ended == 1
+    process.terminate()
+    finish(process)
+    assert told(carts)[-1] == ("run", "cart_summary", "done")
+
+
+def test_no_value_of_a_person_and_no_key_is_written_down(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    stream = connection.execute("SELECT cart_id FROM cart_summary LIMIT 1").fetchone()[0]
+    carts.ok("rebuild", "cart_summary", "--keys", stream, "--yes")
+    row = connection.execute(
+        "SELECT row_to_json(a)::text, options FROM esops.actions a ORDER BY at DESC LIMIT 1"
+    ).fetchone()
+    assert stream not in row[0]
+    assert row[1] == "--keys …"
+
+
+def test_a_table_that_takes_no_row_does_not_stop_the_job(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    connection.execute("ALTER TABLE esops.actions ADD CHECK (false) NOT VALID")
+    done = carts.ok("rebuild", "--blue-green")
+    assert done.err.count("esops history will not show this action") == 1
+    assert len(told(carts)) == 1
+
+
+def test_tables_of_an_older_esops_are_said_to_be_older(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    connection.execute(
+        "DROP TABLE esops.actions; DELETE FROM esops.schema_migrations WHERE number >= 13"
+    )
+    found = carts.ok("history")
+    assert "an older esops made esops' own tables (schema 12)" in found.err
+    assert "Nothing is recorded." in found.out
+
+
+def test_old_rows_go_by_command(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    connection.execute(
+        "INSERT INTO esops.actions (id, at, os_user, host, pid, esops, command, subject, projections, options) "
+        "SELECT gen_random_uuid(), now() - interval '1 hour', 'u', 'h', 1, '1', 'run', '', '{}', '' "
+        "FROM generate_series(1, 1500)"
+    )
+    carts.ok("run", "--until-caught-up")
+    rows = connection.execute(
+        "SELECT command, count(*) FROM esops.actions GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert rows == [("rebuild", 1), ("run", 1000)]
+
+
+def test_what_was_refused_before_it_wrote_is_told_too(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    carts.ok("rebuild", "--blue-green")
+    carts.ok("projection", "rollback", "cart_summary")
+    assert carts.run("projection", "rollback", "cart_summary").code == 6
+    assert told(carts)[-1] == ("projection rollback", "cart_summary", "refused")
