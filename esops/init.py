@@ -6,7 +6,9 @@ It detects event stores in a database or behind a node, and tables that look lik
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psycopg
 from psycopg import conninfo, sql
@@ -23,6 +25,7 @@ from esops.stores.postgres.layouts.base import Layout
 _ROWS_SAMPLED = 100_000
 """Rows of the events table that are read to find out which tenants there are."""
 _MOST_LISTED = 20
+_WRITTEN = "# Written by `esops init`"
 _CHECKPOINT = re.compile(
     r"(checkpoint|tracking|projection_(state|position|progress)|last_position)s?$", re.IGNORECASE
 )
@@ -36,6 +39,16 @@ WHY_NOT = (
     "a log of topics is not an event store: it cannot append to one stream with an expected "
     "version, and cannot read one stream alone, so an application cannot decide on what it holds"
 )
+_OTHER_DATABASES = """
+SELECT datname FROM pg_database
+WHERE datallowconn AND NOT datistemplate AND datname <> current_database()
+  AND has_database_privilege(datname, 'CONNECT')
+ORDER BY datname LIMIT 20
+"""
+_MAY_READ = """
+SELECT has_schema_privilege(%s, 'USAGE')
+  AND (SELECT bool_and(has_table_privilege(name, 'SELECT')) FROM unnest(%s::text[]) AS name)
+"""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CREDENTIALS = re.compile(r"(?P<scheme>\w+(?:\+\w+)?://)(?P<user>[^:/@]+):(?P<password>[^@]*)@")
 
@@ -58,6 +71,13 @@ class Detection:
     """The environment variable that has to hold the password, if the address had one."""
     hints: dict[int, list[str]] = field(default_factory=dict)
     """Comments for the section of a layout, by the layout's id()."""
+    role: str = ""
+    """Whom the database takes us for; empty for a node."""
+    database: str = ""
+    others: list[str] = field(default_factory=list)
+    """The server's other databases that take connections, where this one has no event store."""
+    unreadable: list[str] = field(default_factory=list)
+    """The event stores that this role may not read, in words."""
 
 
 def detect(address: str) -> Detection:
@@ -79,13 +99,27 @@ def detect(address: str) -> Detection:
         found.written = _written(connection, found.layouts)
         seen = _read_models(connection, found.layouts)
         found.read_models = list(dict.fromkeys([*seen, *found.written]))[:_MOST_LISTED]
+        found.role, found.database = connection.info.user, connection.info.dbname
+        if not found.layouts:
+            found.others = [row[0] for row in connection.execute(_OTHER_DATABASES).fetchall()]
         for layout in found.layouts:
+            if not _readable(connection, layout):
+                # What only rows tell cannot be found out either.
+                found.unreadable.append(described(layout))
+                continue
             found.notes += [
                 f"{described(layout)}: {warning}" for warning in layout.warnings(connection)
             ]
             found.hints[id(layout)] = _hints(connection, layout)
     _hide_password(found)
     return found
+
+
+def _readable(connection: psycopg.Connection, layout: Layout) -> bool:
+    """Whether this role may read the tables of a store."""
+    names = [each.as_string(connection) for each in (layout.events, *layout.reads)]
+    row = connection.execute(_MAY_READ, [layout.schema, names]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _detect_node(uri: str) -> Detection:
@@ -181,10 +215,19 @@ def _checkpoint_tables(connection: psycopg.Connection) -> list[Table]:
     ]
 
 
+def is_empty(file: Path) -> bool:
+    """Whether a file is one that `esops init` wrote where it found no store, with comments only."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        return text.startswith(_WRITTEN) and not tomllib.loads(text)
+    except (OSError, ValueError):
+        return False
+
+
 def as_toml(found: Detection) -> str:
     """An esops.toml with comments that works for what was detected."""
     lines = [
-        "# Written by `esops init`. Every key: esops docs configuration",
+        f"{_WRITTEN}. Every key: esops docs configuration",
         "# ${NAME} reads the environment, so that secrets stay out of this file.",
         *([f"# Set {found.secret} before esops runs."] if found.secret else []),
         *(f"# {note}" for note in found.notes),

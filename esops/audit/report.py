@@ -9,12 +9,12 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from esops.audit.streams import LISTED, MANY, StreamsAudit, StreamsRequest
-from esops.errors import UsageError
 from esops.page import COLOURS, label, layout, page
 from esops.stores.base import EventStore, require
 from esops.stores.lengths import (
     MonthCount,
 )
+from esops.term.result_file import write_page
 
 _SERIES = len(COLOURS) - 1
 """Categories with a colour of their own in a plot over time; the others share one."""
@@ -45,10 +45,7 @@ def write_report(
         say(f"reading each of {found.whole.events:,} events for the report's plots over time")
     months = require(store, store.lengths, "lengths").monthly(request.filter)
     text = _page(found, months, request.category, budgets=budgets)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--report: cannot write {path}: {error.strerror}") from None
+    write_page(path, text)
 
 
 def _page(

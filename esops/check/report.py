@@ -10,10 +10,11 @@ from esops.check.result import CheckResult
 from esops.check.text import next_step
 from esops.page import page
 from esops.term import to_json
+from esops.term.result_file import write_page
 
 
 def write_report(path: Path, result: CheckResult) -> None:
-    """Write the page. Raises OSError."""
+    """Write the page. Raises UsageError if the file cannot be written."""
     text = page(
         "check.html.j2",
         f"Check of {result.projection}",
@@ -24,7 +25,7 @@ def write_report(path: Path, result: CheckResult) -> None:
         unchecked=[("/".join(key), why) for key, why in result.found.unchecked.items()],
         next_step=next_step(result) if result.found.differing else "",
     )
-    path.write_text(text, encoding="utf-8")
+    write_page(path, text)
 
 
 def _side_by_side(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from esops.check.steps import Stepped
-from esops.errors import UsageError
 from esops.page import page
-from esops.term import to_json
+from esops.term import result_file, to_json
 
 
 def write_page(path: Path, found: Stepped) -> None:
     """Write the page. Raises UsageError if the file cannot be written."""
-    try:
-        path.write_text(step_page(found), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--report: cannot write {path}: {error.strerror}") from None
+    result_file.write_page(path, step_page(found))
 
 
 def step_page(found: Stepped) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -86,6 +87,8 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
         color=not given.get("no_color_"),
     )
     term.set_up_logging(settings, talks=talks)
+    # What a projection prints must not stand in a result.
+    context.find_root().with_resource(term.kept_for_results())
     output = term.Output(settings)
     if output.file is not None:
         # Closed with the root's context, which knows whether the command raised something.
@@ -107,47 +110,64 @@ def whole_command() -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    from esops.cli.completion_scripts import asked
     from esops.cli.pipes import ClosedPipes
+    from esops.standard_streams import never_fail
 
     # Imports and rows of a database are many objects without cycles: with Python's own threshold
     # (700), looking for cycles among them took an eighth of an archive run.
     gc.set_threshold(50_000, 20, 100)
     # Read here, since an error may come before the options are parsed.
-    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    completion = asked(given)
+    never_fail()
     with ClosedPipes() as pipes:
         # Not standalone: Typer would print errors in its own form and exit by itself.
-        code = _guarded(lambda: whole_command()(args=arguments, standalone_mode=False), debug)
+        code = _guarded(
+            (lambda: whole_command()(args=arguments, standalone_mode=False))
+            if completion is None
+            else lambda: _write_completion(*completion),
+            given,
+        )
         pipes.flush()
     # The interpreter looks for cycles among all that is left before it ends, which takes 0.1 s.
     gc.freeze()
     sys.exit(code if pipes.exit_code is None else pipes.exit_code)
 
 
-def _guarded(run: Callable[[], Any], debug: bool) -> int:
-    """Run, and return the exit code.
+def _write_completion(option: str, shell: str | None) -> int:
+    from esops.cli.completion_scripts import write
+
+    write(option, shell)
+    return 0
+
+
+def _guarded(run: Callable[[], Any], given: Sequence[str]) -> int:
+    """Run what was given on the command line, and return the exit code.
 
     What is raised becomes a sentence and a hint; a traceback is shown only for --debug.
     """
     try:
         code = run()
     except typer.TyperException as error:
-        return _usage_error(error)
+        return _usage_error(error, given)
     except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("error: interrupted\n")
-        return 5
+        from esops.errors import Stopped
+
+        return _report(Stopped("interrupted"), given)
     except Exception as error:  # noqa: BLE001 - the last resort
-        if debug:
+        if "--debug" in given:
             import traceback
 
             from esops.escaping import visible_lines
 
             sys.stderr.write(visible_lines(traceback.format_exc()))
-        return _report(error)
+        return _report(error, given)
     # Typer turns an interrupt into 130
     return 5 if code == 130 else code if isinstance(code, int) else 0
 
 
-def _usage_error(error: typer.TyperException) -> int:
+def _usage_error(error: typer.TyperException, given: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     # A group without a command is answered with its help; Typer gives the class no public name.
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
@@ -158,19 +178,29 @@ def _usage_error(error: typer.TyperException) -> int:
     near = getattr(error, "possibilities", None)
     message = error.message if near else error.format_message()
     meant = f"Did you mean {near[0]!r}? " if near else ""
-    from esops.escaping import visible_lines
+    from esops.errors import UsageError
 
-    sys.stderr.write(f"error: {visible_lines(message)}\n")
-    sys.stderr.write(f"hint: {meant}See `{context.command_path if context else 'esops'} --help`.\n")
+    _report(
+        UsageError(
+            message, hint=f"{meant}See `{context.command_path if context else 'esops'} --help`."
+        ),
+        given,
+    )
     # Typer's own 1 would say that there are findings.
     return error.exit_code if error.exit_code != 1 else 2
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, given: Sequence[str]) -> int:
     from esops import term
     from esops.errors import EsopsError, Unavailable
 
-    output = term.Output(term.GlobalOptions(color="--no-color" not in sys.argv))
+    # As it was given, since the error may be one of the options.
+    as_json = "--log-format=json" in given or ("--log-format", "json") in pairwise(given)
+    settings = term.GlobalOptions(
+        color="--no-color" not in given, log_format="json" if as_json else "console"
+    )
+    term.set_up_logging(settings)
+    output = term.Output(settings)
     # What no `translated()` has caught. psycopg is not imported for this: most errors are others.
     if type(error).__module__.startswith("psycopg") and not isinstance(error, EsopsError):
         first = str(error).strip().splitlines()

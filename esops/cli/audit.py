@@ -83,6 +83,7 @@ def streams(
     """
     from esops.audit.streams import LISTED, LONGEST, StreamsRequest, audit_streams
     from esops.config import load_config
+    from esops.term.result_file import checked
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -92,6 +93,7 @@ def streams(
     if estimate and _estimate(output, config, request):
         return 0
     form = output.format("table", "json", "csv", "ndjson")
+    checked(report, "--report")
     limit = longest if longest is not None else text.ROWS if form == "table" else LONGEST
     request = StreamsRequest(
         category=category,

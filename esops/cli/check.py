@@ -100,6 +100,7 @@ def check(
     from esops.config import load_config
     from esops.errors import UsageError
     from esops.running.throttle import Limits
+    from esops.term.result_file import checked
 
     output = current_output(context)
     output.format("table", "json")
@@ -126,6 +127,7 @@ def check(
         version=version,
         limits=Limits(max_rate, max_load, max_lag_bytes, nice),
     )
+    checked(report, "--report")
     config = load_config(output.settings.config)
     stop, progress = stop_on_signals(), JobProgress(output)
     try:
@@ -170,12 +172,8 @@ def show(output: Output, result: CheckResult) -> None:
 
 def _write(path: Path, result: CheckResult) -> None:
     from esops.check.report import write_report
-    from esops.errors import unwritten
 
-    try:
-        write_report(path, result)
-    except OSError as error:
-        raise unwritten(str(path), error) from error
+    write_report(path, result)
 
 
 def _only_one(**given: Any) -> None:

@@ -75,4 +75,4 @@ def _show(output: Output, text: str) -> None:
         with output.data.pager(styles=True):
             output.data.print(page, width=width, soft_wrap=False)
     else:
-        sys.stdout.write(rendered.get())
+        output.out.write(rendered.get())

@@ -33,13 +33,14 @@ def init(
     esops init --uri "esdb://localhost:2113?tls=false"
 
     It writes esops.toml in this folder, or the file that --output-file names, and never overwrites
-    a file.
+    a file that has any setting.
 
     Exit code 1 when it finds no event store; the file then shows how to describe a table of your
     own.
     """
     from esops.errors import UsageError
-    from esops.init import as_toml, detect
+    from esops.init import as_toml, detect, is_empty
+    from esops.term.result_file import ResultFile
 
     output = current_output(context)
     file = output.settings.output_file or Path("esops.toml")
@@ -51,21 +52,26 @@ def init(
             "name a database with --dsn or a node with --uri",
             hint='esops init --dsn "service=shop"',
         )
-    if file.exists() and not dry_run:
+    if file.exists() and not dry_run and not is_empty(file):
         raise UsageError(
             f"{file} exists already, and init does not overwrite it",
             hint="Name another file with --output-file, or look with --dry-run.",
         )
+    # Checked before the database is looked at.
+    written = None if dry_run else ResultFile(file)
     found = detect(dsn or uri or "")
     text, stores = as_toml(found), _stores(found)
-    if not dry_run:
-        file.write_text(text, encoding="utf-8")
+    if written is not None:
+        with written:
+            written.write(text)
     if output.as_json:
         output.json(
             {
                 "file": None if dry_run else str(file),
                 "stores": stores,
                 "read_models": found.read_models,
+                "unreadable": found.unreadable,
+                "other_databases": found.others,
                 "secret": found.secret,
                 "config": text,
             }
@@ -104,7 +110,9 @@ def _report(output: Output, found: Detection, stores: list[dict[str, Any]], file
         by = f" (the application writes it: {who})" if who else ""
         output.line(f"found a table that looks like a read model: {table}{by}")
     if not stores:
-        output.line("found no event store that esops knows")
+        output.line(f"found no event store that esops knows in database {found.database}")
+        if found.others:
+            output.line(f"If it is in another one: this server also has {', '.join(found.others)}.")
     output.line(f"wrote {file}")
     if found.secret:
         output.line(f"Set the environment variable {found.secret} before you run esops.")
@@ -114,5 +122,10 @@ def _report(output: Output, found: Detection, stores: list[dict[str, Any]], file
             "esops doctor"
         )
         return
+    if found.unreadable:
+        output.line(
+            f"The role {found.role} may not read {', '.join(found.unreadable)}. As its owner, run "
+            f"what this prints: esops doctor --grants {found.role}"
+        )
     which = " --store NAME, with a name of esops.toml" if len(stores) > 1 else ""
     output.line(f"Next: esops doctor, and esops events --limit 5{which}")

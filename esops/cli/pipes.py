@@ -28,11 +28,13 @@ class ClosedPipes:
         self.exit_code: int | None = None
         """The code that the command ends with, where a stream could not be written."""
         self._streams = sys.stdout, sys.stderr
+        self._guarded: tuple[_Guarded, ...] = ()
 
     def __enter__(self) -> Self:
         """Put both streams behind a guard."""
-        sys.stdout = _Guarded(sys.stdout, self)
-        sys.stderr = _Guarded(sys.stderr, self)
+        sys.stdout = stdout = _Guarded(sys.stdout, self)
+        sys.stderr = stderr = _Guarded(sys.stderr, self)
+        self._guarded = stdout, stderr
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -41,7 +43,7 @@ class ClosedPipes:
 
     def flush(self) -> None:
         """Write out what is left, while a closed pipe can still be noticed."""
-        for stream in (sys.stdout, sys.stderr):
+        for stream in self._guarded:
             stream.flush()
 
     def end(self, stream: TextIO, error: OSError) -> None:

@@ -413,10 +413,12 @@ def _carry_out(
     from esops.errors import UsageError
     from esops.rebuild.api import RebuildsFailed
     from esops.rebuild.api import rebuild as run
+    from esops.term.result_file import checked
 
     # One page cannot hold several comparisons, and the last would overwrite the others.
     if report is not None and len(names) > 1:
         raise UsageError("--report works for one projection only")
+    checked(report, "--report")
     operator = TerminalOperator(output, names or list(config.projections), yes=yes)
     stop = stop_on_signals()
     try:
@@ -453,14 +455,10 @@ def _show_outcomes(
 
 
 def _write_report(output: Output, outcome: Outcome, path: Path | None) -> None:
-    from esops.errors import UsageError
     from esops.rebuild.verification.report import write_report
 
     # An aborted rebuild, or one without blue, has compared nothing.
     if path is None or outcome.verification is None:
         return
-    try:
-        write_report(path, outcome)
-    except OSError as error:
-        raise UsageError(f"--report: {error}") from None
+    write_report(path, outcome)
     output.say(f"written: {path}")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from esops.signalled import SignalledEvent
+
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 def stop_on_signals() -> threading.Event:
     """Return an event that SIGINT and SIGTERM set. A second SIGINT interrupts at once."""
-    asked = threading.Event()
+    asked = SignalledEvent()
 
     def ask(number: int, _: object) -> None:
         # A second Ctrl-C says: do not wait until the work has ended in order.

@@ -66,9 +66,11 @@ def step(
     from esops.check.step import step as run
     from esops.check.steps import StepRequest
     from esops.cli import step_text
+    from esops.term.result_file import checked
 
     output, config = opened(context)
     form = output.format("table", "json")
+    checked(report, "--report")
     request = StepRequest(name, key, at, python, output.settings.store, limit, table)
     asked, progress = stop_on_signals(), JobProgress(output)
     try:

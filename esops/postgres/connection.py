@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 from esops.errors import ConnectionLost, EsopsError, RowSecurity, Unavailable, UsageError
 from esops.postgres import publications
 from esops.postgres.pooling import same_session, session_of
+from esops.postgres.refused_logins import refused_login
 from esops.postgres.session import (
     WORK,
     ServerFacts,
@@ -39,10 +40,6 @@ _LOST_TEXTS = re.compile(
     r"|could not receive data|no connection to the server"
     r"|SSL SYSCALL|Broken pipe",
     re.IGNORECASE,
-)
-_DENIED = re.compile(
-    r'authentication failed|(role|database) ".*" does not exist|no pg_hba.conf entry'
-    r"|no password supplied"
 )
 _ADAPTERS = adapters()
 _IN_FUNCTION = re.compile(r"PL/\w+ |SQL function ")
@@ -317,12 +314,7 @@ def _lost(text: str) -> Unavailable:
             hint="Leave `options` out of the address, and PGOPTIONS out of the environment. "
             "ALTER ROLE … SET does the same.",
         )
-    if _DENIED.search(text):
-        return Unavailable(
-            f"the database denies the login: {text}",
-            hint="Check the user, the password and the database in the DSN.",
-        )
-    return ConnectionLost(
+    return refused_login(text) or ConnectionLost(
         f"the database cannot be reached: {text}",
         hint="Check that the server is running and that the DSN names it.",
     )

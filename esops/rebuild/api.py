@@ -32,6 +32,7 @@ from esops.config import Config
 from esops.errors import UsageError
 from esops.postgres.connection import connect
 from esops.rebuild.by_kind import OperatorReporter, make_plan, open_rebuild
+from esops.rebuild.hooks import check_executables
 from esops.rebuild.outcome import Outcome, RebuildsFailed
 from esops.rebuild.request import Action, AnyPlan, Operator, RebuildRequest
 from esops.rebuild.several import SeveralRebuilds
@@ -78,9 +79,8 @@ def rebuild(
     Stopped where it was paused; Refused where going on could lose data or serve wrong data; and
     RebuildsFailed where some of several did not finish.
     """
-    names = _selected(config, names)
+    names = _checked(config, names, request)
     current.concerns(*names)
-    request.check_live([config.projection(name).live for name in names])
     if len(names) > 1:
         return SeveralRebuilds(config, names, request, operator, stop).run()
     with _opened(config, names[0], request) as one:
@@ -94,12 +94,21 @@ def plan(
 
     Raises UsageError, Refused or Unavailable where the rebuild could not begin.
     """
-    names = _selected(config, names)
-    request.check_live([config.projection(name).live for name in names])
+    names = _checked(config, names, request)
     if len(names) > 1:
         return list(SeveralRebuilds(config, names, request, _SILENT, lambda: False).plans())
     with _opened(config, names[0], request) as one:
         return [one.plan()]
+
+
+def _checked(config: Config, names: Sequence[str], request: RebuildRequest) -> list[str]:
+    """The projections, after a look at what the configuration says of them."""
+    selected = _selected(config, names)
+    request.check_live([config.projection(name).live for name in selected])
+    # To abort, none of them is needed.
+    for name in selected if request.action != "abort" else ():
+        check_executables(config.projection(name), name, config.directory)
+    return selected
 
 
 def _selected(config: Config, names: Sequence[str]) -> list[str]:

@@ -14,11 +14,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from esops.errors import Stopped, UsageError
+from esops.executables import check_executable
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
-from esops.settings import HookSettings
+from esops.settings import HookSettings, ProjectionSettings
 
 _LIVE = (journal.VERIFIED, journal.SWITCHED)
+_HOOKS = ("before_catch_up", "before_switch", "switch", "after_switch", "on_failure")
 Facts = Mapping[str, object]
 
 
@@ -90,6 +92,18 @@ def run_program(
             f"{what} ended with exit code {code}",
             hint="Fix it and continue with --resume, or drop the rebuild with --abort.",
         )
+
+
+def check_executables(settings: ProjectionSettings, name: str, folder: Path) -> None:
+    """Raises UsageError where one of a projection's programs cannot be run: found before the work
+    of hours, and before a switch.
+    """
+    commands = {each: getattr(settings.hooks, each) for each in _HOOKS}
+    commands = {f"hooks.{each}": command for each, command in commands.items()}
+    for key in ("command", "start", "handover"):
+        commands[key] = getattr(settings, key)
+    for key, command in commands.items():
+        check_executable(f"projections.{name}.{key}", command, folder)
 
 
 @dataclass(frozen=True)

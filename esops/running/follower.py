@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +41,7 @@ from esops.running.compactions import Compactions
 from esops.running.gone import check_tables
 from esops.running.runner import Runner
 from esops.running.work import RunControl, Work
+from esops.signalled import SignalledEvent
 from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
 from esops.stores.filters import check_filter
@@ -84,8 +85,10 @@ def follow_in_process(
 
     Exits with the code of what stopped it. Stops when its parent (a process id) is gone.
     """
+    # What a projection prints is no result.
+    sys.stdout = sys.stderr
     term.set_up_logging(settings)
-    asked = threading.Event()
+    asked = SignalledEvent()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     # Ctrl-C reaches the whole group; the parent then sends SIGTERM to each.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

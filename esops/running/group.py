@@ -25,6 +25,7 @@ from esops.running.follower import log_error, note_failure
 from esops.running.heads import HeadWatch
 from esops.running.loaded import LoadedFiles
 from esops.running.turns import Key, Says, Shared, Turns
+from esops.signalled import SignalledEvent
 
 log = structlog.get_logger("esops.run")
 THREADS = 2
@@ -67,8 +68,10 @@ def follow_together(
     `marks` has two numbers for each thread, in memory that the parent sees: until when its turn may
     last (monotonic seconds; 0: it has none), and the number of the version whose turn it is.
     """
+    # What a projection prints is no result.
+    sys.stdout = sys.stderr
     term.set_up_logging(settings)
-    stop = threading.Event()
+    stop = SignalledEvent()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     # Ctrl-C reaches the whole group; the parent then sends SIGTERM to each.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

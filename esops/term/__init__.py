@@ -3,6 +3,7 @@
 Nothing else in esops prints: jobs return data, and the command hands it to `Output`.
 """
 
+from esops.standard_streams import kept_for_results
 from esops.term.logs import set_up_logging
 from esops.term.options import GlobalOptions
 from esops.term.output import Format, Output
@@ -16,6 +17,7 @@ __all__ = [
     "ProgressLine",
     "cell",
     "duration",
+    "kept_for_results",
     "set_up_logging",
     "to_json",
 ]

@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict
 
 from esops.escaping import visible_lines
+from esops.standard_streams import StderrNow
 from esops.term.options import GlobalOptions
 
 
@@ -40,7 +41,7 @@ def set_up_logging(settings: GlobalOptions, *, talks: bool = False) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", StderrNow())),
         # Modules make their loggers when they are imported, before this is known.
         cache_logger_on_first_use=False,
     )
@@ -51,15 +52,3 @@ def _visible(_: object, __: str, entry: EventDict) -> EventDict:
         key: visible_lines(value) if isinstance(value, str) else value
         for key, value in entry.items()
     }
-
-
-class _Stderr:
-    """Standard error as it is at each write: a progress bar puts itself before it, so that log
-    lines come out above the bar.
-    """
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal, TextIO, cast
 
+import structlog
 from rich.console import Console
 from rich.segment import Segments
 
+from esops import standard_streams as streams
 from esops.errors import EsopsError, UsageError
 from esops.escaping import visible, visible_lines
 from esops.term.options import GlobalOptions
@@ -23,6 +25,7 @@ from esops.term.result_file import ResultFile
 from esops.term.tables import aligned_by_spaces, fitting_columns, terminal_table
 from esops.term.values import cell, csv_cell, to_json
 
+_log = structlog.get_logger("esops")
 Format = Literal["table", "json", "ndjson", "csv"]
 
 
@@ -57,7 +60,7 @@ class Output:
     @property
     def out(self) -> TextIO | ResultFile:
         """Where results go: stdout as it is at this moment, or the file that was named."""
-        return self.file or sys.stdout
+        return self.file or streams.results()
 
     def write_file_myself(self) -> None:
         """Let the command write the file that --output-file names; results then go to stdout."""
@@ -88,17 +91,20 @@ class Output:
 
     def json(self, document: object) -> None:
         """Write one JSON document."""
-        self.out.write(
-            to_json(document, indent=self.data.is_terminal or self.file is not None) + "\n"
-        )
+        self._write_json(to_json(document, indent=self.data.is_terminal or self.file is not None))
         self.out.flush()
 
     def ndjson(self, rows: Iterable[object]) -> None:
         """Write one object a line, as they come."""
         for row in rows:
-            self.out.write(to_json(row) + "\n")
+            self._write_json(to_json(row))
         # So that `esops events --follow | …` sees each event as it comes.
         self.out.flush()
+
+    def _write_json(self, text: str) -> None:
+        """A terminal that has ASCII only gets the same values, in JSON's own escapes."""
+        out = self.out
+        out.write((text if streams.can_write(out, text) else streams.escaped(text)) + "\n")
 
     def csv(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
         """Write rows with a header, as they come."""
@@ -196,21 +202,39 @@ class Output:
 
     def say(self, text: str, style: str | None = None) -> None:
         """Write a line for the operator to stderr, unless --quiet."""
-        if not self.settings.quiet:
+        if self._logs:
+            _log.info(text.strip())
+        elif not self.settings.quiet:
             self.talk.print(visible_lines(text), style=style, markup=False)
 
     def warn(self, text: str) -> None:
         """Write what is wrong, and does not stop the command, to stderr; also with --quiet."""
+        if self._logs:
+            _log.warning(text)
+            return
         self.talk.print("warning: ", style="bold yellow", end="")
         self.talk.print(text, markup=False)
 
     def error(self, error: EsopsError) -> None:
         """Write what went wrong, and what to do about it, to stderr."""
+        if self._logs:
+            _log.error(error.message, **({"hint": error.hint} if error.hint else {}))
+            return
         self.talk.print("error: ", style="bold red", end="")
         self.talk.print(visible_lines(error.message), markup=False)
         if error.hint:
             self.talk.print("hint: ", style="bold cyan", end="")
             self.talk.print(visible_lines(error.hint), markup=False)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a progress bar can be drawn: it is made of control characters."""
+        return self.talk.is_terminal and not self.settings.quiet and not self._logs
+
+    @property
+    def _logs(self) -> bool:
+        """Whether a machine reads stderr, so that all of it is one log of JSON lines."""
+        return self.settings.log_format == "json"
 
     def progress(
         self,

@@ -53,10 +53,10 @@ class ProgressLine:
         self._phase = ""
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        # A pipe gets lines instead (in update): a bar is made of control characters.
-        if output.talk.is_terminal and not output.settings.quiet:
+        # A pipe gets lines instead (in update).
+        if output.shows_progress:
             self._bar = Progress(
-                SpinnerColumn(),
+                SpinnerColumn("line" if output.talk.options.ascii_only else "dots"),
                 _Activity(self, Column(no_wrap=True, overflow="ellipsis")),
                 _Bar(self),
                 _Figures(self, Column(no_wrap=True)),

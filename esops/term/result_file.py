@@ -1,4 +1,4 @@
-"""The file that --output-file names: whole, or not there."""
+"""A file that a command writes for its user (--output-file, --report): whole, or not there."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ class ResultFile:
     link stays one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, option: str = "--output-file") -> None:
         """Check that the file can be written, before the command does anything.
 
-        It is opened when something is written. Raises UsageError.
+        It is opened when something is written. Raises UsageError, which names the option.
         """
         if not path.name:
-            raise UsageError("--output-file: the name of the file is empty")
+            raise UsageError(f"{option}: the name of the file is empty")
         if not path.parent.is_dir():
-            raise UsageError(f"--output-file: there is no folder {path.parent}")
+            raise UsageError(
+                f"{option}: there is no folder {path.parent}",
+                hint=f"Make it (mkdir -p {path.parent}), or name another file.",
+            )
+        self._option = option
         self.path = path
         self._target = path.resolve()
         # A device or a named pipe is written to as it is.
@@ -38,7 +42,7 @@ class ResultFile:
         try:
             self._check()
         except OSError as error:
-            raise UsageError(f"--output-file: {error.strerror}: {path}") from None
+            raise UsageError(f"{option}: {error.strerror}: {path}") from None
         self._part: Path | None = None
         self._stream: TextIO | None = None
         self.left = False
@@ -122,4 +126,16 @@ class ResultFile:
         except OSError as error:
             # Where the command failed, its own error is the one to show.
             if not quietly:
-                raise unwritten(f"--output-file {self.path}", error) from None
+                raise unwritten(f"{self._option} {self.path}", error) from None
+
+
+def checked(path: Path | None, option: str) -> None:
+    """Raises UsageError where a file that an option names cannot be written, before work begins."""
+    if path is not None:
+        ResultFile(path, option)
+
+
+def write_page(path: Path, text: str, option: str = "--report") -> None:
+    """Write a page as a whole. Raises UsageError, and Unavailable where the disk is full."""
+    with ResultFile(path, option) as file:
+        file.write(text)

@@ -31,6 +31,7 @@ from esops.projections.fingerprint import Code
 from esops.running.runner import Runner
 from esops.running.throttle import Limits, Throttle
 from esops.running.work import Progress, RunControl, Work
+from esops.signalled import SignalledEvent
 
 _PATIENCE = timedelta(seconds=15)
 _LOOK_EVERY_SECONDS = 0.05
@@ -208,7 +209,7 @@ def main() -> None:
         sys.stdout,
         sys.stderr,
     )  # what a projection prints must not mix with the answer
-    line, over = sys.stdin.readline(), threading.Event()
+    line, over = sys.stdin.readline(), SignalledEvent()
     if not line.endswith("\n"):
         return  # the rebuild was killed before it had given the task
     task = Task.from_line(line)

@@ -9,10 +9,11 @@ from typing import Any
 from esops.page import page
 from esops.rebuild.outcome import Outcome
 from esops.term import to_json
+from esops.term.result_file import write_page
 
 
 def write_report(path: Path, outcome: Outcome) -> None:
-    """Write the page. Raises OSError."""
+    """Write the page. Raises UsageError if the file cannot be written."""
     found = outcome.verification or {}
     samples = [_side_by_side(each) for each in found.get("samples", ())]
     text = page(
@@ -23,7 +24,7 @@ def write_report(path: Path, outcome: Outcome) -> None:
         found=found,
         samples=samples,
     )
-    path.write_text(text, encoding="utf-8")
+    write_page(path, text)
 
 
 def _side_by_side(sample: Mapping[str, Any]) -> dict[str, Any]:
