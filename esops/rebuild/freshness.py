@@ -25,6 +25,9 @@ from esops.stores import open_store
 BRING_PATIENCE = timedelta(seconds=20)
 """How long to wait for the process that keeps a version fresh."""
 
+_CODE = {"sql": "statement", "process": "command"}
+"""What names the code of a version in esops.toml, by kind; `python` for all others."""
+
 
 def check_logs(config: Config, connection: psycopg.Connection, *versions: Version | None) -> None:
     """Raises AnotherLog where a version was made from another history of its store than the one
@@ -123,13 +126,21 @@ def bring_to(config: Config, target: Version, position: Position) -> None:
         time.sleep(0.02)
 
 
+def _events_up_to(config: Config, target: Version, position: Position) -> bool:
+    """Whether any event lies between a version's checkpoint and a settled position."""
+    with open_store(*config.store(target.store)) as store:
+        return store.count_between(target.position, position) > 0
+
+
 def _catch_up_here(config: Config, target: Version, position: Position) -> None:
-    if not code_of(config, target)[1]:
+    # Emmett's positions advance without an event: where none came, no code is needed.
+    if not code_of(config, target)[1] and _events_up_to(config, target, position):
+        key = _CODE.get(config.projection(target.projection).kind, "python")
         raise Refused(
             f"v{target.version} is at {target.position}, behind the version that serves, and the "
             "code that built it is not there any more: it would serve old data",
             hint="Name its code with "
-            f"projections.{target.projection}.versions.{target.version}.python, or accept old "
+            f"projections.{target.projection}.versions.{target.version}.{key}, or accept old "
             "data with --allow-stale.",
         )
     runner = open_runner(config, target, stop=lambda: False)

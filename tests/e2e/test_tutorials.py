@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.support.npm import from_npm
 from tests.support.pages import Reader
 
 
@@ -19,6 +23,28 @@ def service(dsn, project):
     path = project.write("pg_service.conf", "\n".join(["[shop]", *lines, ""]))
     project.environment["PGSERVICEFILE"] = str(path)
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def emmett(tmp_path_factory):
+    """Emmett from npm, and what runs TypeScript."""
+    return from_npm(
+        tmp_path_factory.mktemp("emmett"),
+        "@event-driven-io/emmett-postgresql@0.42.0",
+        "@event-driven-io/emmett@0.42.0",
+        "tsx@4",
+    )
+
+
+@pytest.fixture
+def application(emmett, project, dsn):
+    """A folder in which `npm install` was done, and the database as node's driver names it."""
+    (project.folder / "node_modules").symlink_to(emmett / "node_modules")
+    project.write("package.json", '{"type": "module", "private": true}')
+    parts = conninfo_to_dict(dsn)
+    server = f"localhost:{parts.get('port', 5432)}"
+    uri = f"postgresql://{parts['user']}@{server}/{parts['dbname']}?host={parts['host']}"
+    project.environment["SHOP_DATABASE"] = uri
 
 
 def test_tables_of_your_own(service, project):
@@ -36,3 +62,16 @@ def test_pythons_eventsourcing(service, project, dsn):
         "POSTGRES_PASSWORD": "none",
     }
     Reader(project, "tutorial/eventsourcing.md", **environment).follow()
+
+
+def test_emmett(service, application, project):
+    Reader(project, "tutorial/emmett.md").follow()
+
+
+def test_what_emmett_builds_itself(service, application, project):
+    try:
+        Reader(project, "how-to/external-projections.md").follow()
+    finally:
+        for each in project.folder.glob("consumer-*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(each.read_text()), signal.SIGKILL)

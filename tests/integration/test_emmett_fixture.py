@@ -199,3 +199,23 @@ def test_commands_of_workflows_are_told_from_events(dumps, dsn, connection, proj
     with (project.folder / "esops.toml").open("a") as file:
         file.write('[audit.budgets]\n"*" = 2\n')
     assert project.ok("audit", "streams", *only, "--output", "json").json["findings"] == []
+
+
+def test_a_rollback_needs_no_old_code_where_no_event_came_since(restored, connection, project):
+    """A position has the transaction id of the moment, so it advances without an event."""
+    project.ok("rebuild", "--blue-green")
+    project.write("emmett_projection.py", PROJECTION.replace('"status": "open"', '"status": "new"'))
+    project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    connection.execute("SELECT pg_current_xact_id()")
+    project.ok("projection", "rollback", "cart_summary")
+    assert connection.execute("SELECT count(*) FROM cart_summary WHERE status = 'open'").fetchone()[
+        0
+    ]
+    project.ok("projection", "switch", "cart_summary", "--to", "2")
+    emmett.append(connection, "shopping_cart-new", "ShoppingCartOpened")
+    connection.execute(
+        "UPDATE emt_messages SET message_data = '{\"clientId\": \"c\"}' WHERE stream_id LIKE '%new'"
+    )
+    project.ok("run", "--until-caught-up")
+    refused = project.run("projection", "rollback", "cart_summary")
+    assert (refused.code, "cart_summary.versions.1.python" in refused.err) == (6, True), refused.err

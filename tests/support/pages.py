@@ -30,10 +30,12 @@ _PROGRESS = re.compile(r"^[\w .:()-]+: (?:[\d,]+(?: of [\d,]+)?, [\d,]+/s|waitin
 _FORMS = [
     (r"\b\d{8}T\d{6}Z-([\w-]+)-[0-9a-f]{6}\b", r"RUN-\1"),
     (r"\bpid=\d+", "pid"),
+    (r"\b\d+ (tr|pass)(y|ies|es)?\b", r"N \1"),
     (r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?", "TIME"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "ID"),
     (r"\b\d{4}-\d\d-\d\d\b", "DAY"),
     (r"\b\d\d:\d\d:\d\d(\.\d+)?\b", "CLOCK"),
+    (r"\b\d+:\d+\b(?!:)", "POSITION"),
     (r"\b[0-9a-f]{12,64}\b", "HEX"),
     (r"\b[\d,.]+( ?)(events/s|ms|s|min|kB|MB|GB|B|bytes)\b", r"N\1UNIT"),
     (r"[─━│┃┏┓┗┛┡┩└┘╭╮╰╯┌┐├┤]+", ""),

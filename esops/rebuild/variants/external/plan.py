@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import psycopg
@@ -188,10 +188,14 @@ def _built(target: Target) -> dict[str, tuple[str, str]]:
 
 
 def _checkpoint_before(store: EventStore, target: Target) -> str | None:
-    """The checkpoint of what serves before esops knows any version: that of the same processor, of
-    the version before.
+    """The checkpoint of what serves before esops knows any version: that of the processor that
+    makes its tables, by the library's own list; else that of the same processor, of the version
+    before.
     """
     name = target.settings.checkpoint or ""
+    for makes in _processors_of(store, target):
+        if makes != name and checkpoint_of(store, makes) is not None:
+            return makes
     number = _VERSION.search(name)
     candidates = [_VERSION.sub("", name)] if number else []
     candidates += (
@@ -208,6 +212,14 @@ def _checkpoint_before(store: EventStore, target: Target) -> str | None:
         (each for each in candidates if each != name and checkpoint_of(store, each) is not None),
         None,
     )
+
+
+def _processors_of(store: EventStore, target: Target) -> Iterator[str]:
+    """The processors that make what serves, as far as the library's own tables tell."""
+    tables = {(each.schema, each.name) for each in target.names}
+    for table in store.inline.kept() if store.inline is not None else ():
+        if (table.schema, table.name) in tables:
+            yield from table.processors
 
 
 def _notes(config: Config, target: Target, options: Options, store: EventStore) -> list[str]:
