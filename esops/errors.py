@@ -38,6 +38,10 @@ class NoStream(UsageError):
         self.store, self.stream = store, stream
 
 
+class NoTenant(UsageError):
+    """A store's tables do not have a tenant."""
+
+
 class NothingFound(UsageError):
     """No event of a store is of the name that was asked for."""
 

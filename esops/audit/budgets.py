@@ -29,10 +29,13 @@ class BudgetBreach:
     rule: str
     limit: float
     value: float
+    tenant: str = ""
+    """The stream's tenant; empty where the store has none."""
 
     def as_dict(self) -> dict[str, Any]:
         """The breach under the documented field names."""
-        return dict(vars(self))
+        found = dict(vars(self))
+        return found if self.tenant else {k: v for k, v in found.items() if k != "tenant"}
 
 
 class Budgets:
@@ -132,7 +135,9 @@ class Budgets:
                 fewer(max(0, min(number, count(limit)) - len(longest)))
             for info in longest:
                 if info.category == category:
-                    yield BudgetBreach(info.name, category, "length", limit, info.length)
+                    yield BudgetBreach(
+                        info.name, category, "length", limit, info.length, info.tenant
+                    )
 
     def other_breaches(
         self, store: EventStore, filter: EventFilter, window: timedelta
@@ -160,7 +165,12 @@ class Budgets:
             limit = self.budget_for(info.category).growth_per_day
             if limit is not None and recent > limit * days:
                 yield BudgetBreach(
-                    info.name, info.category, "growth_per_day", limit, round(recent / days, 2)
+                    info.name,
+                    info.category,
+                    "growth_per_day",
+                    limit,
+                    round(recent / days, 2),
+                    info.tenant,
                 )
 
     def _size_and_age_breaches(
@@ -173,7 +183,9 @@ class Budgets:
     def _breaches_of(self, info: StreamInfo, now: datetime) -> Iterable[BudgetBreach]:
         budget = self.budget_for(info.category)
         if budget.bytes is not None and info.bytes is not None and info.bytes > budget.bytes:
-            yield BudgetBreach(info.name, info.category, "bytes", budget.bytes, info.bytes)
+            yield BudgetBreach(
+                info.name, info.category, "bytes", budget.bytes, info.bytes, info.tenant
+            )
         # `closed` is None where it is not known, which is not the same as open.
         open_for = between(info.first_at, now)
         if budget.open_for is not None and info.closed is False and open_for is not None:
@@ -185,4 +197,5 @@ class Budgets:
                     "open_for",
                     budget.open_for.total_seconds(),
                     round(age),
+                    info.tenant,
                 )

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from esops.causality import CORRELATION_KEYS, cause_in, first_of, recorded_in, traces_of
-from esops.events import EventFilter, RecordedEvent
+from esops.events import EventFilter, RecordedEvent, StreamKey
 from esops.moments import INFINITY, Moment, moment
 from esops.stores.base import EventStore, Unsettled
 from esops.stores.stream_categories import StreamCategories
@@ -147,7 +147,7 @@ def audit_events(
     """
     found = EventsAudit(store.name, correlation=correlation, causation=causation)
     ids = _Ids()
-    newest: dict[str, int] = {}
+    newest: dict[StreamKey, int] = {}
     categories = StreamCategories(store)
     try:
         for batch in store.read_all(filter=EventFilter(category=category)):
@@ -165,7 +165,9 @@ def audit_events(
     return found
 
 
-def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[str, int]) -> None:
+def _look_at(
+    found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[StreamKey, int]
+) -> None:
     found.events += 1
     kind = found.types.get(event.type)
     if kind is None:
@@ -179,16 +181,18 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
     if at is not None:
         _note_time(kind, at)
     if at is not None and abs(at) != INFINITY:
-        before = newest.get(event.stream)
+        key = StreamKey(event.stream, event.tenant)
+        before = newest.get(key)
         if before is not None and at < before:
             found.backwards_count += 1
-            if len(found.backwards) < _EXAMPLES and event.stream not in found.backwards:
-                found.backwards.append(event.stream)
+            name = f"{key.tenant}/{key.stream}" if key.tenant else key.stream
+            if len(found.backwards) < _EXAMPLES and name not in found.backwards:
+                found.backwards.append(name)
         # Forgetting all streams at once is crude, and misses a few pairs of events in a store with
         # very many streams. It keeps the read fast.
-        if len(newest) >= _STREAMS and event.stream not in newest:
+        if len(newest) >= _STREAMS and key not in newest:
             newest.clear()
-        newest[event.stream] = at
+        newest[key] = at
     if ids.seen(event.id):
         found.duplicates_count += 1
         if len(found.duplicates) < _EXAMPLES:

@@ -234,7 +234,7 @@ def _hot(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
         # In a small store, a normal stream can be a tenth of all events.
         if info.length >= 1_000 and info.length / total > threshold:
             yield (
-                info.name,
+                f"{info.tenant}/{info.name}" if info.tenant else info.name,
                 f"{info.length:,} of {total:,} events are in this one stream",
                 round(info.length / total, 3),
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from esops.audit.streams import LISTED, MANY, StreamsAudit, StreamsRequest
+from esops.events import StreamInfo
 from esops.page import COLOURS, label, layout, page
 from esops.stores.base import EventStore, require
 from esops.stores.lengths import (
@@ -67,7 +68,10 @@ def _page(
     names = list(dict.fromkeys(name or _NONE for (name, _), _ in found.ordered()))
     colours = {name: COLOURS[at % _SERIES] for at, name in enumerate(names)}
     if months:
-        figures |= {"growth": _growth_figure(months, colours), "months": _months_figure(months)}
+        figures["growth"] = _growth_figure(months, colours)
+        # Of one month it would be one column, which says no more than the bars.
+        if len({each.month for each in months}) > 1:
+            figures["months"] = _months_figure(months)
     if found.longest:
         figures["longest"] = _longest_figure(found, colours)
     return page(
@@ -175,14 +179,14 @@ def _longest_figure(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figur
             name=label(category or _NONE),
             marker={"color": colours.get(category or _NONE, COLOURS[-1])},
             orientation="h",
-            y=[label(info.name) for info in streams if info.category == category],
+            y=[label(_named(info)) for info in streams if info.category == category],
             x=[info.length for info in streams if info.category == category],
             hovertemplate="%{y}: %{x:,} events<extra></extra>",
         )
         for category in categories
     ]
     # Plotly would order the bars by category.
-    order = [label(info.name) for info in streams]
+    order = [label(_named(info)) for info in streams]
     return go.Figure(
         bars,
         layout(
@@ -198,6 +202,10 @@ def _longest_figure(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figur
             },
         ),
     )
+
+
+def _named(info: StreamInfo) -> str:
+    return f"{info.tenant}/{info.name}" if info.tenant else info.name
 
 
 def _by_category(months: Sequence[MonthCount]) -> tuple[list[str], dict[str, Counter[str]]]:

@@ -11,7 +11,7 @@ from esops.audit.streams import StreamsRequest, audit_streams
 from esops.events import EventFilter
 from esops.settings import AuditSettings, TraceSettings
 from esops.stores.base import EventStore
-from esops.stores.filters import check_filter
+from esops.stores.filters import nothing_passes
 
 Progress = Callable[[int, int | None], None]
 """Is given how many events were read, and about how many there are (None if unknown)."""
@@ -40,7 +40,9 @@ def read_events(
         causation=keys.causation if keys else (),
     )
     if not found.events and found.short is None:
-        check_filter(store, EventFilter(category=category, archived=True))
+        error = nothing_passes(store, EventFilter(category=category, archived=True))
+        if error is not None:
+            raise error
     return found
 
 

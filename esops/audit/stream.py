@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from esops.archive_format.snapshots import is_snapshot
+from esops.errors import UsageError
 from esops.events import RecordedEvent, StreamKey
 from esops.moments import Moment, between
 from esops.stores.base import EventStore
@@ -25,6 +26,8 @@ COMPETING = timedelta(milliseconds=100)
 and one of them may have had to retry.
 """
 _LARGEST = 5
+_TENANTS = 10
+"""Tenants that an error names."""
 _MOST_GAPS = 20
 _SHORT = 50
 """Events: a stream this short needs no advice."""
@@ -57,6 +60,7 @@ class StreamAudit:
 
     stream: str
     category: str | None
+    tenant: str = ""
     length: int = 0
     commands: int | None = None
     """How many commands lie beside the events; None where the store keeps none."""
@@ -89,6 +93,7 @@ class StreamAudit:
         """The audit under the documented field names."""
         return {
             "stream": self.stream,
+            **({"tenant": self.tenant} if self.tenant else {}),
             "category": self.category,
             "length": self.length,
             "commands": self.commands,
@@ -121,7 +126,8 @@ class StreamAudit:
 def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) -> StreamAudit:
     """Read a stream. Memory does not grow with its length.
 
-    `closed_by`: the event types that close a stream. Raises UsageError where it has no event.
+    `closed_by`: the event types that close a stream. Raises NoStream where it has no event, and
+    UsageError where several tenants have a stream of that name.
     """
     found = StreamAudit(name, None)
     periods: dict[str, Counter[str]] = {period: Counter() for period, _ in _PERIODS}
@@ -135,6 +141,8 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
         at = event.moment
         size = len(event.data) + len(event.metadata)
         _count(found, event, at, size)
+        if previous is not None and event.tenant != previous.tenant:
+            raise _several(store, name)
         if (
             previous is not None
             and event.version > previous.version + 1
@@ -163,6 +171,7 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
         raise no_stream(store, name)
     found.seconds_to_load = time.perf_counter() - began
     found.lost = found.first_version - store.capabilities.first_version
+    found.tenant = previous.tenant
     key = StreamKey(name, previous.tenant)
     found.category, found.last_version = store.categories_of([key])[key], previous.version
     info = store.stream_info(name)
@@ -172,6 +181,18 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
     found.months = dict(sorted(periods["month"].items()))
     found.suggestion = _suggestion(found, order, periods, closing)
     return found
+
+
+def _several(store: EventStore, name: str) -> UsageError:
+    """The error, to be raised, where a name stands for a stream of each of several tenants: their
+    versions and times say nothing together.
+    """
+    tenants = sorted({event.tenant for event in store.read_stream(name)})
+    shown = ", ".join(tenants[:_TENANTS]) + ", …" * (len(tenants) > _TENANTS)
+    return UsageError(
+        f"{len(tenants)} tenants of store {store.name} have a stream {name!r}: {shown}",
+        hint=f"Name one: --tenant {tenants[0]}",
+    )
 
 
 def _from_different_commands(previous: RecordedEvent | None, event: RecordedEvent) -> bool:

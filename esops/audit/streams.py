@@ -15,7 +15,7 @@ from esops.events import EventFilter, StreamInfo
 from esops.moments import between
 from esops.settings import AuditSettings
 from esops.stores.base import EventStore, require
-from esops.stores.filters import check_filter
+from esops.stores.filters import nothing_passes
 
 LONGEST = 1_000
 LISTED = 100
@@ -120,6 +120,12 @@ STREAM_COLUMNS = (
 )
 
 
+def stream_columns(store: EventStore) -> Sequence[str]:
+    """The columns of a list of streams: with their tenant, where a store has tenants."""
+    named = store.capabilities.tenants or store.capabilities.named_tenants
+    return (STREAM_COLUMNS[0], "tenant", *STREAM_COLUMNS[1:]) if named else STREAM_COLUMNS
+
+
 def stream_as_dict(info: StreamInfo, window: timedelta | None = None) -> dict[str, Any]:
     """A stream under the documented field names.
 
@@ -189,7 +195,9 @@ def audit_streams(
         )
     found.denied = sorted(counts.denied)
     if not found.whole.streams and not found.denied:
-        check_filter(store, EventFilter(category=request.category, archived=True))
+        error = nothing_passes(store, EventFilter(category=request.category, archived=True))
+        if error is not None:
+            raise error
     if request.longest:
         found.longest = _longest(store, settings, request)
     if budgets.expensive:

@@ -10,7 +10,7 @@ import typer
 from esops.cli import audit_text as text
 from esops.cli.app import command, current_output, group
 from esops.cli.completion import complete_stream
-from esops.cli.shared import JobProgress, archived_streams_named, duration
+from esops.cli.shared import TENANT, JobProgress, archived_streams_named, duration
 
 if TYPE_CHECKING:
     from esops.audit.streams import StreamsRequest
@@ -35,6 +35,7 @@ _LIMIT = typer.Option(None, "--limit", metavar="N", min=1, help="Look only at th
 def streams(
     context: typer.Context,
     category: str | None = _CATEGORY,
+    tenant: str | None = TENANT,
     longest: int | None = typer.Option(
         None,
         "--longest",
@@ -89,8 +90,8 @@ def streams(
     config = load_config(output.settings.config)
     request = StreamsRequest(category, archived, count, window=duration("--since", since))
     if all_:
-        return _list_all(output, config, request)
-    if estimate and _estimate(output, config, request):
+        return _list_all(output, config, request, tenant)
+    if estimate and _estimate(output, config, request, tenant):
         return 0
     form = output.format("table", "json", "csv", "ndjson")
     checked(report, "--report")
@@ -104,7 +105,7 @@ def streams(
         growth=growth,
         window=request.window,
     )
-    with _opened(output, config) as store:
+    with _opened(output, config, tenant) as store:
         found = audit_streams(store, config.audit, request, output.say)
         if report is not None:
             from esops.audit.report import write_report
@@ -120,27 +121,27 @@ def streams(
     return 1 if found.broken or found.unmatched or found.denied else 0
 
 
-def _list_all(output: Output, config: Config, request: StreamsRequest) -> int:
-    from esops.audit.streams import STREAM_COLUMNS, listed, stream_as_dict
+def _list_all(output: Output, config: Config, request: StreamsRequest, tenant: str | None) -> int:
+    from esops.audit.streams import listed, stream_as_dict, stream_columns
 
     form = output.format("ndjson", "csv")
-    with _opened(output, config) as store:
+    with _opened(output, config, tenant) as store:
         denied: list[str] = []
         rows = map(stream_as_dict, listed(store, config.audit, request, denied))
         if form == "csv":
-            output.csv(rows, STREAM_COLUMNS)
+            output.csv(rows, stream_columns(store))
         else:
             output.ndjson(rows)
     text.denied(output, denied)
     return 1 if denied else 0
 
 
-def _estimate(output: Output, config: Config, request: StreamsRequest) -> bool:
+def _estimate(output: Output, config: Config, request: StreamsRequest, tenant: str | None) -> bool:
     """Show an estimate. False if the store is counted instead."""
     from esops.audit.estimate import estimate
 
     form = output.format("table", "json")
-    with _opened(output, config) as store:
+    with _opened(output, config, tenant) as store:
         found = estimate(store, request.filter)
     if found is None:
         output.say("this store is counted instead of estimated, since that is as quick")
@@ -156,8 +157,11 @@ def _estimate(output: Output, config: Config, request: StreamsRequest) -> bool:
 def stream(
     context: typer.Context,
     name: str = typer.Argument(..., help="The name of the stream.", autocompletion=complete_stream),
+    tenant: str | None = TENANT,
 ) -> None:
     """Show one stream: its types, months, gaps and bursts, and where it could be split.
+
+    Exit code 1 if there is no such stream.
 
     esops audit stream ShoppingCart-2b2210d1
     """
@@ -167,7 +171,7 @@ def stream(
     output = current_output(context)
     config = load_config(output.settings.config)
     form = output.format("table", "json")
-    with archived_streams_named(config), _opened(output, config) as store:
+    with archived_streams_named(config, exit_code=1), _opened(output, config, tenant) as store:
         found = audit_stream(store, name, config.audit.closed_by)
     if form == "json":
         output.json(found.as_dict())
@@ -177,7 +181,10 @@ def stream(
 
 @command(audit)
 def events(
-    context: typer.Context, category: str | None = _CATEGORY, limit: int | None = _LIMIT
+    context: typer.Context,
+    category: str | None = _CATEGORY,
+    tenant: str | None = TENANT,
+    limit: int | None = _LIMIT,
 ) -> None:
     """Show the event types: how many, how large, since when, and the shapes of their payloads.
 
@@ -194,7 +201,7 @@ def events(
     output.format("table", "json", "ndjson", "csv")  # refuses others before the long read
     progress = JobProgress(output)
     try:
-        with _opened(output, config) as store:
+        with _opened(output, config, tenant) as store:
             found = read_events(
                 store, category, limit, lambda done, total: progress.update("events", done, total)
             )
@@ -207,7 +214,10 @@ def events(
 
 @command(audit)
 def modelling(
-    context: typer.Context, category: str | None = _CATEGORY, limit: int | None = _LIMIT
+    context: typer.Context,
+    category: str | None = _CATEGORY,
+    tenant: str | None = TENANT,
+    limit: int | None = _LIMIT,
 ) -> int:
     """Review how events are modelled: rules of thumb, each with its evidence and its source.
 
@@ -227,7 +237,7 @@ def modelling(
     output.format("table", "json", "ndjson")  # refuses others before the long read
     progress = JobProgress(output)
     try:
-        with _opened(output, config) as store:
+        with _opened(output, config, tenant) as store:
             audit = audit_store(
                 store,
                 config.audit,
@@ -245,8 +255,8 @@ def modelling(
     return 1 if observations else 0
 
 
-def _opened(output: Output, config: Config) -> EventStore:
-    from esops.stores import open_store
+def _opened(output: Output, config: Config, tenant: str | None) -> EventStore:
+    from esops.stores.one_tenant import open_for
 
     name, settings = config.store(output.settings.store)
-    return open_store(name, settings)
+    return open_for(name, settings, tenant)

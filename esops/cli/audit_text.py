@@ -147,10 +147,13 @@ def _breaches(output: Output, found: StreamsAudit) -> None:
         return
     shown = found.breaches[:ROWS]
     output.line()
+    names = ["stream", "rule", "limit", "value"]
+    if any(each.tenant for each in shown):
+        names.insert(1, "tenant")
     output.table(
         "Broken budgets",
-        ["stream", "rule", "limit", "value"],
-        [[each.stream, each.rule, each.limit, each.value] for each in shown],
+        names,
+        [[getattr(each, name) for name in names] for each in shown],
         drop=["limit"],
     )
     more = found.broken - len(shown)
@@ -200,9 +203,10 @@ def stream(output: Output, found: StreamAudit) -> None:
     from rich.filesize import decimal
 
     document = found.as_dict()
+    named = f"{found.tenant}/{found.stream}" if found.tenant else found.stream
     state = {True: ", closed", False: ", open", None: ""}[found.closed]
     output.line(
-        f"{visible(found.stream)}: {count(found.length, 'event')}{_and_commands(found.commands)}, "
+        f"{visible(named)}: {count(found.length, 'event')}{_and_commands(found.commands)}, "
         f"versions "
         f"{found.first_version:,} to {found.last_version:,}, {decimal(found.bytes)}{state}; "
         f"reading all of it took {found.seconds_to_load * 1000:,.0f} ms"

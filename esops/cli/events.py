@@ -140,7 +140,7 @@ def read(
     from esops.cli.times import point_in_time
     from esops.config import load_config
     from esops.events import EventFilter
-    from esops.stores import open_store
+    from esops.stores.one_tenant import open_for
     from esops.trace.conditions import parse_condition
     from esops.trace.log import LogRequest, parse_position
 
@@ -152,7 +152,7 @@ def read(
     name, settings = config.store(output.settings.store)
     conditions = tuple(map(parse_condition, where or ()))
     stop = stop_on_signals()
-    with archived_streams_named(config, exit_code=1), open_store(name, settings) as store:
+    with archived_streams_named(config, exit_code=1), open_for(name, settings, tenant) as store:
 
         @cache
         def now() -> datetime:
@@ -163,9 +163,7 @@ def read(
             for option, text in (("--since", since), ("--until", until))
         )
         request = LogRequest(
-            EventFilter(
-                tuple(type_ or ()), category, stream, tenant=tenant, since=begin, before=end
-            ),
+            EventFilter(tuple(type_ or ()), category, stream, since=begin, before=end),
             parse_position(after) if after is not None else None,
             limit,
             last,

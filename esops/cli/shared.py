@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
     from esops.config import Config
     from esops.term import Output, ProgressLine
+
+
+TENANT: Any = typer.Option(
+    None,
+    "--tenant",
+    metavar="T",
+    help="Look only at this tenant's events, where a store keeps those of several.",
+)
 
 
 def stop_on_signals() -> threading.Event:

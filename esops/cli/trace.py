@@ -9,7 +9,7 @@ import typer
 
 from esops.cli.app import command, current_output, group
 from esops.cli.completion import complete_store, complete_stream
-from esops.cli.shared import duration
+from esops.cli.shared import TENANT, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +60,7 @@ class _Options:
     around: str | None
     scan: bool
     limit: int
+    tenant: str | None
 
 
 @command(trace)
@@ -73,6 +74,7 @@ def correlation(
     around: str | None = _AROUND,
     scan: bool = _SCAN,
     limit: int = _LIMIT,
+    tenant: str | None = TENANT,
 ) -> int:
     """Show all events with a correlation id, as a tree of causes.
 
@@ -80,7 +82,7 @@ def correlation(
 
     esops trace correlation 0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e8f
     """
-    options = _Options(form, stores, around, scan, limit)
+    options = _Options(form, stores, around, scan, limit, tenant)
     return _run(context, lambda tracer: tracer.correlation(id), options)
 
 
@@ -93,6 +95,7 @@ def event(
     around: str | None = _AROUND,
     scan: bool = _SCAN,
     limit: int = _LIMIT,
+    tenant: str | None = TENANT,
 ) -> int:
     """Show an event with its causes and its effects.
 
@@ -100,7 +103,7 @@ def event(
 
     esops trace event 0f21ddb6-6cad-4a26-8d11-6ece1738f7d9
     """
-    options = _Options(form, stores, around, scan, limit)
+    options = _Options(form, stores, around, scan, limit, tenant)
     return _run(context, lambda tracer: tracer.event(id), options)
 
 
@@ -113,6 +116,7 @@ def stream(
     around: str | None = _AROUND,
     scan: bool = _SCAN,
     limit: int = _LIMIT,
+    tenant: str | None = TENANT,
 ) -> int:
     """Show the events of a stream with their causes and effects in other streams.
 
@@ -121,7 +125,7 @@ def stream(
     esops trace stream ShoppingCart-2b2210d1 --format timeline
     esops trace stream ShoppingCart-2b2210d1 --format html -o trace.html
     """
-    options = _Options(form, stores, around, scan, limit)
+    options = _Options(form, stores, around, scan, limit, tenant)
     return _run(context, lambda tracer: tracer.stream(name), options, stream=name)
 
 
@@ -158,7 +162,12 @@ def _run(
     form: Form = options.form or ("json" if as_json else "tree")
     names = _names(config, output, options.stores)
     with open_tracer(
-        config, names, scan=options.scan, limit=options.limit, say=output.say
+        config,
+        names,
+        scan=options.scan,
+        limit=options.limit,
+        tenant=options.tenant,
+        say=output.say,
     ) as tracer:
         found = ask(tracer)
         # Made while the stores are open: neighbours are asked of them below.
@@ -178,6 +187,8 @@ def _run(
     if output.file is not None:
         output.say(f"written: {output.file.path}")
     trace_text.remarks(output, found)
+    if stream is not None:
+        trace_text.tenants(output, found, stream)
     return 0
 
 

@@ -86,21 +86,21 @@ def _timeline(found: Trace) -> Iterator[Text]:
             continue
         yield Text.assemble(
             (f"{since:>14}  ", "dim"),
-            "  " * depth,
+            render.levels_cut(depth) + "  " * min(depth, render.LEVELS),
             (visible(each.type), colours[each.category]),
             f"  {_where(each, several=several)}",
         )
 
 
 def _several_stores(found: Trace) -> bool:
-    return len({(each.store, each.tenant) for each in found.forest.nodes}) > 1
+    return len({each.store for each in found.forest.nodes}) > 1
 
 
 def _where(each: Node, *, several: bool) -> str:
     from esops.escaping import visible
 
-    tenant = f"{visible(each.tenant)}/" if each.tenant else ""
-    return f"{each.store}/{tenant}" * several + f"{visible(each.stream)} @{each.version}"
+    store = f"{each.store}/" if several else ""
+    return f"{store}{visible(each.named_stream)} @{each.version}"
 
 
 def neighbours(events: Iterable[Node], around: str) -> list[object]:
@@ -117,6 +117,19 @@ def neighbours(events: Iterable[Node], around: str) -> list[object]:
             for each in others
         ),
     ]
+
+
+def tenants(output: Output, found: Trace, stream: str) -> None:
+    """Say so where a stream that was asked for is one of several, of different tenants."""
+    from esops.escaping import visible
+
+    nodes = found.forest.nodes
+    known = sorted({each.tenant for each in nodes if each.stream == stream})
+    if len(known) > 1:
+        names = ", ".join(map(visible, known[:_IDS_SHOWN])) + ", …" * (len(known) > _IDS_SHOWN)
+        output.say(
+            f"{len(known)} tenants have a stream {visible(stream)}: {names}; --tenant shows one"
+        )
 
 
 def remarks(output: Output, found: Trace) -> None:
@@ -143,5 +156,6 @@ def remarks(output: Output, found: Trace) -> None:
         output.say(f"these events cause each other: {ids}")
     if forest.duplicates:
         output.say(f"several events share these ids: {', '.join(forest.duplicates[:_IDS_SHOWN])}")
-    for remedy in found.remedies:
-        output.say(f"there was no index for this search; create one with: {remedy}")
+    if found.remedies:
+        # The statements are many, on a partitioned table; one line is enough on each run.
+        output.say("no index helped this search; `esops doctor` says how to make one")

@@ -77,6 +77,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D071": ("warning", "other code than built a version has advanced it"),
     "ESOPS-D072": ("error", "what keeps a version fresh fails"),
     "ESOPS-D073": ("error", "rows are not what their events make"),
+    "ESOPS-D074": ("note", "no index finds events by the ids that traces follow"),
     "ESOPS-D076": ("warning", "archived runs have a store's events under another name"),
     "ESOPS-D077": ("warning", "streams have lost their first events"),
     "ESOPS-D078": ("warning", "events are dated wrong, by the offset of a time zone"),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from esops.config import Config
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
-from esops.health import eventstoredb, postgres, stalls
+from esops.health import eventstoredb, postgres, searches, stalls
 from esops.health.denied import grant_for
 from esops.health.findings import SESSIONS, Finding
 from esops.health.heads import seen_by_followers
@@ -50,6 +50,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
                 yield from eventstoredb.examine(subject, info, store.admin)
             if own.sql is not None:
                 yield from postgres.examine(subject, info, own.sql)
+                yield from searches.examine(subject, own, config.trace)
             if info.warnings:
                 return  # nothing can be read
             yield from _beyond(subject, store)

@@ -107,6 +107,11 @@ class Node:
         return self.key, (self.stream, self.version)
 
     @property
+    def named_stream(self) -> str:
+        """Its stream, after its tenant where the store has several."""
+        return f"{self.tenant}/{self.stream}" if self.tenant else self.stream
+
+    @property
     def category(self) -> str:
         """The category that decides its colour; the store, if the stream has none."""
         return category_of(self.stream) or self.store

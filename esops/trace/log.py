@@ -101,7 +101,7 @@ class LogReader:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`say` is told what takes long. Raises NoStream if one stream is asked for that does not
-        exist, and UsageError for a tenant of which the store knows nothing.
+        exist.
 
         A stream that is followed may be created later, so that it need not exist.
         """
@@ -301,26 +301,11 @@ class LogReader:
 
 
 def _of_tenant(store: EventStore, request: LogRequest) -> LogRequest:
-    """The request without a tenant that is the store's only one, of which its events say nothing.
-
-    Raises UsageError where the store reads another one, or has none.
-    """
-    tenant, scope = request.filter.tenant, store.tenant_scope
-    if tenant is None:
+    """The request without a tenant that is the store's only one, which its events need not say."""
+    scope = store.tenant_scope
+    if scope is None or scope.tenant != request.filter.tenant:
         return request
-    if scope is not None and scope.tenant != tenant:
-        raise UsageError(
-            f"store {store.name} reads the events of tenant {scope.tenant!r} only",
-            hint="Leave --tenant out, or name a store without the key `tenant`.",
-        )
-    if scope is not None:
-        return replace(request, filter=replace(request.filter, tenant=None))
-    if store.capabilities.tenants:
-        return request
-    # An archive's events can have tenants, though no store says so.
-    if store.any_passes(EventFilter(tenant=tenant, archived=True)):
-        return request
-    raise UsageError(f"store {store.name} has no tenants", hint="Leave --tenant out.")
+    return replace(request, filter=replace(request.filter, tenant=None))
 
 
 def event_columns(store: EventStore) -> Sequence[str]:

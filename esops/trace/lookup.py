@@ -18,7 +18,7 @@ from esops.stores.scanning import ScannedSearch
 from esops.stores.searching import SoughtIds, search_for
 from esops.trace.graph import Key, Keys, Name, Node, node
 
-_ANNOUNCED = 10_000
+ANNOUNCED = 10_000
 """Events: a longer scan is announced before it starts."""
 _AT_ONCE = 500
 """Ids in one search."""
@@ -88,7 +88,7 @@ class Lookup:
             self.how.append(how)
         if found.scans is None:
             return found.events
-        if found.remedy and found.remedy not in self.remedies:
+        if found.remedy and found.scans > ANNOUNCED and found.remedy not in self.remedies:
             self.remedies.append(found.remedy)
         if found.scans > self._scan_limit:
             index = f", or create an index: {found.remedy}" if found.remedy else ""
@@ -97,7 +97,7 @@ class Lookup:
                 f"{found.scans:,} events",
                 hint=f"Allow the scan with --scan{index}",
             )
-        if found.scans > _ANNOUNCED and new:
+        if found.scans > ANNOUNCED and new:
             self._say(f"{store.name}: {found.how}, about {found.scans:,} events")
         return self._read_once(store, sought, found)
 

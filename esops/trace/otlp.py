@@ -110,6 +110,8 @@ def _attributes(forest: Forest, at: int) -> list[dict[str, Any]]:
         "event.position": each.position,
         "event.correlation_id": each.correlation_id or "",
     }
+    if each.tenant:
+        values["event.tenant"] = each.tenant
     if each.cause is not None and kind is not None:
         values |= {"event.causation_id": each.cause, "event.cause_kind": kind}
     if each.recorded_at is not None and _nanoseconds(each.recorded_at) is None:

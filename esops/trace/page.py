@@ -84,7 +84,7 @@ class _Lanes:
         """The lane of each event, from 0."""
 
     def name(self, each: Node) -> str:
-        return f"{each.store}/{each.stream}" if self._several else each.stream
+        return f"{each.store}/{each.named_stream}" if self._several else each.named_stream
 
 
 def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Figure:

@@ -15,6 +15,8 @@ from esops.trace.search import Trace
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _ENTITIES = {'"': "#quot;", "<": "#lt;", ">": "#gt;", "#": "#35;", "&": "#amp;"}
+LEVELS = 12
+"""Levels of causes that are drawn before an event: a chain of hundreds would leave the screen."""
 _GAP = timedelta(seconds=1)
 """A longer time between two events of a timeline gets a line of its own."""
 
@@ -122,22 +124,34 @@ def tree(forest: Forest) -> Iterator[Line]:
 
 def _branch(forest: Forest, events: Sequence[int], *, root: bool = False) -> Iterator[Line]:
     """Events beside each other, with their effects; a root has no branch before it."""
-    waiting = [(events[0], "", "")] if root else _beside(events, "")
+    waiting = [(events[0], "", "", 0)] if root else _beside(events, "", 0)
     while waiting:
-        at, before, below = waiting.pop()
+        at, before, below, level = waiting.pop()
         parent = forest.parent[at]
         since = _since(forest.nodes[parent], forest.nodes[at]) if parent is not None else ""
         yield Line(before, at, since)
-        waiting += _beside(forest.children[at], below)
+        waiting += _beside(forest.children[at], below, level)
 
 
-def _beside(events: Sequence[int], below: str) -> list[tuple[int, str, str]]:
+def _beside(events: Sequence[int], below: str, level: int) -> list[tuple[int, str, str, int]]:
+    # Only the branches next to an event are drawn, so that a line has room for its text.
+    cut = levels_cut(level)
     # Reversed, since the stack gives out the last one first.
     return [
-        (at, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
+        (
+            at,
+            cut + below + ("└─ " if last else "├─ "),
+            (below + ("   " if last else "│  "))[-3 * LEVELS :],
+            level + 1,
+        )
         for number, at in reversed(list(enumerate(events)))
         for last in (number == len(events) - 1,)
     ]
+
+
+def levels_cut(level: int) -> str:
+    """How many levels are not drawn left of one, such as `+227 `; empty where all are."""
+    return f"+{level - LEVELS} " if level > LEVELS else ""
 
 
 def remark(forest: Forest, at: int) -> str:
@@ -190,7 +204,7 @@ def mermaid(forest: Forest) -> Iterator[str]:
     yield "flowchart TD"
     names = categories(forest)
     for at, each in enumerate(forest.nodes):
-        label = f"{_entities(each.type)}<br/>{_entities(each.stream)} @{each.version}"
+        label = f"{_entities(each.type)}<br/>{_entities(each.named_stream)} @{each.version}"
         yield f'    e{at}["{label}"]:::c{list(names).index(each.category)}'
     for name, what in _absent(forest).values():
         yield f'    {name}["{_entities(what)}"]:::missing'
@@ -210,7 +224,7 @@ def dot(forest: Forest) -> Iterator[str]:
     yield '    rankdir = "LR"; node [shape = "box", style = "rounded"];'
     names = categories(forest)
     for at, each in enumerate(forest.nodes):
-        label = f"{_quoted(each.type)}\\n{_quoted(each.stream)} @{each.version}"
+        label = f"{_quoted(each.type)}\\n{_quoted(each.named_stream)} @{each.version}"
         yield f'    e{at} [label = "{label}", color = "{names[each.category]}"];'
     for name, what in _absent(forest).values():
         yield f'    {name} [label = "{_quoted(what)}", style = "dashed", color = "red"];'

@@ -12,8 +12,8 @@ from esops.config import Config
 from esops.errors import Refused
 from esops.events import EventFilter
 from esops.moments import within
-from esops.stores import open_store
 from esops.stores.base import EventStore, require
+from esops.stores.one_tenant import open_for
 from esops.stores.searching import SoughtIds
 from esops.trace.graph import Forest, Keys, Name, Node, build, node
 from esops.trace.lookup import Lookup
@@ -218,11 +218,16 @@ def open_tracer(
     *,
     scan: bool = False,
     limit: int = LIMIT,
+    tenant: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Tracer]:
-    """A tracer over stores of the configuration; `scan` allows scans of any length."""
+    """A tracer over stores of the configuration, or over what a tenant has in them; `scan` allows
+    scans of any length.
+    """
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_store(name, config.stores[name])) for name in stores]
+        opened = [
+            stack.enter_context(open_for(name, config.stores[name], tenant)) for name in stores
+        ]
         yield Tracer(
             opened,
             Keys(config.trace.correlation, config.trace.causation),

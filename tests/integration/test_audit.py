@@ -85,7 +85,7 @@ def test_types_and_one_stream_are_the_truth(restored, project):
     assert (one["length"], one["gaps"]) == (length, [])
     assert sum(each["events"] for each in one["types"]) == length
     assert project.ok("audit", "stream", name).out.startswith(f"{name}: {length} events")
-    assert project.run("audit", "stream", "nonesuch").code == 2
+    assert project.run("audit", "stream", "nonesuch").code == 1
     assert project.run("audit", "modelling", "--output", "json").code in (0, 1)
 
 
@@ -172,7 +172,7 @@ def test_causes_and_effects_across_streams(chain, project):
     assert whole["missing_causes"] == [CHAIN.format(99)]
     assert len(whole["roots"]) == 2
     shown = project.ok("trace", "correlation", "request-1")
-    assert 'CREATE INDEX CONCURRENTLY ON public.mt_events (("correlation_id"));' in shown.err
+    assert "INDEX" not in shown.err  # the store is small
     assert f"its cause {CHAIN.format(99)} is missing" in shown.out
     assert (
         "Other events within 1h"

@@ -379,3 +379,19 @@ def test_a_long_chain_is_followed_once():
     began = time.process_time()
     assert len(list(connected(forest, {each.identity for each in nodes}))) == len(nodes)
     assert time.process_time() - began < 2
+
+
+def test_a_chain_of_hundreds_of_causes_stays_within_the_screen():
+    chain = [
+        replace(
+            node("s", event({}, number), Keys()),
+            id=f"i-{number}",
+            cause=f"i-{number - 1}" if number > 1 else None,
+        )
+        for number in range(1, 240)
+    ]
+    lines = [line.before for line in render.tree(build(chain))]
+    assert max(map(len, lines)) < 50
+    assert lines[:3] == ["", "└─ ", "   └─ "]
+    assert lines[-1].startswith("+225 ")
+    assert render.levels_cut(render.LEVELS) == ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import psycopg
 
 from esops import plugins
-from esops.errors import UsageError, nearest
+from esops.errors import NoTenant, UsageError, nearest
 from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts import custom, eventsourcing, messagedb
 from esops.stores.postgres.layouts.base import Layout
@@ -61,7 +61,7 @@ def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSet
         except UsageError as error:
             refused.append(error)
     if refused and not found:
-        raise UsageError(f"stores.{name}.{refused[0].message}", hint=refused[0].hint)
+        raise type(refused[0])(f"stores.{name}.{refused[0].message}", hint=refused[0].hint)
     found = _with_tenants(name, found, settings)
     database = connection.info.dbname
     if not found:
@@ -107,7 +107,7 @@ def _with_tenants(name: str, found: Sequence[Layout], settings: PostgresSettings
         return list(found)
     fit = [each for each in found if each.tenant_column is not None or each.name not in LAYOUTS]
     if found and not fit:
-        raise UsageError(
+        raise NoTenant(
             f"stores.{name}.tenant: layout {found[0].name} has no tenants, so all events would be "
             f"read for those of {settings.tenant!r}",
             hint="Remove `tenant`.",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from esops.errors import Unavailable, UsageError
+from esops.errors import NoTenant, Unavailable, UsageError
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
@@ -81,7 +81,7 @@ def _check_partition(connection: psycopg.Connection, schema: str, name: str | No
     bounds = [_ONE.fullmatch(bound) for bound, _ in rows]
     if all(bounds) and not any(bound == wanted for bound, wanted in rows):
         there = [each[1].replace("''", "'") for each in bounds if each]
-        raise UsageError(
+        raise NoTenant(
             f"tenant: emt_messages in schema {schema!r} has no partition {name!r}",
             hint="There is: " + (", ".join(there) or "none"),
         )

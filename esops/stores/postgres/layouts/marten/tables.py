@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
-from esops.errors import UsageError
+from esops.errors import NoTenant, UsageError
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
@@ -88,7 +88,7 @@ def _in_schema(
     """Raises UsageError where the schema cannot have the tenant of the settings."""
     own_numbers = sequences_of_tenants(connection, schema)
     if own_numbers and settings.tenant is not None and settings.tenant not in own_numbers:
-        raise UsageError(
+        raise NoTenant(
             f"schema {schema!r} has no numbers for a tenant {settings.tenant!r}",
             hint="There is: " + ", ".join(own_numbers),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from esops.errors import Unavailable, UsageError
+from esops.errors import NoTenant, Unavailable
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 
@@ -119,7 +119,7 @@ def check_tenant(connection: psycopg.Connection, variant: MartenVariant) -> None
     if not variant.events.has("tenant_id") or (
         variant.tenant != DEFAULT_TENANT and not _has_tenant(connection, variant, "mt_events")
     ):
-        raise UsageError(
+        raise NoTenant(
             f"tenant: Marten's tables in schema {variant.schema!r} are those of a single tenant, "
             f"and no event has tenant {variant.tenant!r}",
             hint="Remove `tenant`, or name the schema or database with this tenant's events.",

@@ -1,0 +1,187 @@
+"""What `esops events` makes of its options, and how it shows and keeps events."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from esops.cli.times import ago, clock, point_in_time
+from esops.errors import UsageError
+from esops.events import EventFilter, NewEvent, Position, RecordedEvent
+from esops.moments import FarTime
+from esops.term.values import csv_cell
+from esops.testing.memory import MemoryStore
+from esops.trace.backlog import Backlog
+from esops.trace.conditions import fulfils, parse_condition
+from esops.trace.log import LogReader, LogRequest
+
+NOW = datetime(2026, 11, 28, 10, 15, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("10m", NOW - timedelta(minutes=10)),
+        ("2026-11-28T10:00", NOW.replace(minute=0, second=0)),
+        ("2026-11-28T12:00+02:00", NOW.replace(minute=0, second=0)),
+        ("2026-11-27", datetime(2026, 11, 27, tzinfo=UTC)),
+        ("10:15", NOW.replace(second=0)),
+        ("10:16", NOW.replace(day=27, minute=16, second=0)),
+        ("99999999d", datetime.min.replace(tzinfo=UTC)),
+    ],
+)
+def test_a_time_is_a_duration_ago_or_a_time_in_utc(text, at):
+    assert point_in_time("--since", text, lambda: NOW) == at
+
+
+def test_what_is_no_time_is_named_with_its_option():
+    with pytest.raises(UsageError, match="--until: 'soon' is neither"):
+        point_in_time("--until", "soon", lambda: NOW)
+
+
+def test_times_for_a_person_and_for_a_program():
+    at = NOW - timedelta(minutes=3, microseconds=1)
+    assert clock(at) == "2026-11-28 10:12:29.999Z"
+    assert csv_cell(at) == "2026-11-28T10:12:29.999999Z"
+    assert [ago(NOW - timedelta(seconds=s), NOW) for s in (12, 200, 7_300, 700_000, -70)] == [
+        "12s ago",
+        "3m ago",
+        "2h ago",
+        "8d ago",
+        "in 1m",
+    ]
+    assert (clock(None), clock(FarTime(1 << 64)), ago(None, NOW)) == ("-", "infinity", "")
+
+
+def event(number: int, data: bytes = b"{}", metadata: bytes = b"{}") -> RecordedEvent:
+    return RecordedEvent(
+        f"i-{number}", "cart-1", number, Position((number,)), "added", data, metadata, NOW
+    )
+
+
+def test_a_backlog_gives_events_back_from_the_last_on_however_many():
+    backlog = Backlog(in_memory=2_000)
+    events = [event(number, b'{"n": "' + b"x" * 100 + b'"}') for number in range(20)]
+    for each in events:
+        backlog.add(each)
+    assert len(backlog) == 20
+    assert len(backlog._kept) < 5
+    assert list(backlog.reversed()) == events[::-1]
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("customer.email = jane@example.com", True),
+        ("$.customer.email=jane@example.com", True),
+        ("customer.email = jane", False),
+        ("items[*].sku = b", True),
+        ("items[0].sku = b", False),
+        ("tags = new", True),
+        ("$..sku = a", True),
+        ("total = 12.50", True),
+        ("total = 12.5e0", True),
+        ("total = many", False),
+        ("gift = true", True),
+        ("note = null", True),
+        ("metadata:$.userName = jane", True),
+        ("userName = jane", False),
+        ("no.such = 1", False),
+    ],
+)
+def test_a_condition_on_a_value(condition, holds):
+    one = event(
+        1,
+        b'{"customer": {"email": "jane@example.com"}, "items": [{"sku": "a"}, {"sku": "b"}], '
+        b'"tags": ["new"], "total": 12.5, "gift": true, "note": null}',
+        b'{"userName": "jane"}',
+    )
+    assert fulfils(one, [parse_condition(condition)]) is holds
+
+
+def test_an_event_that_is_no_json_has_no_value():
+    assert not fulfils(event(1, b"\x00"), [parse_condition("a = 1")])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"limit": 3, "last": 3}, "--limit counts from the beginning"),
+        ({"follow": True, "reverse": True}, "--follow waits"),
+        ({"skew": timedelta(hours=1)}, "--skew"),
+    ],
+)
+def test_options_that_exclude_each_other_say_so(options, words):
+    with pytest.raises(UsageError, match=words):
+        LogRequest(EventFilter(), **options)
+    with pytest.raises(UsageError, match="--until ends"):
+        LogRequest(EventFilter(before=NOW), follow=True)
+    with pytest.raises(UsageError, match="is not before"):
+        LogRequest(EventFilter(since=NOW, before=NOW))
+
+
+def shop(*kinds: str) -> MemoryStore:
+    store = MemoryStore()
+    for number, kind in enumerate(kinds):
+        store.append("cart-1", [NewEvent(f"i-{number}", kind, b"{}")])
+    return store
+
+
+def test_following_begins_now_unless_something_says_where():
+    def followed(store: MemoryStore, **request) -> list[str]:
+        """What is shown until the event that comes while it is waited for."""
+        seen: list[str] = []
+        reader = LogReader(store, LogRequest(EventFilter(), follow=True, **request))
+        follow = store.follow
+
+        def and_then(*arguments):
+            store.append("cart-2", [NewEvent("new", "new", b"{}")])
+            return follow(*arguments)
+
+        store.follow = and_then
+        for each in reader:
+            seen.append(each.id)
+            if each.id == "new":
+                return seen
+        return seen
+
+    assert followed(shop("a", "b", "c")) == ["new"]
+    assert followed(shop("a", "b", "c"), last=2) == ["i-1", "i-2", "new"]
+    assert followed(shop("a", "b", "c"), after=Position((1,))) == ["i-1", "i-2", "new"]
+
+
+def test_only_settled_events_are_among_the_last():
+    store = shop("a", "b")
+    store.log.hold()
+    store.append("cart-1", [NewEvent("i-2", "c", b"{}")])
+    reader = LogReader(store, LogRequest(EventFilter(), last=1))
+    assert [each.id for each in reader] == ["i-1"]
+    assert reader.incomplete is not None
+
+
+def test_what_is_said_where_nothing_is_found():
+    def said(**filter) -> tuple[int, str]:
+        request = LogRequest(EventFilter(**filter), filter.pop("after", None))
+        reader = LogReader(shop("opened", "closed"), request)
+        assert list(reader) == []
+        found = reader.nothing_found()
+        return (0, found) if isinstance(found, str) else (found.exit_code, found.message)
+
+    assert said(types=("opend",)) == (1, "store memory has no event of event type 'opend'")
+    assert said(category="card") == (1, "store memory has no event of category 'card'")
+    later = NOW + timedelta(days=365_000)
+    assert said(types=("opened",), since=later) == (
+        0,
+        "store memory has no such event in that time",
+    )
+    assert said(types=("nope",), since=later)[0] == 1
+    store = shop("opened")
+    store.append("order-1", [NewEvent("o", "placed", b"{}")])
+    reader = LogReader(store, LogRequest(EventFilter(types=("placed",), category="cart")))
+    assert list(reader) == []
+    error = reader.nothing_found()
+    assert (error.exit_code, error.message) == (
+        1,
+        "store memory has no event of event type 'placed' and category 'cart' together",
+    )
