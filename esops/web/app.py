@@ -48,7 +48,7 @@ def make_app(site: Site) -> Starlette:
     app = Starlette(
         routes=ROUTES,
         middleware=[Middleware(Guard, options=site.options, sessions=site.sessions)],
-        exception_handlers={404: pages.nothing_there, EsopsError: pages.failed},
+        exception_handlers={404: pages.nothing_there, EsopsError: pages.failed, 500: pages.defect},
         lifespan=lifespan,
     )
     app.state.site = site

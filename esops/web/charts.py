@@ -10,6 +10,8 @@ from typing import Any
 from esops.web.lags import LagLine, LagPoint
 
 WIDTH, HEIGHT = 600.0, 100.0
+_LEAST = 50
+"""Events at the upper edge at least: a lag of two is not to look like a mountain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class LagChart:
     line: str
     area: str
     highest: int
+    top: int
     """Events at the upper edge."""
     first: datetime
     last: datetime
@@ -33,12 +36,12 @@ def chart(line: LagLine | None) -> LagChart | None:
         return None
     first, last = known[0].at, known[-1].at
     span = max((last - first).total_seconds(), 1.0)
-    highest = max(line.highest, 1)
+    top = max(line.highest, _LEAST)
 
     def place(point: LagPoint) -> tuple[float, float]:
         x = (point.at - first).total_seconds() / span * WIDTH
         # A pixel of room at both edges, so that no line is cut in half.
-        y = HEIGHT - 2 - (point.events or 0) / highest * (HEIGHT - 4)
+        y = HEIGHT - 2 - (point.events or 0) / top * (HEIGHT - 4)
         return round(x, 1), round(y, 1)
 
     runs = [[place(each) for each in run] for run in line.runs()]
@@ -46,6 +49,7 @@ def chart(line: LagLine | None) -> LagChart | None:
         " ".join(_path(run) for run in runs),
         " ".join(f"{_path(run)} L{run[-1][0]} {HEIGHT} L{run[0][0]} {HEIGHT} Z" for run in runs),
         line.highest,
+        top,
         first,
         last,
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from esops.errors import UsageError
+from esops.health.listening import parse_listen
 
 DEFAULT_PORT = 8077
 TOKEN_VARIABLE = "ESOPS_SERVE_TOKEN"  # noqa: S105 - the variable's name
 _SHORTEST_TOKEN = 16
-_HIGHEST_PORT = 65_535
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -115,16 +115,7 @@ def parse_address(text: str | None) -> ListenAddress:
     """Read `[[HOST:]PORT]`. Raises UsageError."""
     if text is None:
         return ListenAddress("127.0.0.1", DEFAULT_PORT)
-    host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit():
-        raise UsageError(
-            f"{text!r} is not a port", hint=f"Write it like {DEFAULT_PORT} or 127.0.0.1:8080."
-        )
-    if int(port) > _HIGHEST_PORT:
-        raise UsageError(
-            f"{text!r}: there is no port {port}", hint=f"Ports go up to {_HIGHEST_PORT}."
-        )
-    return ListenAddress(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))
+    return ListenAddress(*parse_listen("serve", text))
 
 
 def parse_public_url(text: str | None) -> PublicUrl | None:

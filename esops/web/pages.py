@@ -10,10 +10,13 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from esops.errors import EsopsError
 from esops.rebuild import under_way
 from esops.web import questions
+from esops.web.guard import HEADERS
 from esops.web.live import part
 from esops.web.rendering import STATIC, page, static_file
 from esops.web.site import Site
 from esops.web.views import projection_view
+
+_OVER = ("retired", "aborted")
 
 
 def site_of(request: Request) -> Site:
@@ -47,6 +50,7 @@ async def projection(request: Request) -> Response:
         "part": part(site, request, "projection", name),
         "settings": site.config.projections[name],
         "versions": described["versions"][::-1],
+        "older": [each for each in described["versions"][::-1] if each["state"] in _OVER],
         "steps": described["steps"],
         "paused": described.get("paused"),
         "limits": described.get("limits", {}),
@@ -156,6 +160,18 @@ async def failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, EsopsError)
     status_code = {2: 404, 3: 503, 4: 503, 6: 409}.get(error.exit_code, 500)
     return problem_page(request, error.message, error.hint, status_code)
+
+
+async def defect(request: Request, error: Exception) -> Response:
+    """An error that should not be: the page says so, and the server's log has the traceback."""
+    answer = problem_page(
+        request,
+        f"a defect in esops: {type(error).__name__}",
+        "The log of `esops serve` says more. Report it, please.",
+        500,
+    )
+    answer.headers.update(HEADERS)
+    return answer
 
 
 def problem_page(request: Request, text: str, hint: str | None, status_code: int) -> Response:

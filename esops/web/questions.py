@@ -22,6 +22,7 @@ from esops.moments import between
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations
 from esops.readmodel.dead_letters import page_of_dead_letters
+from esops.rebuild import journal
 from esops.rebuild.overview import describe
 from esops.stores import open_store
 from esops.stores.archive.whereabouts import archived_stream
@@ -38,6 +39,8 @@ SHOWN_EVENTS = 100
 _TRACED = 2_000
 _IN_TREE = 500
 _LISTED = 50
+_NOTES = (journal.COMPOSITION, journal.LEFT, "made of")
+"""What the journal notes for later rebuilds, and that tells nobody anything."""
 _ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 """A UUID; the hex digits of a trace id look the same."""
 
@@ -229,17 +232,20 @@ def versions(config: Config, name: str) -> Row:
 
 
 def _steps(connection: psycopg.Connection, name: str) -> list[Row]:
-    """The last entries of the journal of the newest rebuild, the oldest first."""
+    """The steps of the newest rebuild, the oldest first, and how long after its beginning each was
+    done.
+    """
     if not migrations.installed(connection):
         return []
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             "SELECT at, step, event FROM esops.rebuild_log WHERE rebuild = "
             "(SELECT max(rebuild) FROM esops.rebuilds WHERE projection = %s) "
-            "ORDER BY at DESC LIMIT 40",
-            (name,),
+            "AND event <> ALL(%s) ORDER BY at DESC LIMIT 40",
+            (name, [*_NOTES]),
         ).fetchall()
-    return rows[::-1]
+    rows.reverse()
+    return [{**each, "after": (each["at"] - rows[0]["at"]).total_seconds()} for each in rows]
 
 
 def dead_letters(config: Config, projections: Sequence[str]) -> tuple[list[Row], list[str]]:

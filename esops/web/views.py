@@ -79,7 +79,13 @@ def _own(reading: StoreReading) -> Mapping[str, Any]:
 
 def _projections(reading: StoreReading, lags: LagHistory) -> Iterator[Row]:
     assert reading.status is not None
-    for each in reading.status.projections:
+    # Together by projection, in the order of the configuration; what serves comes first.
+    order = list(dict.fromkeys(each["projection"] for each in reading.status.projections))
+    rows = sorted(
+        reading.status.projections,
+        key=lambda each: (order.index(each["projection"]), each["state"] != "active"),
+    )
+    for each in rows:
         number = each.get("version")
         row: Row = {
             "paused": None,
