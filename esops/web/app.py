@@ -23,6 +23,7 @@ ROUTES = [
     Route("/stream", pages.stream),
     Route("/event", pages.event),
     Route("/dead-letters", pages.dead_letters),
+    Route("/history", pages.history),
     Route("/jobs/{number:int}", pages.job),
     Route("/live", live),
     Route("/health", pages.health),

@@ -163,7 +163,9 @@ def _concluded(code: int, out: bytes, said: Sequence[str]) -> CommandResult:
         result = orjson.loads(out) if out.strip() else {}
     except orjson.JSONDecodeError:
         result = {}
-    if code == 0 and isinstance(result, dict):
+    # Done, but for something that the operator should know, such as that nothing works on it now.
+    warned = code == 1 and not any(each.startswith("error: ") for each in said)
+    if (code == 0 or warned) and isinstance(result, dict):
         return CommandResult(result, [each for each in said if each])
     message = next((it[7:] for it in said if it.startswith("error: ")), "")
     hint = next((it[6:] for it in said if it.startswith("hint: ")), None)

@@ -197,14 +197,18 @@ async def _perform(site: Site, control: Control, seen: str, job: Job) -> Mapping
             )
     done = await site.commands.perform(control, job)
     await site.readings.again()
-    return {"control": control, "done": done.result, "command": control.in_words()}
+    return {
+        "control": control,
+        "done": done.result,
+        "command": control.in_words(),
+    }
 
 
 def _seen(planned: CommandResult | None) -> str:
     """What a plan says would change, so that it can be compared when it is confirmed."""
     if planned is None:
         return ""
-    return "{from_version}>{to_version}".format_map(
+    return "{from_version} to {to_version}".format_map(
         {"from_version": None, "to_version": None, **planned.result}
     )
 

@@ -185,8 +185,9 @@ def listen(address: ListenAddress) -> socket.socket:
         )
         family, kind, number, _, where = found[0]
         made = socket.socket(family, kind, number)
-    except OSError as error:
-        raise UsageError(f"cannot listen on {address}: {error.strerror or error}") from None
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "this is no name of a host"
+        raise UsageError(f"cannot listen on {address}: {why}") from None
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(where)

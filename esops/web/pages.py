@@ -37,7 +37,7 @@ async def projection(request: Request) -> Response:
     site, name = site_of(request), request.path_params["name"]
     site.config.projection(name)
     await site.readings.fresh()
-    described: dict[str, Any] = {"versions": [], "steps": []}
+    described: dict[str, Any] = {"versions": [], "steps": [], "actions": []}
     problem = None
     try:
         described = await site.ask(lambda: questions.versions(site.config, name))
@@ -52,6 +52,7 @@ async def projection(request: Request) -> Response:
         "versions": described["versions"][::-1],
         "older": [each for each in described["versions"][::-1] if each["state"] in _OVER],
         "steps": described["steps"],
+        "actions": described["actions"],
         "paused": described.get("paused"),
         "limits": described.get("limits", {}),
         "waits": under_way.in_words(waits, name) if waits else None,
@@ -121,6 +122,13 @@ async def dead_letters(request: Request) -> Response:
     rows, problems = await site.ask(lambda: questions.dead_letters(site.config, names))
     values = {"rows": rows, "problems": problems, "name": name, "most": questions.SHOWN_EVENTS}
     return page(request, "dead_letters.html.j2", values)
+
+
+async def history(request: Request) -> Response:
+    """Who did what, and how it ended."""
+    site, name = site_of(request), request.query_params.get("projection")
+    found = await site.ask(lambda: questions.history(site.config, name or None))
+    return page(request, "history.html.j2", {"name": name, **found})
 
 
 async def job(request: Request) -> Response:

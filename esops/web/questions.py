@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from esops.actions.history import history as read_history
 from esops.audit.streams import StreamsRequest, audit_streams
 from esops.config import Config
 from esops.errors import EsopsError, NoStream, Refused
@@ -39,6 +40,7 @@ SHOWN_EVENTS = 100
 _TRACED = 2_000
 _IN_TREE = 500
 _LISTED = 50
+_LAST_ACTIONS = 6
 _NOTES = (journal.COMPOSITION, journal.LEFT, "made of")
 """What the journal notes for later rebuilds, and that tells nobody anything."""
 _ID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
@@ -228,7 +230,8 @@ def versions(config: Config, name: str) -> Row:
     if config.projection(name).kind != "server":
         with translated(), connect(config.readmodel_of(name).dsn, "serve") as connection:
             steps = _steps(connection, name)
-    return {**described, "steps": steps}
+    done = history(config, name, last=_LAST_ACTIONS)["actions"]
+    return {**described, "steps": steps, "actions": done}
 
 
 def _steps(connection: psycopg.Connection, name: str) -> list[Row]:
@@ -246,6 +249,13 @@ def _steps(connection: psycopg.Connection, name: str) -> list[Row]:
         ).fetchall()
     rows.reverse()
     return [{**each, "after": (each["at"] - rows[0]["at"]).total_seconds()} for each in rows]
+
+
+def history(config: Config, name: str | None, last: int = SHOWN_EVENTS) -> Row:
+    """The newest actions, of a projection or of all, the newest first."""
+    found = read_history(config, name, last=last)
+    shown = found.as_dict()
+    return {"actions": shown["actions"][::-1], "notes": found.notes, "complete": found.complete}
 
 
 def dead_letters(config: Config, projections: Sequence[str]) -> tuple[list[Row], list[str]]:

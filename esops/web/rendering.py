@@ -73,7 +73,6 @@ def common(request: Request) -> dict[str, Any]:
         "form_token": site.sessions.form_token,
         "config": site.config.path.name,
         "stores": list(site.config.stores),
-        "history": site.has_history,
         "now": datetime.now(UTC),
     }
 

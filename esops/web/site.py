@@ -44,11 +44,6 @@ class Site:
         self._live = 0
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    @property
-    def has_history(self) -> bool:
-        """Whether there is a record of who did what."""
-        return False
-
     async def ask(self, question: Callable[[], T]) -> T:
         """Ask something of a database, with few at a time. Raises Busy where too many wait."""
         try:

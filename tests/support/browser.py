@@ -16,11 +16,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 class Browser:
     def __init__(self, program: str, folder: Path) -> None:
-        self._program, self._folder = program, folder
+        self.program, self._folder = program, folder
 
     def _run(self, page: Path, *more: str, dark: bool = False) -> subprocess.CompletedProcess[str]:
         command = [
-            self._program,
+            self.program,
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
