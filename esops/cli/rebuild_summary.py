@@ -79,7 +79,7 @@ def _samples(found: Mapping[str, Any]) -> list[str]:
 def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[str]:
     name, version, did = outcome.projection, outcome.to_version, _work(outcome, noun)
     external = settings.kind == "external"
-    if outcome.state == "switched":
+    if outcome.state in ("switched", "retired"):
         return _switched(outcome, settings, did)
     failed = _failed(outcome)
     # The same version before and after: it was rebuilt in place, and nothing can be switched.
@@ -190,6 +190,8 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
     lines = [f"{name} v{outcome.to_version} serves now: {did}.", _kept_fresh(outcome, settings)]
     if outcome.lock is not None:
         lines += locked(outcome.lock)
+    if outcome.state == "retired":
+        return [*lines, f"v{outcome.from_version} is retired, so there is no way back to it."]
     if settings.live == "inline":
         lines.append(
             "Now deploy the new code. Until the last instance with the old code has ended, it "

@@ -79,6 +79,24 @@ def archived_streams_named(config: Config, *, exit_code: int = 2) -> Iterator[No
         raise found from None
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the first Ctrl-C, and SIGTERM, end a question: nothing has begun that would have to be
+    ended in order.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for each in handlers:
+            signal.signal(each, signal.default_int_handler)
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
 def confirm(question: str, *, yes: bool, what: str, hint: str = "Add --yes.") -> None:
     """Ask, unless `yes`. Without a person to ask, demand --yes: `what` says what needs it.
 
@@ -91,8 +109,9 @@ def confirm(question: str, *, yes: bool, what: str, hint: str = "Add --yes.") ->
     if not is_interactive():
         raise UsageError(f"{what}, and needs a confirmation", hint=hint)
     try:
-        agreed = typer.confirm(question, err=True)
-    except typer.Abort:
+        with _interruptible():
+            agreed = typer.confirm(question, err=True)
+    except (typer.Abort, KeyboardInterrupt):
         agreed = False
     if not agreed:
         raise Stopped("nothing was changed: the question was not answered with yes")

@@ -24,6 +24,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.shards import shards_of
 from esops.readmodel.tables import drop_tables
 from esops.rebuild import guards, hand_over, journal, made_of
+from esops.rebuild.ended import check_still_true
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
@@ -111,8 +112,8 @@ class Rebuild(Switching):
                 )
             # So that a script may call --resume until it succeeds.
             if entry.finished_at is not None:
-                self._entry = entry
-                return self._outcome(findings=not self._run_owed_hook())
+                check_still_true(self._session.connection, entry)
+                return self._reported(entry)
             self._check_mode(entry, "--resume")
             entry = replace(
                 journal.reopen(self._session.connection, entry),
@@ -121,6 +122,13 @@ class Rebuild(Switching):
             )
             made_of.note_resumed(self._session.connection, entry, self.target)
         return self.run_steps(entry)
+
+    def _reported(self, entry: journal.JournalEntry) -> Outcome:
+        """What a finished rebuild came to, after the hook that it may still owe."""
+        self._entry = entry
+        self._say(f"ended at {entry.finished_at:%Y-%m-%d %H:%M:%S} UTC; nothing was left to do")
+        self._will_be_followed = self._session.followed(self._green())
+        return self._outcome(findings=not self._run_owed_hook())
 
     def abort(self) -> Outcome:
         """End an unfinished rebuild and drop green. Raises UsageError where there is none."""
