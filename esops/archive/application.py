@@ -7,7 +7,12 @@ read them again: what was dropped or made before stays as it is until that proje
 
 from __future__ import annotations
 
+import re
+
 from esops.stores.base import EventStore
+
+_ASIDE = re.compile(r"__v\d+$")
+"""A version that esops has put aside has the form of the library's tables, and nobody writes it."""
 
 
 def own_projections(store: EventStore) -> list[str]:
@@ -21,5 +26,9 @@ def own_projections(store: EventStore) -> list[str]:
         if each.kind == "processor" and not each.name.startswith("$")
     ]
     if store.inline is not None:
-        found += [f"{each.schema}.{each.name}" for each in store.inline.tables()]
+        found += [
+            f"{each.schema}.{each.name}"
+            for each in store.inline.tables()
+            if not _ASIDE.search(each.name)
+        ]
     return list(dict.fromkeys(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.support import marten
 from tests.support.npm import from_npm
 from tests.support.pages import Reader
 
@@ -75,3 +77,18 @@ def test_what_emmett_builds_itself(service, application, project):
         for each in project.folder.glob("consumer-*.pid"):
             with suppress(ProcessLookupError):
                 os.kill(int(each.read_text()), signal.SIGKILL)
+
+
+def test_marten(service, project, dumps, connection):
+    shutil.copy(dumps / "marten-9.58-v1.sql", project.folder)
+
+    def functions() -> None:
+        """The dump has no functions."""
+        marten.create_archive_function(connection, marten.Variant())
+
+    Reader(project, "tutorial/marten.md").follow({"psql -q service=shop -f": functions})
+
+
+def test_eventstoredb(service, project, request):
+    node = os.environ.get("ESOPS_TEST_ESDB_URI") or request.getfixturevalue("node").uri
+    Reader(project, "tutorial/eventstoredb.md", SHOP_NODE=node).follow()
