@@ -137,12 +137,12 @@ def read(
     from functools import cache
 
     from esops.cli.shared import duration
-    from esops.cli.times import point_in_time
     from esops.config import load_config
     from esops.events import EventFilter
     from esops.stores.one_tenant import open_for
     from esops.trace.conditions import parse_condition
     from esops.trace.log import LogRequest, parse_position
+    from esops.trace.times import point_in_time
 
     output = current_output(context)
     form = output.format("table", "ndjson", "json", "csv")
@@ -263,9 +263,9 @@ def _lines(output: Output, rows: Iterable[Mapping[str, Any]], now: datetime | No
     """One line for each event, in columns of a fixed width, so that nothing has to be kept. `now`:
     the time to say how long ago they were; None where they come as they are written.
     """
-    from esops.cli.times import ago, clock
     from esops.escaping import visible
     from esops.term import to_json
+    from esops.trace.times import ago, clock
 
     for row in rows:
         binary = row.get("data_base64")

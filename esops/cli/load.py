@@ -64,6 +64,10 @@ ROOT: Mapping[str, RootCommand] = {
     "history": RootCommand(
         ("history",), "Show who did what with esops here, and how it ended; the newest last."
     ),
+    "mcp": RootCommand(
+        ("mcp",),
+        "Answer an assistant's questions over standard input and output (Model Context Protocol).",
+    ),
     "docs": RootCommand(("docs",), "List the topics of the documentation, or show one."),
     "projection": RootCommand(
         _PROJECTION, "The versions of read models: show them, switch, roll back, retire."

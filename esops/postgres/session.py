@@ -83,6 +83,17 @@ READ = SessionPurpose(own_path=False)
 BULK = replace(READ, read_only=True)
 
 
+_reads_only: list[bool] = []
+"""Not empty where no session of this process may write."""
+
+
+def only_read() -> None:
+    """Make every session that this process opens from now on read-only: the server itself refuses
+    each write. For a process that answers whoever asks, such as `esops mcp`.
+    """
+    _reads_only.append(True)
+
+
 _within: ContextVar[float | None] = ContextVar("statements within", default=None)
 
 
@@ -224,7 +235,8 @@ def use_own_path(connection: psycopg.Connection) -> None:
 
 
 def _wanted(facts: ServerFacts, purpose: SessionPurpose) -> dict[str, str]:
-    wanted = {**_SETTINGS, "default_transaction_read_only": "on" if purpose.read_only else "off"}
+    reads_only = purpose.read_only or bool(_reads_only)
+    wanted = {**_SETTINGS, "default_transaction_read_only": "on" if reads_only else "off"}
     for version, settings in _SINCE.items():
         if facts.version >= version:
             wanted.update(settings)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from esops.cli.times import ago, clock, point_in_time
 from esops.errors import UsageError
 from esops.events import EventFilter, NewEvent, Position, RecordedEvent
 from esops.moments import FarTime
@@ -15,6 +14,7 @@ from esops.testing.memory import MemoryStore
 from esops.trace.backlog import Backlog
 from esops.trace.conditions import fulfils, parse_condition
 from esops.trace.log import LogReader, LogRequest
+from esops.trace.times import ago, clock, point_in_time
 
 NOW = datetime(2026, 11, 28, 10, 15, 30, tzinfo=UTC)
 
