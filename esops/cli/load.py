@@ -69,6 +69,10 @@ ROOT: Mapping[str, RootCommand] = {
         "Answer an assistant's questions over standard input and output (Model Context Protocol).",
     ),
     "docs": RootCommand(("docs",), "List the topics of the documentation, or show one."),
+    "uninstall": RootCommand(
+        ("uninstall",),
+        "Remove from databases what esops has made there; what serves stays, as plain tables.",
+    ),
     "projection": RootCommand(
         _PROJECTION, "The versions of read models: show them, switch, roll back, retire."
     ),

@@ -62,12 +62,15 @@ def retire_versions(config: Config, versions: Sequence[Version], *, due: bool = 
             this = (version.projection, version.version)
             if due and this not in journal.due(connection, [version.projection]):
                 continue
-            done += _drop(connection, version)
+            done += drop_version(connection, version)
     return done
 
 
-def _drop(connection: psycopg.Connection, version: Version) -> list[str]:
-    """Drop a version's tables, as soon as the process that follows it has let go of them."""
+def drop_version(connection: psycopg.Connection, version: Version) -> list[str]:
+    """Drop a version's tables, as soon as the process that follows it has let go of them.
+
+    The session holds the projection's lock. Raises Busy, and Refused where others depend on them.
+    """
     deadline = time.monotonic() + BRING_PATIENCE.total_seconds()
     while True:
         try:

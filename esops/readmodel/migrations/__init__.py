@@ -67,6 +67,13 @@ def newest() -> int:
     return known()[-1].number
 
 
+@cache
+def own_tables() -> frozenset[str]:
+    """The names of all tables that esops makes in its schema, in any step."""
+    made = (name for each in known() for name in _CREATED.findall(each.sql))
+    return frozenset({"schema_migrations", *made})
+
+
 def schema_number(connection: psycopg.Connection) -> int:
     """The number of a database's last step, which may be newer than this esops; 0 where esops never
     was.

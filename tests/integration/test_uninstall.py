@@ -1,0 +1,233 @@
+"""`esops uninstall`: nothing of esops is left in the databases, and the application goes on."""
+
+from __future__ import annotations
+
+import os
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.support import shop
+from tests.support.catalogue import catalogue, changes
+from tests.support.databases import database
+from tests.support.waiting import end, heard
+
+OURS = r"""
+    SELECT 'relation ' || n.nspname || '.' || c.relname FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname !~ '^pg_' AND (n.nspname || '.' || c.relname) ~ '(esops|__(v\d|replaced|aside))'
+    UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname ~ 'esops'
+    UNION ALL SELECT 'constraint ' || conname FROM pg_constraint WHERE conname ~ '(esops|__v\d)'
+    UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname ~ '(esops|__replaced)'
+    UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname ~ 'esops'
+    UNION ALL SELECT 'comment ' || description FROM pg_description WHERE description ~ 'esops'
+    UNION ALL SELECT 'publication ' || pubname FROM pg_publication WHERE pubname ~ 'esops'
+"""
+OLD_TABLE = (
+    shop.DDL.replace("{table}", "cart_summary")
+    + """
+COMMENT ON COLUMN cart_summary.total IS 'in euros';
+GRANT SELECT ON cart_summary TO PUBLIC;
+CREATE VIEW ended_carts AS SELECT cart_id, total FROM cart_summary WHERE status <> 'open';
+"""
+)
+
+
+def left(connection) -> list[str]:
+    return [row[0] for row in connection.execute(OURS)]
+
+
+def adopted(connection, dsn, project, mode: str, events: int = 300) -> dict:
+    """A table of the application's that was rebuilt twice; what the catalogue said of it before."""
+    shop.make(dsn, events)
+    connection.execute(OLD_TABLE)
+    before = catalogue(connection, "cart_summary")
+    shop.configure(project, dsn, projection_options=f'switch = "{mode}"')
+    project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    project.ok("rebuild", "--blue-green")
+    return before
+
+
+@pytest.mark.parametrize("mode", ["view", "rename"])
+def test_readers_read_on_and_the_table_is_what_it_was_before_esops(mode, dsn, connection, project):
+    before = adopted(connection, dsn, project, mode)
+    plan = project.ok("uninstall", "--dry-run", "--output", "json").json
+    (there,) = plan["databases"]
+    assert there["schema"]
+    assert [each["version"] for each in there["dropped"]] == [1, 2]
+    key = "becomes_table" if mode == "view" else "is_table"
+    assert there["serving"][0][key] == ["public.cart_summary"]
+    assert not plan["removed"]
+    unsure = project.run("uninstall")
+    assert (unsure.code, "--yes" in unsure.err) == (2, True)
+    indexed = [each for each in there["statements"] if each.startswith("ALTER INDEX")]
+    assert bool(indexed) == (mode == "view")
+    with shop.Workload() as workload:
+        for query in ("SELECT max(position) FROM cart_summary", "SELECT count(*) FROM ended_carts"):
+            for prepared in (False, True):
+                workload.add("reader", dsn, query=query, prepared=prepared, pause=0.002)
+        done = project.ok("uninstall", "--yes")
+        reports = workload.stop()
+    assert [(each["failures"], each["first_failures"]) for each in reports] == [(0, [])] * 4
+    assert "esops is gone from the databases above" in done.out
+    assert left(connection) == []
+    assert changes(connection, "cart_summary", before) == []
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, 300)
+    assert connection.execute("SELECT count(*) FROM ended_carts").fetchone()[0] > 0
+    assert "nothing of esops is in it" in project.ok("uninstall").out
+
+    project.ok("rebuild", "--blue-green")  # the same esops.toml begins again
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, 300)
+
+
+def test_a_first_build_in_several_schemas_and_databases_with_what_was_said_of_the_view(
+    dsn, connection, server, project
+):
+    shop.make(dsn, 200)
+    with database(server) as other, psycopg.connect(other, autocommit=True) as read:
+        read.execute('CREATE SCHEMA "Read models"')
+        read.execute("CREATE SCHEMA second")
+        shop.configure(project, dsn)
+        common = {
+            "store": "shop",
+            "python": "shop_projections:cart_summary",
+            "ddl": "cart_summary.sql",
+        }
+        project.configure(
+            stores={"shop": {"dsn": dsn, "schema": "shop", "append": "quick"}},
+            readmodels={"here": {"dsn": dsn}, "there": {"dsn": other}},
+            projections={
+                "first": {**common, "readmodel": "here", "tables": ["carts"]},
+                "second": {**common, "readmodel": "there", "tables": ['"Read models".carts']},
+                "third": {**common, "readmodel": "there", "tables": ["second.cart_sums"]},
+            },
+        )
+        project.ok("rebuild", "first", "second", "third", "--blue-green")
+        project.ok("rebuild", "second", "--blue-green")
+        read.execute("""COMMENT ON VIEW "Read models".carts IS 'for the shop window'""")
+        read.execute('GRANT SELECT ON "Read models".carts TO PUBLIC')
+        kept = project.ok("uninstall", "--yes", "--keep-older", "--output", "json").json
+        assert len(kept["databases"]) == 2
+        assert any("v1, kept as asked" in each for each in kept["databases"][1]["kept"])
+        assert left(connection) == []
+        assert left(read) == [
+            each for each in left(read) if "__v1" in each
+        ]  # what was to be kept, and its indexes
+        for on, name in ((connection, "carts"), (read, '"Read models".carts')):
+            assert shop.table(on, name) == shop.truth(connection, 200)
+            kind = "SELECT relkind FROM pg_class WHERE oid = %s::regclass"
+            assert on.execute(kind, (name,)).fetchone() == ("r",)
+        (comment,) = read.execute(
+            """SELECT obj_description('"Read models".carts'::regclass)"""
+        ).fetchone()
+        assert comment == "for the shop window"
+        (rights,) = read.execute(
+            """SELECT has_table_privilege('pg_monitor', '"Read models".carts', 'SELECT')"""
+        ).fetchone()
+        assert rights
+
+
+def test_what_stands_against_it_is_said_and_nothing_is_changed(dsn, connection, project):
+    adopted(connection, dsn, project, "view")
+    process = project.start("run")
+    heard(process, "following")
+    busy = project.run("uninstall", "--yes")
+    end(process)
+    assert (busy.code, "Stop `esops run`" in busy.err) == (4, True)
+
+    connection.execute("CREATE TABLE esops.notes (text text)")
+    refused = project.run("uninstall", "--yes")
+    assert (refused.code, "table esops.notes" in refused.err) == (6, True)
+    connection.execute("DROP TABLE esops.notes")
+
+    connection.execute("CREATE VIEW old AS SELECT * FROM cart_summary__v1")
+    refused = project.run("uninstall", "--yes")
+    assert (refused.code, "view old depends on" in refused.err) == (6, True)
+    connection.execute("DROP VIEW old")
+
+    connection.execute("CREATE VIEW watched AS SELECT * FROM esops.versions")
+    refused = project.run("uninstall", "--yes")
+    assert refused.code == 6
+    assert "view watched depends on" in refused.err
+    connection.execute("DROP VIEW watched")
+
+
+def test_rebuilds_other_projects_erasures_and_other_objects_are_refused(dsn, connection, project):
+    adopted(connection, dsn, project, "view")
+    connection.execute("UPDATE esops.rebuilds SET finished_at = NULL WHERE rebuild = 2")
+    refused = project.run("uninstall", "--yes")
+    assert (refused.code, "rebuild 2 of cart_summary is not finished" in refused.err) == (6, True)
+    connection.execute("UPDATE esops.rebuilds SET finished_at = now()")
+
+    connection.execute(
+        "INSERT INTO esops.erasures (store, reason, salt, asked, places_left, places, ended) "
+        "VALUES ('shop', '', '', '{}', 3, '[]', true)"
+    )
+    refused = project.run("uninstall", "--yes")
+    assert (refused.code, "erasures of personal data are not cleared: 1" in refused.err) == (
+        6,
+        True,
+    )
+    connection.execute("DELETE FROM esops.erasures")
+
+    connection.execute(
+        "CREATE OR REPLACE VIEW cart_summary AS SELECT cart_id, client, items, total,"
+        " status, position FROM cart_summary__v3 WHERE items > 0"
+    )
+    refused = project.run("uninstall", "--yes")
+    assert (refused.code, "somebody changed the view" in refused.err) == (6, True)
+    connection.execute(
+        "CREATE OR REPLACE VIEW cart_summary AS SELECT cart_id, client, items, total,"
+        " status, position FROM cart_summary__v3"
+    )
+
+    path = project.folder / "esops.toml"
+    path.write_text(path.read_text().replace("projections.cart_summary", "projections.others"))
+    refused = project.run("uninstall", "--yes")
+    assert (refused.code, "somebody else may use them" in refused.err) == (6, True)
+    project.ok("uninstall", "--yes", "--unnamed")
+    assert left(connection) == []
+
+
+def test_a_role_that_owns_nothing_of_it_is_refused(dsn, connection, project):
+    adopted(connection, dsn, project, "view", events=60)
+    role = f"guest_{os.getpid()}"
+    connection.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        shop.configure(project, make_conninfo(dsn, user=role))
+        refused = project.run("uninstall", "--yes")
+    finally:
+        connection.execute(f"DROP ROLE {role}")
+    assert refused.code == 6
+    assert f"role {role} may not remove table esops." in refused.err
+    assert "Run it as" in refused.err
+
+
+KILL = """
+import os
+from psycopg import Connection
+execute, left = Connection.execute, [{number}]
+def dies(self, query, *args, **more):
+    text = query if isinstance(query, str) else query.decode() if isinstance(query, bytes) else ""
+    if text.startswith(("DROP ", "ALTER ", "UPDATE esops", "COMMIT")):
+        left[0] -= 1
+        if left[0] < 0:
+            os._exit(137)
+    return execute(self, query, *args, **more)
+Connection.execute = dies
+"""
+
+
+def test_killed_before_any_of_its_statements_it_continues(dsn, connection, project):
+    adopted(connection, dsn, project, "view")
+    number = 0
+    while True:
+        project.patch(KILL.format(number=number))
+        result = project.run("uninstall", "--yes")
+        assert shop.table(connection, "cart_summary") == shop.truth(connection, 300)
+        if result.code == 0:
+            break
+        number += 1
+    assert number > 5
+    assert left(connection) == []
