@@ -10,7 +10,7 @@ from esops.cli.app import app, command, current_output
 from esops.cli.shared import confirm, stop_on_signals
 
 if TYPE_CHECKING:
-    from esops.uninstall.database import Left
+    from esops.uninstall.database import Leftover
     from esops.uninstall.run import Uninstalling
 
 
@@ -76,7 +76,7 @@ def _lines(found: Uninstalling, *, statements: bool) -> list[str]:
     return done
 
 
-def _of_database(each: Left) -> list[str]:
+def _of_database(each: Leftover) -> list[str]:
     where = f"database {each.database} ({', '.join(each.of)})"
     if each.nothing:
         return [f"{where}: nothing of esops is in it"]

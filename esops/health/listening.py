@@ -12,27 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from esops.errors import UsageError
+from esops.ports import listen_address
 
-LOOPBACK = "127.0.0.1"
 _PATIENCE = 5
 """Seconds that a client may take to say what it wants."""
 
 Answer = Callable[[], tuple[bool, Mapping[str, Any]]]
 """Says whether all is well (200, otherwise 503), and the document."""
-
-
-def parse_listen(option: str, text: str) -> tuple[str, int]:
-    """Read `[HOST:]PORT`; the host is this machine only, where none is named.
-
-    Raises UsageError that names the option.
-    """
-    host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise UsageError(
-            f"{option} {text!r}: this is not a port",
-            hint="Write it like 9180, 0.0.0.0:9180 or [::]:9180; ports end at 65535.",
-        )
-    return host.removeprefix("[").removesuffix("]") or LOOPBACK, int(port)
 
 
 class _Server(ThreadingHTTPServer):
@@ -97,7 +83,7 @@ class HealthPort:
 
     def __init__(self, option: str, text: str) -> None:
         """Raises UsageError where the address cannot be read, or cannot be had."""
-        host, port = parse_listen(option, text)
+        host, port = listen_address(option, text)
         try:
             self._server = _Server(host, port, {})
         except OSError as error:

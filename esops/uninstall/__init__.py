@@ -1,1 +1,1 @@
-"""`esops uninstall`: what esops made in databases is taken out again, and what serves stays."""
+"""`esops uninstall`: what esops made in databases is removed, and what serves stays."""

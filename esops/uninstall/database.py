@@ -1,4 +1,4 @@
-"""What is left of esops in one database, and taking it out.
+"""What is left of esops in one database, and its removal.
 
 Everything is looked at before anything is changed. What is done is done in transactions of their
 own, each of which leaves a state that serves and from which the next run continues: older versions
@@ -47,7 +47,7 @@ class Options:
 
 
 @dataclass(slots=True)
-class Left:
+class Leftover:
     """What is left of esops in one database."""
 
     database: str
@@ -107,16 +107,18 @@ class Left:
         }
 
 
-def look(config: Config, dsn: str, of: Sequence[str], options: Options) -> Left:
+def look(config: Config, dsn: str, of: Sequence[str], options: Options) -> Leftover:
     """What there is in a database, and what would be done. Changes nothing.
 
     Raises Refused and Busy where it cannot be done, Unavailable.
     """
     with translated(), connect(dsn, "uninstall") as connection:
-        return _look(config, connection, Left(connection.info.dbname, dsn, [*of]), options)
+        return _look(config, connection, Leftover(connection.info.dbname, dsn, [*of]), options)
 
 
-def _look(config: Config, connection: psycopg.Connection, left: Left, options: Options) -> Left:
+def _look(
+    config: Config, connection: psycopg.Connection, left: Leftover, options: Options
+) -> Leftover:
     left.identity = database_of(connection)
     row = connection.execute(_SQL["schema"]).fetchone()
     if row is None:
@@ -159,7 +161,7 @@ def _look(config: Config, connection: psycopg.Connection, left: Left, options: O
 
 
 def _add_serving(
-    config: Config, connection: psycopg.Connection, left: Left, versions: Sequence[Version]
+    config: Config, connection: psycopg.Connection, left: Leftover, versions: Sequence[Version]
 ) -> None:
     for each in versions:
         if each.state != "active":
@@ -173,7 +175,7 @@ def _add_serving(
         left.statements += one.statements
 
 
-def _add_older(left: Left, version: Version, options: Options) -> None:
+def _add_older(left: Leftover, version: Version, options: Options) -> None:
     name = f"{version.projection} v{version.version}"
     tables = ", ".join(".".join(table) for table in version.tables.values())
     if version.checkpoint is not None:
@@ -194,7 +196,7 @@ def drop_statements(tables: Sequence[str]) -> list[str]:
 
 
 def _check_schema(
-    connection: psycopg.Connection, left: Left, row: tuple[str, bool, str, bool]
+    connection: psycopg.Connection, left: Leftover, row: tuple[str, bool, str, bool]
 ) -> None:
     owner, may, role, replica = row
     if replica:
@@ -302,15 +304,15 @@ def _check_erasures(connection: psycopg.Connection) -> None:
 
 def remove(
     config: Config,
-    found: Left,
+    found: Leftover,
     options: Options,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Left:
+) -> Leftover:
     """Do it; returns what was there. Raises as `look`, Unavailable where a lock cannot be had."""
     with translated(), connect(found.dsn, "uninstall") as connection:
         held = _take_locks(connection)
-        now = _look(config, connection, Left(found.database, found.dsn, found.of), options)
+        now = _look(config, connection, Leftover(found.database, found.dsn, found.of), options)
         new = [name for name in _projections(connection) if name not in held]
         if new:
             raise Busy(f"{', '.join(new)} came up since this command looked", hint="Run it again.")
@@ -352,7 +354,7 @@ def _take_locks(connection: psycopg.Connection) -> list[str]:
     return names
 
 
-def _drop_schema(connection: psycopg.Connection, now: Left) -> None:
+def _drop_schema(connection: psycopg.Connection, now: Leftover) -> None:
     try:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '5s'")

@@ -13,7 +13,7 @@ from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.settings import ArchiveSettings
 from esops.uninstall import database
-from esops.uninstall.database import Left, Options
+from esops.uninstall.database import Leftover, Options
 
 _UNFINISHED = ("sealed", "verified")
 
@@ -24,7 +24,7 @@ class Uninstalling:
 
     config: Config
     options: Options
-    databases: list[Left] = field(default_factory=list)
+    databases: list[Leftover] = field(default_factory=list)
     stays: list[dict[str, str]] = field(default_factory=list)
     """Archives and streams, which are not removed: what each is, and why."""
 
@@ -77,7 +77,7 @@ def plan(config: Config, options: Options) -> Uninstalling:
             found.stays.append(
                 {
                     "what": f"store {store}: the projections of {name} and their journal",
-                    "why": "they run inside the store, and what reads them goes on; "
+                    "why": "they run inside the store, and their readers continue; "
                     f"`esops projection show {name}` names them, and the store's own "
                     "administration deletes them",
                 }

@@ -97,7 +97,7 @@ def test_it_is_ready_while_its_versions_are_fresh_and_says_what_keeps_them_from_
         assert ask(address, "/nope") == (404, {"paths": ["/livez", "/readyz"]})
         taken = carts.run("run", "--health", address)
         assert taken.code == 2
-        assert taken.err.startswith(f"error: --health {address}: Address already in use")
+        assert taken.err.startswith(f"error: --health {address}: address already in use")
     finally:
         end(process)
     assert process.returncode == 0
