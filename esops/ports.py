@@ -11,10 +11,9 @@ HERE = "127.0.0.1"
 """Where no host is named, only this machine is answered: what is served names stores."""
 
 
-def listen_address(option: str, text: str) -> tuple[str, int]:
+def parse_listen(option: str, text: str) -> tuple[str, int]:
     """The host and the port of `[HOST:]PORT`; an IPv6 address stands in brackets.
 
-    It is tried whether they can be listened at, so that a command ends before it does anything.
     Raises UsageError, which names the option.
     """
     host, _, port = text.rpartition(":")
@@ -24,9 +23,18 @@ def listen_address(option: str, text: str) -> tuple[str, int]:
             f"{option} {text}: this is not a port",
             hint=f"Write it like 9187 or 127.0.0.1:9187; a port is a number up to {_HIGHEST}.",
         )
-    host = host or HERE
+    return host or HERE, int(port)
+
+
+def listen_address(option: str, text: str) -> tuple[str, int]:
+    """The same, where the address can be listened at.
+
+    It is tried, so that a command ends before it does anything. Raises UsageError, which names the
+    option.
+    """
+    host, port = parse_listen(option, text)
     try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as probe:
             # As a server does it: one that ended a moment ago does not keep its port.
@@ -38,4 +46,4 @@ def listen_address(option: str, text: str) -> tuple[str, int]:
             f"{option} {text}: {(why or str(error)).lower()}",
             hint="Name another port, or a host that is an address of this machine.",
         ) from None
-    return host, int(port)
+    return host, port

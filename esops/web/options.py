@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from esops.errors import UsageError
-from esops.health.listening import parse_listen
+from esops.ports import parse_listen
 
 DEFAULT_PORT = 8077
 TOKEN_VARIABLE = "ESOPS_SERVE_TOKEN"  # noqa: S105 - the variable's name
