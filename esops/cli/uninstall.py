@@ -41,13 +41,13 @@ def uninstall(
     name. Tables of older versions and the schema esops are dropped. Archives are never deleted.
     """
     from esops.config import load_config
-    from esops.uninstall.database import Options
+    from esops.uninstall.database import UninstallOptions
     from esops.uninstall.run import plan
 
     output = current_output(context)
     config = load_config(output.settings.config)
     as_table = output.format("table", "json") == "table"
-    found = plan(config, Options(keep_older, unnamed))
+    found = plan(config, UninstallOptions(keep_older, unnamed))
     if as_table:
         for line in _lines(found, statements=dry_run):
             output.line(line)

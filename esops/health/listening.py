@@ -21,7 +21,7 @@ Answer = Callable[[], tuple[bool, Mapping[str, Any]]]
 """Says whether all is well (200, otherwise 503), and the document."""
 
 
-class _Server(ThreadingHTTPServer):
+class _HealthServer(ThreadingHTTPServer):
     daemon_threads = True
     # A port that another process listens on must be an error, also where that one allows to share.
     allow_reuse_port = False
@@ -45,7 +45,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: _HealthServer
     timeout = _PATIENCE
     server_version, sys_version = "esops", ""
 
@@ -85,7 +85,7 @@ class HealthPort:
         """Raises UsageError where the address cannot be read, or cannot be had."""
         host, port = listen_address(option, text)
         try:
-            self._server = _Server(host, port, {})
+            self._server = _HealthServer(host, port, {})
         except OSError as error:
             raise UsageError(
                 f"{option} {text}: {error.strerror or error}",

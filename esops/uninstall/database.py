@@ -37,7 +37,7 @@ _KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialised view", "S"
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class UninstallOptions:
     """What was asked for."""
 
     keep_older: bool = False
@@ -107,7 +107,7 @@ class Leftover:
         }
 
 
-def look(config: Config, dsn: str, of: Sequence[str], options: Options) -> Leftover:
+def look(config: Config, dsn: str, of: Sequence[str], options: UninstallOptions) -> Leftover:
     """What there is in a database, and what would be done. Changes nothing.
 
     Raises Refused and Busy where it cannot be done, Unavailable.
@@ -117,7 +117,7 @@ def look(config: Config, dsn: str, of: Sequence[str], options: Options) -> Lefto
 
 
 def _look(
-    config: Config, connection: psycopg.Connection, left: Leftover, options: Options
+    config: Config, connection: psycopg.Connection, left: Leftover, options: UninstallOptions
 ) -> Leftover:
     left.identity = database_of(connection)
     row = connection.execute(_SQL["schema"]).fetchone()
@@ -175,7 +175,7 @@ def _add_serving(
         left.statements += one.statements
 
 
-def _add_older(left: Leftover, version: Version, options: Options) -> None:
+def _add_older(left: Leftover, version: Version, options: UninstallOptions) -> None:
     name = f"{version.projection} v{version.version}"
     tables = ", ".join(".".join(table) for table in version.tables.values())
     if version.checkpoint is not None:
@@ -243,7 +243,7 @@ def _check_nobody(connection: psycopg.Connection) -> None:
         time.sleep(0.1)
 
 
-def _check_named(config: Config, versions: Sequence[Version], options: Options) -> None:
+def _check_named(config: Config, versions: Sequence[Version], options: UninstallOptions) -> None:
     live = ("active", "standby", "building")
     others = sorted(
         {each.projection for each in versions if each.state in live} - set(config.projections)
@@ -305,7 +305,7 @@ def _check_erasures(connection: psycopg.Connection) -> None:
 def remove(
     config: Config,
     found: Leftover,
-    options: Options,
+    options: UninstallOptions,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Leftover:

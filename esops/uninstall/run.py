@@ -13,7 +13,7 @@ from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.settings import ArchiveSettings
 from esops.uninstall import database
-from esops.uninstall.database import Leftover, Options
+from esops.uninstall.database import Leftover, UninstallOptions
 
 _UNFINISHED = ("sealed", "verified")
 
@@ -23,7 +23,7 @@ class Uninstalling:
     """What is left of esops where esops.toml says that it is, and what stays."""
 
     config: Config
-    options: Options
+    options: UninstallOptions
     databases: list[Leftover] = field(default_factory=list)
     stays: list[dict[str, str]] = field(default_factory=list)
     """Archives and streams, which are not removed: what each is, and why."""
@@ -53,7 +53,7 @@ class Uninstalling:
         }
 
 
-def plan(config: Config, options: Options) -> Uninstalling:
+def plan(config: Config, options: UninstallOptions) -> Uninstalling:
     """What there is, in all databases. Changes nothing.
 
     Raises UsageError, Unavailable where one cannot be reached, Busy while esops is at work, and
