@@ -43,7 +43,13 @@ def serve(
     Other machines can look only where a token is set. Nothing is changed without --allow-control.
     """
     from esops.config import load_config
-    from esops.web.options import ServeOptions, parse_address, parse_public_url, read_token
+    from esops.web.options import (
+        ServeOptions,
+        parse_address,
+        parse_public_url,
+        read_token,
+        readable_by_others,
+    )
     from esops.web.server import serve as run
 
     output = current_output(context)
@@ -56,6 +62,8 @@ def serve(
     config = load_config(output.settings.config)
     # Ends a start that is not through yet; the server sets its own, and puts these back.
     stop_on_signals()
+    if token_file is not None and readable_by_others(token_file):
+        output.warn(f"other users of this machine can read {token_file}: chmod 600 {token_file}")
     if allow_control and options.token is None:
         output.warn(
             "everybody who can log in to this machine can use the controls; a token in "

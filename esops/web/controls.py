@@ -30,6 +30,8 @@ LIMITS = ("max_rate", "max_load", "max_lag_bytes", "nice")
 _ERRORS: dict[int, type[EsopsError]] = {
     each.exit_code: each for each in (UsageError, Unavailable, Busy, Stopped, Refused)
 }
+_AT_ONCE = 3
+"""Commands that run at a time: plans, and what was confirmed."""
 _PATIENCE = 30.0
 """Seconds that a command gets to end when the server ends."""
 
@@ -105,6 +107,7 @@ class Commands:
         self._config = config
         self._running: set[asyncio.subprocess.Process] = set()
         self._ended = False
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def plan(self, control: Control) -> CommandResult:
         """What a control would do. Raises what the command refuses."""
@@ -125,8 +128,12 @@ class Commands:
             await asyncio.wait(waits, timeout=_PATIENCE)
 
     async def _run(self, arguments: Sequence[str], job: Job | None = None) -> CommandResult:
-        if self._ended:
-            raise Stopped("the server ends; nothing was changed")
+        async with self._turns:
+            if self._ended:
+                raise Stopped("the server ends; nothing was changed")
+            return await self._started(arguments, job)
+
+    async def _started(self, arguments: Sequence[str], job: Job | None) -> CommandResult:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "esops", "--config", str(self._config), *arguments),
             stdin=asyncio.subprocess.DEVNULL,
@@ -154,10 +161,10 @@ class Commands:
             code = await process.wait()
         finally:
             self._running.discard(process)
-        return _concluded(code, out, said)
+        return concluded(code, out, said)
 
 
-def _concluded(code: int, out: bytes, said: Sequence[str]) -> CommandResult:
+def concluded(code: int, out: bytes, said: Sequence[str]) -> CommandResult:
     """What a command came to. Raises the error that it printed, with its hint."""
     try:
         result = orjson.loads(out) if out.strip() else {}

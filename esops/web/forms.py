@@ -75,12 +75,13 @@ async def ask_login(request: Request) -> Response:
 async def log_in(request: Request, fields: Fields) -> Response:
     """Begin a session for whoever knows the token."""
     site = site_of(request)
-    # One at a time, and a second for each that is wrong: nobody guesses quickly.
-    async with _guesses:
-        value = site.sessions.log_in(fields.get("token", ""))
-        if value is None:
+    value = site.sessions.log_in(fields.get("token", ""))
+    if value is None:
+        # One answer a second to all who are wrong: nobody guesses quickly, and whoever knows it
+        # need not wait for those who do not.
+        async with _guesses:
             await asyncio.sleep(_AFTER_WRONG_TOKEN)
-            return page(request, "login.html.j2", {"wrong": True}, 403)
+        return page(request, "login.html.j2", {"wrong": True}, 403)
     answer = to(request, "/")
     public = site.options.public
     answer.set_cookie(
@@ -182,7 +183,7 @@ async def perform(request: Request, fields: Fields) -> Response:
         )
     back = f"/projections/{quote(control.projection, safe='')}"
     run = partial(_perform, site, control, fields.get("seen", ""))
-    return await _begun(request, site.jobs.begin(control.title, "control", back, run))
+    return await _begun(request, site.jobs.begin(control.title, "control", back, run, "control"))
 
 
 async def _perform(site: Site, control: Control, seen: str, job: Job) -> Mapping[str, Any]:

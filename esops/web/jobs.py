@@ -1,5 +1,5 @@
-"""Work that somebody asked for with a click and that may take long: audits, searches without an
-index, and controls. One at a time, and only the last few are remembered.
+"""Work that somebody asked for with a click and that may take long: audits and searches without an
+index, one at a time; and controls, which wait for no audit. Only the last few are remembered.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 import structlog
 
-from esops.errors import EsopsError
+from esops.errors import Busy, EsopsError
 
 log = structlog.get_logger("esops.web")
 _REMEMBERED = 30
 _MOST_LINES = 200
 
+Lane = Literal["read", "control"]
+"""Work of one lane is done one after the other."""
 Run = Callable[["Job"], Awaitable[Mapping[str, Any]]]
 """Does the work, and returns what its template shows."""
 
@@ -55,36 +57,32 @@ class Job:
 
 
 class Jobs:
-    """Runs jobs one after the other, and remembers the last ones."""
+    """Runs the jobs of each lane one after the other, and remembers the last ones."""
 
     def __init__(self, changed: Callable[[], Awaitable[None]]) -> None:
         """`changed` is called when a job begins or ends."""
         self._changed = changed
         self._numbers = itertools.count(1)
         self._jobs: OrderedDict[int, Job] = OrderedDict()
-        self._turn = asyncio.Lock()
+        self._turns: dict[Lane, asyncio.Lock] = {"read": asyncio.Lock(), "control": asyncio.Lock()}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def get(self, number: int) -> Job | None:
         """A job by its number; None where it is not remembered."""
         return self._jobs.get(number)
 
-    def under_way(self) -> Job | None:
-        """The job that runs now."""
-        return next((each for each in self._jobs.values() if each.state == "running"), None)
-
-    def begin(self, title: str, template: str, back: str, run: Run) -> Job:
-        """Ask for work. Raises Busy-like EsopsError where too much waits already."""
+    def begin(self, title: str, template: str, back: str, run: Run, lane: Lane = "read") -> Job:
+        """Ask for work. Raises Busy where too much waits already."""
         waiting = sum(not each.over for each in self._jobs.values())
         if waiting >= _REMEMBERED // 3:
-            raise EsopsError("too much waits already: look at it again in a while")
+            raise Busy("too much waits already: look at it again in a while")
         job = Job(next(self._numbers), title, template, back, datetime.now(UTC))
         self._jobs[job.id] = job
         for old in [each for each in self._jobs.values() if each.over]:
             if len(self._jobs) <= _REMEMBERED:
                 break
             del self._jobs[old.id]
-        task = asyncio.create_task(self._run(job, run))
+        task = asyncio.create_task(self._run(job, run, self._turns[lane]))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return job
@@ -96,8 +94,8 @@ class Jobs:
                 return
             await asyncio.sleep(0.05)
 
-    async def _run(self, job: Job, run: Run) -> None:
-        async with self._turn:
+    async def _run(self, job: Job, run: Run, turn: asyncio.Lock) -> None:
+        async with turn:
             job.state = "running"
             await self._changed()
             try:

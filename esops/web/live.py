@@ -18,14 +18,17 @@ from esops.web.views import projection_view, status_view
 
 _HEARTBEAT = 15.0
 """Seconds without news after which a line is sent, so that a page that is gone is noticed."""
+_LOOK_AGAIN = 5.0
+"""The same while a store does not answer: the page says for how long."""
 
 
 def part(site: Site, request: Request, name: str, key: str) -> str | None:
     """A part of a page as HTML, made once for all who look; None where there is no such part."""
     cached = f"{name} {key}"
     revision = site.readings.revision
+    hangs = site.readings.hangs()
     known = site.rendered.get(cached)
-    if known is not None and known[0] == revision:
+    if known is not None and known[0] == revision and not hangs:
         return known[1]
     values = _values(site, name, key)
     if values is None:
@@ -84,7 +87,7 @@ async def _sent(
             if what[0] == "job" and _is_over(site, what[1]):
                 yield b"event: over\ndata: {}\n\n"
                 return
-            await site.readings.news(seen, _HEARTBEAT)
+            await site.readings.news(seen, _LOOK_AGAIN if site.readings.hangs() else _HEARTBEAT)
 
 
 def _is_over(site: Site, key: str) -> bool:

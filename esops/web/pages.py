@@ -97,7 +97,7 @@ async def stream(request: Request) -> Response:
     """The events of a stream, without their payloads."""
     site, store = site_of(request), _store(request)
     name = request.query_params.get("name", "")
-    after = _number(request, "after")
+    after = _number(request, "after")  # none: some stores count from 0
     found = await site.ask(lambda: questions.stream(site.config, store, name, after))
     return page(request, "stream.html.j2", {"name": name, "store": store, **found})
 
@@ -105,7 +105,7 @@ async def stream(request: Request) -> Response:
 async def event(request: Request) -> Response:
     """One event; its payload only where it is asked for."""
     site, store = site_of(request), _store(request)
-    name, version = request.query_params.get("stream", ""), _number(request, "version")
+    name, version = request.query_params.get("stream", ""), _number(request, "version") or 0
     events = await site.ask(lambda: questions.event(site.config, store, name, version))
     payload = request.query_params.get("payload") == "yes"
     values = {"events": events, "payload": payload, "store": store, "name": name}
@@ -199,6 +199,6 @@ def _store(request: Request) -> str:
     return config.store(given)[0]
 
 
-def _number(request: Request, name: str) -> int:
-    text = request.query_params.get(name, "0")
-    return int(text) if text.lstrip("-").isdigit() and len(text) < 19 else 0
+def _number(request: Request, name: str) -> int | None:
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None

@@ -175,7 +175,7 @@ def size(config: Config, store: str) -> int:
 # -- streams and events
 
 
-def stream(config: Config, store: str, name: str, after: int) -> Row:
+def stream(config: Config, store: str, name: str, after: int | None) -> Row:
     """Some events of a stream, without their payloads, and what the store knows of it.
 
     Raises NoStream, or what says that it was archived.
@@ -201,7 +201,7 @@ def event(config: Config, store: str, name: str, version: int) -> list[Row]:
     name.
     """
     with _opened(config, store) as found:
-        read = found.read_stream(name, version - 1, limit=10)
+        read = found.read_stream(name, version - 1 if version else None, limit=10)
         return [event_as_dict(each) for each in islice(read, 10) if each.version == version]
 
 

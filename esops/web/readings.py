@@ -27,6 +27,8 @@ log = structlog.get_logger("esops.web")
 EVERY = 5.0
 """Seconds from one reading to the next."""
 EVERY_WHILE_REBUILT = 1.0
+SLOW = 3.0
+"""Seconds after which a reading that is under way is said to take long."""
 _REST = 4
 """A reader rests at least this many times as long as it read."""
 _PAUSE = 60.0
@@ -112,6 +114,11 @@ class Readings:
         due = [asyncio.ensure_future(self._read(name, now=True)) for name in self.of]
         if due:
             await asyncio.wait(due, timeout=patience)
+
+    def hangs(self) -> bool:
+        """Whether a store has not answered for a while."""
+        now = time.monotonic()
+        return any(each.since is not None and now - each.since > SLOW for each in self.of.values())
 
     def _note_pause(self) -> None:
         """Break the lines where nobody has looked for a while."""

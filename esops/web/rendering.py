@@ -72,6 +72,7 @@ def common(request: Request) -> dict[str, Any]:
         "login": site.sessions.needed,
         "form_token": site.sessions.form_token,
         "config": site.config.path.name,
+        "config_changed": site.config_changed,
         "stores": list(site.config.stores),
         "now": datetime.now(UTC),
     }

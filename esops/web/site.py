@@ -42,7 +42,19 @@ class Site:
         self.rendered: dict[str, tuple[int, str]] = {}
         """Parts of pages as they were sent last, with the revision that they show."""
         self._live = 0
+        self._config_at = self._changed_at()
         self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    @property
+    def config_changed(self) -> bool:
+        """Whether esops.toml is another one than this server has read."""
+        return self._changed_at() != self._config_at
+
+    def _changed_at(self) -> int | None:
+        try:
+            return self.config.path.stat().st_mtime_ns
+        except OSError:
+            return None
 
     async def ask(self, question: Callable[[], T]) -> T:
         """Ask something of a database, with few at a time. Raises Busy where too many wait."""

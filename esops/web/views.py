@@ -11,11 +11,11 @@ from esops.health.stalls import Stall
 from esops.rebuild import under_way
 from esops.web.charts import chart
 from esops.web.lags import LagHistory
-from esops.web.readings import Readings, StoreReading, processor_key
+from esops.web.readings import SLOW, Readings, StoreReading, processor_key
 
 Row = dict[str, Any]
-_SLOW = 3.0
-"""Seconds after which a reading that is under way is said to take long."""
+_ALONE = 10.0
+"""Seconds of lag from which a version that serves and that nobody follows is worth a word."""
 
 
 def status_view(readings: Readings) -> Row:
@@ -68,7 +68,7 @@ def _store(reading: StoreReading) -> Row:
     if reading.problem is not None:
         state, shown["detail"] = "down", reading.problem
     waits = None if reading.since is None else time.monotonic() - reading.since
-    shown["waits"] = waits if waits is not None and waits > _SLOW else None
+    shown["waits"] = waits if waits is not None and waits > SLOW else None
     return {**shown, "state": state, "at": reading.at, "seconds": reading.seconds}
 
 
@@ -212,6 +212,8 @@ def _of_version(each: Row) -> Iterator[Row]:
         yield _trouble("bad", what, each["detail"] or "cannot be read", name)
     if each["stalled"]:
         yield _trouble("bad", what, str(Stall(**each["stalled"])), name)
+    elif _is_left_alone(each):
+        yield _trouble("warn", what, "serves, and no process keeps it fresh: esops run does", name)
     if each["dead_letters"]:
         number = each["dead_letters"]
         events = "1 event is" if number == 1 else f"{number:,} events are"
@@ -219,6 +221,12 @@ def _of_version(each: Row) -> Iterator[Row]:
     if each["paused"] and each["state"] in ("active", "never built"):
         by = f" by {each['paused']['by']}" if each["paused"]["by"] else ""
         yield _trouble("warn", name, f"is paused{by}: readers see nothing new", name)
+
+
+def _is_left_alone(each: Row) -> bool:
+    """Whether a version that serves gets behind, since nobody follows it."""
+    alone = each["state"] == "active" and each["followed_by"] is None
+    return alone and bool(each["lag_events"]) and (each["lag_seconds"] or 0) > _ALONE
 
 
 def _trouble(level: str, subject: str, text: str, projection: str | None = None) -> Row:

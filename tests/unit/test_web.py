@@ -12,11 +12,13 @@ from urllib.parse import urlencode
 import pytest
 
 from esops.config import parse_config
-from esops.errors import Unavailable, UsageError
+from esops.errors import EsopsError, Refused, Unavailable, UsageError
 from esops.health.status import Status
 from esops.web import options as web_options
 from esops.web import readings as web_readings
 from esops.web.app import ROUTES, make_app
+from esops.web.controls import Control, concluded
+from esops.web.jobs import Jobs
 from esops.web.lags import MOST_POINTS, LagLine, LagPoint
 from esops.web.live import part
 from esops.web.options import ListenAddress, ServeOptions, parse_address, parse_public_url
@@ -407,3 +409,69 @@ def test_other_machines_need_a_token_of_some_length(tmp_path, monkeypatch):
     assert web_options.read_token(file) == TOKEN
     with pytest.raises(UsageError, match="cannot be read"):
         web_options.read_token(tmp_path / "nothing")
+
+
+# -- jobs
+
+
+def test_a_control_waits_for_no_audit_and_an_audit_for_the_one_before():
+    async def run() -> list[str]:
+        async def changed() -> None:
+            return None
+
+        jobs, gate = Jobs(changed), asyncio.Event()
+
+        async def long(_) -> dict:
+            await gate.wait()
+            return {}
+
+        async def quick(_) -> dict:
+            return {}
+
+        audit = jobs.begin("audit", "audit", "/", long)
+        second = jobs.begin("audit", "audit", "/", quick)
+        control = jobs.begin("pause", "control", "/", quick, "control")
+        await jobs.finished(control, 5)
+        states = [audit.state, second.state, control.state]
+        gate.set()
+        await jobs.finished(second, 5)
+        return [*states, second.state]
+
+    assert asyncio.run(run()) == ["running", "waiting", "done", "done"]
+
+
+def test_what_a_command_prints_becomes_its_result_or_its_error():
+    done = concluded(1, b'{"paused": true}', ["warning: nothing works on carts now"])
+    assert (done.result, done.said) == ({"paused": True}, ["warning: nothing works on carts now"])
+    said = ["carts: from v1 to v2", "error: v1 is of another log", "hint: rebuild it"]
+    with pytest.raises(Refused) as caught:
+        concluded(6, b"", said)
+    assert (caught.value.message, caught.value.hint) == ("v1 is of another log", "rebuild it")
+    with pytest.raises(EsopsError, match="exit code 70"):
+        concluded(70, b"not json", [])
+
+
+def test_a_name_that_looks_like_an_option_stays_a_name():
+    control = Control("switch", "--yes", {"to": "2"})
+    assert control.arguments()[-2:] == ["--", "--yes"]
+    for wrong in ({"to": "two"}, {"to": "-1"}, {"to": "1 --allow-stale"}):
+        with pytest.raises(UsageError):
+            Control("switch", "carts", wrong).arguments()
+    limits = Control("throttle", "carts", {"max_rate": "2500", "nice": ""}).arguments()
+    assert limits[2:5] == ["--off", "--max-rate", "2500.0"]
+
+
+def test_a_changed_configuration_is_said(client, tmp_path):
+    http = client()
+    assert "has changed since" not in http.get("/trace").text
+    (tmp_path / "esops.toml").write_text("")
+    assert "has changed since" in http.get("/trace").text
+
+
+def test_a_version_that_serves_and_that_nobody_follows_needs_a_look(client):
+    def look(store):
+        found = status_of(store)
+        calm = {"followed_by": None, "paused": None, "ok": True, "dead_letters": 0}
+        return replace(found, projections=[{**found.projections[0], **calm, "lag_seconds": 60.0}])
+
+    assert "no process keeps it fresh" in client(look=look).get("/").text
