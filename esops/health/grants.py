@@ -11,13 +11,21 @@ from esops.errors import UsageError
 from esops.escaping import visible
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
-from esops.readmodel import migrations
+from esops.readmodel import migrations, registry
 from esops.readmodel.names import ReadModelName, default_schema, parse_name
 from esops.stores import open_store
 from esops.stores.parts import SqlTables
 
 if TYPE_CHECKING:
     import psycopg
+
+
+_IS_SUPERUSER = """
+SELECT EXISTS (
+  SELECT FROM pg_roles AS super
+  WHERE super.rolsuper AND pg_has_role(%s::name, super.oid, 'MEMBER')
+)
+"""
 
 
 def statements(config: Config, role: str) -> list[str]:
@@ -69,6 +77,7 @@ def _projection(config: Config, name: str, role: str) -> list[str]:
         lines = [f"-- projection {name}, in database {database}: to build and to switch"]
         for table in config.projections[name].tables:
             lines += _of_read_model(connection, parse_name(table, default), role)
+        lines += _of_versions(connection, name, role)
     return lines
 
 
@@ -94,6 +103,47 @@ def _of_archiving(tables: SqlTables, connection: psycopg.Connection, role: str) 
     ]
 
 
+def _of_owner(
+    connection: psycopg.Connection, model: ReadModelName, owner: str, role: str
+) -> list[str]:
+    """What lets a role switch a table of somebody else's: only an owner may rename, replace or drop
+    it.
+    """
+    name, to, whose = model.identifier, sql.Identifier(role), sql.Identifier(owner)
+    change = sql.SQL("ALTER TABLE {} OWNER TO {};").format(name, to).as_string(connection)
+    row = connection.execute(_IS_SUPERUSER, (owner,)).fetchone()
+    if row is not None and row[0]:
+        # Membership would make esops a superuser, too.
+        keeps = visible(f"{owner}, a superuser, owns {model}; others keep their rights on it")
+        return [f"{change}  -- {keeps}"]
+    member = sql.SQL("GRANT {} TO {};").format(whose, to).as_string(connection)
+    gives = visible(
+        f"{owner} owns {model}, and only an owner may switch it; a member has all rights of "
+        f"{owner}. Instead, if {owner} needs no more than its rights on the table: "
+    )
+    return [f"{member}  -- {gives}{visible(change)}"]
+
+
+def _of_versions(connection: psycopg.Connection, projection: str, role: str) -> list[str]:
+    """The tables that a superuser has built; those of another role come with its membership."""
+    if not migrations.installed(connection):
+        return []
+    made = [
+        ReadModelName(*table)
+        for version in registry.versions(connection, projection)
+        if version.state in registry.LIVE_STATES
+        for table in version.tables.values()
+    ]
+    found = [(each, catalog.find_table(connection, each.schema, each.name)) for each in made]
+    return [
+        line
+        for name, table in found
+        if table is not None and table.owner != role
+        for line in _of_owner(connection, name, table.owner, role)
+        if line.startswith("ALTER")
+    ]
+
+
 def _of_read_model(connection: psycopg.Connection, model: ReadModelName, role: str) -> list[str]:
     to = sql.Identifier(role)
     found: list[sql.Composable] = [
@@ -113,10 +163,5 @@ def _of_read_model(connection: psycopg.Connection, model: ReadModelName, role: s
         found.append(sql.SQL("GRANT CREATE ON DATABASE {} TO {};").format(database, to))
     table = catalog.find_table(connection, model.schema, model.name)
     if table is not None and table.owner != role:
-        # Only an owner may rename, replace or drop it.
-        owner = (
-            sql.SQL("GRANT {} TO {};").format(sql.Identifier(table.owner), to).as_string(connection)
-        )
-        whose = visible(f"{table.owner} owns {model}, and only an owner may switch it")
-        notes.append(f"{owner}  -- {whose}")
+        notes = _of_owner(connection, model, table.owner, role)
     return [*(each.as_string(connection) for each in found), *notes]

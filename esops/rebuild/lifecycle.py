@@ -206,7 +206,8 @@ def _what(
         names = names_of(config, target.projection, connection)
     else:
         names = [ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
-    return switch.Switch(names, settings.switch, source, target, forced)
+    roles = settings.grant_select_to
+    return switch.Switch(names, settings.switch, source, target, forced, grant_select_to=roles)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from esops.rebuild import (
     inline_limits,
     inline_switch,
     plan_notes,
+    reading_roles,
     shortened,
     switch,
     tried,
@@ -305,12 +306,17 @@ def _try_out(
         green = Version(
             target.name, start.to_version, "building", target.store_name, None, 0, 0, tables, None
         )
-        what = Switch(target.names, target.settings.switch, start.source, green)
+        roles = target.settings.grant_select_to
+        what = Switch(
+            target.names, target.settings.switch, start.source, green, grant_select_to=roles
+        )
         pointed, notes = _pointed(connection, target, what, options)
         if target.settings.live == "inline" and pointed:
             pointed = [inline_switch.lock_statement(connection, what), *pointed]
         explained = _explained(connection, target, store, head, tables)
         logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
+        if start.source is None and what.mode != "hook":
+            notes += reading_roles.notes(connection, target.names, roles)
         notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
     return _Draft(made, explained, pointed, [*made.notes, *notes], has)
 

@@ -33,7 +33,7 @@ from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.triggers import MovedTriggers, moved
-from esops.rebuild import carried, stale, unchanged
+from esops.rebuild import carried, reading_roles, stale, unchanged
 from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
 from esops.rebuild.carried import Prepared
 from esops.rebuild.hooks import MoveReaders
@@ -69,6 +69,7 @@ class Switch:
     target: Version
     forced: bool = False
     move_readers: MoveReaders | None = None
+    grant_select_to: Sequence[str] = ()
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.names))
@@ -112,6 +113,7 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
             pointed += properties.same_row_security(connection, current, target, serving)
         done += [*_same_rights(connection, what, current, blue, target), *pointed]
         done += [*own.after, *published[1]]
+        done += reading_roles.grants(connection, name, current, what.grant_select_to)
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
 
 

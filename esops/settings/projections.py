@@ -129,6 +129,8 @@ class ProjectionSettings(Settings):
     """Kind server: the program that moves readers from one projection to the other."""
     ddl: Path | None = None
     switch: Literal["view", "rename", "hook"] = "view"
+    grant_select_to: tuple[str, ...] = ()
+    """Roles that may read what the names show after a switch; `public` is everybody."""
     hooks: HookSettings = HookSettings()
     live: Literal["esops", "app", "inline"] = "esops"
     """Who writes to the read model: esops; the application's own processor; or the application

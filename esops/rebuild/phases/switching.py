@@ -44,7 +44,15 @@ class Switching(SwitchingInline):
         move = None
         if settings.switch == "hook":
             move = move_readers(self._hooks, self._facts())
-        what = switch.Switch(self.target.names, settings.switch, blue, green, move_readers=move)
+        roles = settings.grant_select_to
+        what = switch.Switch(
+            self.target.names,
+            settings.switch,
+            blue,
+            green,
+            move_readers=move,
+            grant_select_to=roles,
+        )
         self._say(f"switching {what} to v{green.version}")
         # The switch itself would refuse as well, but only after readers were locked out.
         if settings.live == "app":

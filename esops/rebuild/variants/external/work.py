@@ -196,7 +196,14 @@ class ExternalRebuild(Rebuild):
         move = None
         if settings.switch == "hook":
             move = move_readers(self._hooks, self._facts())
-        what = switch.Switch(self.target.names, settings.switch, blue, green, move_readers=move)
+        what = switch.Switch(
+            self.target.names,
+            settings.switch,
+            blue,
+            green,
+            move_readers=move,
+            grant_select_to=settings.grant_select_to,
+        )
         self._say(f"switching {what} to {self._tables()}")
 
         def record(connection: psycopg.Connection) -> None:
