@@ -117,13 +117,18 @@ def row(library: str, cycle: str) -> list[str]:
     if said.inside:
         hand_over += '; inside the node: `kind = "server"`'
     reads = said.reads_checkpoints
-    heals = "prints the statements, runs them when the processor has stopped"
+    if not said.inline:
+        check = "no: rows and position are in two databases"
+    elif not reads:
+        check = "no: nothing tells its position"
+    else:
+        check = "yes; prints the statements, runs them when the processor has stopped"
     return [
         by_itself,
         hand_over,
         "by another rebuild",
         "yes, `--no-switch` or `--test-only`" if said.sets_checkpoints else "yes, `--no-switch`",
-        f"yes; {heals}" if reads and said.inline else "no" if not reads else "yes; no heal",
+        check,
         "yes" if reads else "no: nothing tells its position",
     ]
 

@@ -132,12 +132,21 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
                 f"{name} was built and verified as v{version}, and {left} (--test-only): {did}."
             ]
         case "verified":
-            return [
-                f"{name} v{version} is built and stands by: {did}.",
-                f"Switch to it with: esops projection switch {name} --to {version}",
-            ]
+            return [f"{name} v{version} is built and stands by: {did}.", _later(outcome, settings)]
         case state:
             return [f"Rebuild {outcome.rebuild} of {name} is {state}: {did}."]
+
+
+def _later(outcome: Outcome, settings: ProjectionSettings) -> str:
+    """What can be done with a version that was built with --no-switch."""
+    name, version = outcome.projection, outcome.to_version
+    if settings.live == "app" and settings.kind != "external":
+        return (
+            "The application keeps only what serves fresh, so nothing can switch to it later. To "
+            "hand over, rebuild without --no-switch. Drop this one: esops projection retire "
+            f"{name} {version}"
+        )
+    return f"Switch to it with: esops projection switch {name} --to {version}"
 
 
 def _next_step(outcome: Outcome, command: str) -> str:

@@ -49,10 +49,12 @@ def application(emmett, project, dsn):
     project.environment["SHOP_DATABASE"] = uri
 
 
+@pytest.mark.slow
 def test_tables_of_your_own(service, project):
     Reader(project, "tutorial/own-tables.md").follow()
 
 
+@pytest.mark.slow
 def test_pythons_eventsourcing(service, project, dsn):
     parts = conninfo_to_dict(dsn)
     environment = {
@@ -66,10 +68,14 @@ def test_pythons_eventsourcing(service, project, dsn):
     Reader(project, "tutorial/eventsourcing.md", **environment).follow()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("emmett pages")  # they share what npm installs
 def test_emmett(service, application, project):
     Reader(project, "tutorial/emmett.md").follow()
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("emmett pages")  # they share what npm installs
 def test_what_emmett_builds_itself(service, application, project):
     try:
         Reader(project, "how-to/external-projections.md").follow()
@@ -79,6 +85,7 @@ def test_what_emmett_builds_itself(service, application, project):
                 os.kill(int(each.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_marten(service, project, dumps, connection):
     shutil.copy(dumps / "marten-9.58-v1.sql", project.folder)
 
@@ -89,6 +96,7 @@ def test_marten(service, project, dumps, connection):
     Reader(project, "tutorial/marten.md").follow({"psql -q service=shop -f": functions})
 
 
+@pytest.mark.slow
 def test_eventstoredb(service, project, request):
     node = os.environ.get("ESOPS_TEST_ESDB_URI") or request.getfixturevalue("node").uri
     Reader(project, "tutorial/eventstoredb.md", SHOP_NODE=node).follow()

@@ -122,6 +122,11 @@ def test_what_is_inline_needs_one_database(node, script, dsn, connection, projec
         )
         asked = project.run("rebuild", "--blue-green", "--dry-run")
         assert (asked.code, why in asked.err) == (6, True), asked.err
+    built = project.ok("rebuild", "--blue-green", "--no-switch", "--accept-fewer").out
+    assert "nothing can switch to it later" in built
+    assert project.run("projection", "switch", "counts", "--to", "2").code == 6
+    checked = project.run("projection", "check", "counts")
+    assert (checked.code, "in another database than its events" in checked.err) == (6, True)
 
 
 def test_the_table_on_the_page_is_what_the_code_says(script):
