@@ -49,6 +49,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.eventstoredb
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.audit
+	$(BIN)/python -m benchmarks.newest
 	$(BIN)/python -m benchmarks.kinds
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.follow

@@ -9,7 +9,7 @@ import typer
 from esops.cli.app import app, command, current_output
 from esops.cli.command import CommandGroup
 from esops.cli.completion import complete_stream
-from esops.cli.shared import archived_streams_named, stop_on_signals
+from esops.cli.shared import TENANT, archived_streams_named, stop_on_signals
 
 if TYPE_CHECKING:
     import threading
@@ -221,6 +221,7 @@ def _read(
 def show(
     context: typer.Context,
     id: str = typer.Argument(..., help="The event's id."),
+    tenant: str | None = TENANT,
 ) -> int:
     """Show one event by its id, with everything that the store has about it.
 
@@ -230,8 +231,8 @@ def show(
     """
     from esops.config import load_config
     from esops.errors import EsopsError
-    from esops.stores import open_store
     from esops.stores.base import require
+    from esops.stores.one_tenant import open_for
     from esops.trace.log import event_as_dict
 
     output = current_output(context)
@@ -239,7 +240,7 @@ def show(
     if output.settings.output is None and not output.data.is_terminal:
         form = "json"
     name, settings = load_config(output.settings.config).store(output.settings.store)
-    with open_store(name, settings) as store:
+    with open_for(name, settings, tenant) as store:
         # Ids need not be unique in every layout, so several events may be shown.
         found = require(store, store.search, "search").find(event_id=id)
         if found.how.startswith("a scan"):

@@ -245,6 +245,8 @@ def _recorded_between(
     # from their ends.
     for info, _ in require(store, store.lengths, "lengths").grown(low, 0, EventFilter()):
         for event in store.read_stream(info.name, backwards=True):
+            if event.tenant != info.tenant:
+                continue  # of another tenant's stream of that name, which has a turn of its own
             at = event.moment
             if at is None or at < low:
                 break

@@ -14,8 +14,11 @@ from esops.archive.run import run
 from esops.config import load_config
 from esops.errors import Refused
 from esops.events import EventFilter, NewEvent, Position
-from esops.settings import PostgresSettings
+from esops.settings import ArchiveStoreSettings, PostgresSettings
 from esops.stores import open_store
+from esops.stores.archive import downwards
+from esops.stores.postgres import backwards
+from esops.trace.log import LogReader, LogRequest
 from tests.support import marten
 
 CONFIG = """
@@ -32,6 +35,7 @@ remove = "keep"
 store = "s"
 stream = "m-*"
 remove = "delete"
+never_younger_than = "0s"
 """
 
 
@@ -214,3 +218,42 @@ def test_runs_that_vanish_from_under_a_reader_are_missed(begun, project):
         shutil.move(copy, project.folder / "cold")
         with pytest.raises(Refused, match="replaced by an older copy"):
             list(store.read_all())
+
+
+def test_the_newest_events_of_both_parts_are_the_end_of_the_whole_log(config):
+    cold = ArchiveStoreSettings(cold=config.archives["cold"])
+    with joined(config) as store, open_store("s", cold) as archive:
+        store.append("b-1", [new("closed")])
+        for each in (store, archive):
+            every = [event for batch in each.read_all() for event in batch.events]
+            places = [(event.position, event.id) for event in every]
+            for number in (1, 3, 12, 100):
+                request = LogRequest(EventFilter(), last=number)
+                found = [(event.position, event.id) for event in LogReader(each, request)]
+                assert found == places[-number:]
+            reverse = LogReader(each, LogRequest(EventFilter(), reverse=True))
+            assert [(e.position, e.id) for e in reverse] == places[::-1]
+            middle = every[len(every) // 2].moment
+            dated = EventFilter(since=middle)
+            found = LogReader(each, LogRequest(dated, last=4))
+            assert [e.id for e in found] == [e.id for e in every if e.moment >= middle][-4:]
+            m_1 = EventFilter(stream="m-1")
+            found = LogReader(each, LogRequest(m_1, last=2))
+            assert [(e.version, e.type) for e in found] == [(5, "added"), (6, "closed")]
+
+
+def test_what_leaves_the_store_while_it_is_read_backwards_comes_from_the_archive(
+    config, monkeypatch
+):
+    monkeypatch.setattr(backwards, "FEW", 2)  # pages of two numbers
+    monkeypatch.setattr(downwards, "_AT_ONCE", 1)
+    with joined(config) as store:
+        for name in ("z-3", "m-3", "z-4", "m-4", "z-5"):
+            store.append(name, [new() for _ in range(4)])
+        head = store.head().position
+        places = [(e.position, e.id) for batch in store.read_all(None, head) for e in batch.events]
+        reading = store.read_backwards(head)
+        found = [event for batch in islice(reading, 3) for event in batch.events]
+        assert run(config, "gone", despite_checkpoints=True).streams == 2
+        found += [event for batch in reading for event in batch.events]
+        assert [(event.position, event.id) for event in found] == places[::-1]

@@ -314,4 +314,4 @@ def test_streams_of_several_tenants_are_told_apart(project, acme):
     tenants = {each["tenant"] for each in found["events"]}
     assert len(tenants) > 1
     shown = project.ok("trace", "stream", "cart-000").out
-    assert all(f"shop/{tenant}/cart-000 @1" in shown for tenant in tenants)
+    assert all(f" {tenant}/cart-000 @1" in shown for tenant in tenants)
