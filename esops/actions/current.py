@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from esops.actions.in_archives import ArchivePlace
+from esops.actions.in_stores import StreamPlace
 from esops.actions.recording import ActionRecord
 from esops.archive_format.repository import Repository
+from esops.config import Config
 from esops.errors import EsopsError
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations
@@ -63,8 +66,16 @@ def in_databases(addresses: Iterable[str], *, upgrade: bool = True) -> bool:
 def in_archive(repository: Repository) -> None:
     """The action of this process is about to write into an archive."""
     for record in _current:
-        key = ("archive", repository.address)
-        record.begin_at(key, lambda: ArchivePlace(record.action, repository))  # noqa: B023 - called at once
+        make = partial(ArchivePlace, record.action, repository)
+        record.begin_at(("archive", repository.address), make)
+
+
+def in_store(config: Config, projection: str) -> None:
+    """The action of this process is about to change a projection that runs inside a store."""
+    name, settings = config.store(config.projection(projection).store)
+    for record in _current:
+        make = partial(StreamPlace, record.action, name, settings.without_archive)
+        record.begin_at(("store", name), make)
 
 
 def concerns(*projections: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from esops.actions import database, in_archives
+from esops.actions import database, in_archives, in_stores
 from esops.actions.action import RUNNING, WITHOUT_A_WORD, PastAction
 from esops.archive_format.repository import Repository
 from esops.config import Config
@@ -16,6 +16,7 @@ from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ
 from esops.readmodel import migrations
 from esops.settings import ArchiveSettings
+from esops.stores import open_store
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def history(
     found: list[PastAction] = []
     notes: list[str] = []
     failed: list[EsopsError] = []
-    databases, archives = _databases(config), config.archives
+    databases, archives, stores = _databases(config), config.archives, _stores(config)
     for dsn, name in databases.items():
         try:
             found += _of_database(dsn, name, question, notes)
@@ -70,7 +71,14 @@ def history(
         except EsopsError as error:
             failed.append(error)
             notes.append(f"archive {name} cannot be read: {error.message}")
-    if failed and len(failed) == len(databases) + len(archives):
+    for name in stores:
+        try:
+            with open_store(name, config.stores[name].without_archive) as store:
+                found += in_stores.past(store, projection, since, last)
+        except EsopsError as error:
+            failed.append(error)
+            notes.append(f"store {name} cannot be read: {error.message}")
+    if failed and len(failed) == len(databases) + len(archives) + len(stores):
         raise Unavailable(notes[-1], hint=failed[-1].hint)
     return History(_merged(found)[-last:], notes, complete=not failed)
 
@@ -82,6 +90,12 @@ def _databases(config: Config) -> dict[str, str]:
         if store.postgres is not None:
             found.setdefault(store.postgres, f"the database of store {name}")
     return found
+
+
+def _stores(config: Config) -> list[str]:
+    """The stores that have projections inside them, with esops' stream on these."""
+    inside = [each.store for each in config.projections.values() if each.kind == "server"]
+    return sorted({config.store(each)[0] for each in inside})
 
 
 def _of_database(dsn: str, name: str, question: _Question, notes: list[str]) -> list[PastAction]:

@@ -121,10 +121,7 @@ class Lease:
     def _content(self, *, released: bool = False) -> bytes:
         return orjson.dumps(
             {
-                "host": socket.gethostname(),
-                "boot": _boot(),
-                "pid": os.getpid(),
-                "started": _started(os.getpid()),
+                **this_process(),
                 "since": self._since,
                 "renewed": _now(),
                 "released": released,
@@ -132,13 +129,27 @@ class Lease:
         )
 
 
+def this_process() -> dict[str, Any]:
+    """What tells this process from all others, of any machine and time."""
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "started": _started(pid)}
+
+
+def is_there(process: dict[str, Any]) -> bool | None:
+    """Whether a process is there still; None where it is one of another machine."""
+    if process.get("host") != socket.gethostname() or process.get("boot") != _boot():
+        return None
+    return _started(int(process["pid"])) == process.get("started")
+
+
 def _may_be_alive(record: dict[str, Any]) -> bool:
     """Whether a holder may still be at work.
 
     On this machine its process tells, on others the time of its last renewal.
     """
-    if record.get("host") == socket.gethostname() and record.get("boot") == _boot():
-        return _started(int(record["pid"])) == record.get("started")
+    there = is_there(record)
+    if there is not None:
+        return there
     return datetime.now(UTC) - datetime.fromisoformat(record["renewed"]) < EXPIRES_AFTER
 
 

@@ -208,11 +208,14 @@ class _InServer:
         if request.action == "abort":
             work.check_unfinished()
             operator.confirm_abort([self.name])
+            current.in_store(self.config, self.name)
             return work.abort()
         if request.action == "resume":
+            current.in_store(self.config, self.name)
             return work.resume(request.given)
         made = make_plan(self.config, self.name, store, request.options)
         operator.planned(made)
+        current.in_store(self.config, self.name)
         return work.begin(made, request.options)
 
 

@@ -140,3 +140,29 @@ def test_what_was_refused_before_it_wrote_is_told_too(carts, connection):
     carts.ok("projection", "rollback", "cart_summary")
     assert carts.run("projection", "rollback", "cart_summary").code == 6
     assert told(carts)[-1] == ("projection rollback", "cart_summary", "refused")
+
+
+def test_archive_runs_are_told_from_the_archive_and_a_killed_one_by_its_lease(carts, connection):
+    """The shop's own database has no esops schema, and gets none."""
+    text = (carts.folder / "esops.toml").read_text()
+    carts.write(
+        "esops.toml",
+        text
+        + '\n[archives.cold]\nrepository = "cold"\n[archives.cold.policies.old]\nstore = "shop"\n'
+        'never_younger_than = "0s"\nstream = "*"\nremove = "keep"\n',
+    )
+    assert told(carts) == []
+    carts.ok("archive", "run", "old")
+    carts.ok("archive", "gc")
+    carts.patch(
+        "import time; from esops.archive import run; run.checkpoint_guard.check_despite = lambda *_: time.sleep(60)"
+    )
+    process = carts.installed.start("archive", "run", "old")
+    until(lambda: told(carts)[-1][2] == "running")
+    kill(process)
+    assert told(carts) == [
+        ("archive run", "old", "done"),
+        ("archive gc", "", "done"),
+        ("archive run", "old", "ended without a word"),
+    ]
+    assert connection.execute("SELECT to_regnamespace('esops')").fetchone() == (None,)

@@ -142,6 +142,16 @@ def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired
     assert names(nodes) == ["sums-v2"]
     assert states(project) == {1: "retired", 2: "active"}
     assert rebuild(project).json["to_version"] == 3
+    actions = project.ok("history", "--projection", "sums", "--output", "json").json["actions"]
+    assert [(each["command"], each["result"]) for each in actions] == [
+        ("rebuild", "done"),
+        ("rebuild", "done, with findings"),
+        ("rebuild", "done"),
+        ("projection rollback", "done"),
+        ("projection switch", "done"),
+        ("projection retire", "done"),
+        ("rebuild", "done"),
+    ]
 
 
 DETAILED = SUMS.replace(

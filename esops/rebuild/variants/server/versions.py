@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from esops.actions import current
 from esops.config import Config
 from esops.errors import Busy, Refused, UsageError
 from esops.rebuild.guards import check_first_rollback
@@ -108,6 +109,7 @@ def move(
                 hint="Name a program there.",
             )
         if not dry_run:
+            current.in_store(config, name)
             move_readers(command, config.directory, name, source, target, say)
             journal.write(
                 "rolled-back" if back else "moved", **{"from": source.version, "to": target.version}
@@ -141,6 +143,7 @@ def retire(config: Config, name: str, versions: list[ServerVersion]) -> list[str
     """Stop and delete versions with the streams they emitted to; returns what was deleted."""
     done = []
     with opened(config, name) as journal:
+        current.in_store(config, name)
         for version in versions:
             # Deleted first: killed in between, the next retire finds nothing to delete, and notes
             # it.
