@@ -90,13 +90,17 @@ def results() -> TextIO:
 
 @contextlib.contextmanager
 def kept_for_results() -> Iterator[None]:
-    """Until the context ends, what other code prints goes to standard error."""
-    _results.append(sys.stdout)
+    """Until the context ends, what other code prints goes to standard error. It may be entered
+    again inside: results go where they went.
+    """
+    before = sys.stdout
+    _results.append(results())
     sys.stdout = cast("TextIO", StderrNow())
     try:
         yield
     finally:
-        sys.stdout = _results.pop()
+        _results.pop()
+        sys.stdout = before
 
 
 class StderrNow:

@@ -17,7 +17,6 @@ from esops.actions.action import RUNNING, WITHOUT_A_WORD, Action, PastAction, re
 from esops.postgres.connection import connect
 from esops.postgres.session import READ
 from esops.postgres.statements import statements
-from esops.readmodel import locks
 
 _SQL = statements(__package__, "queries")
 KEPT = 1000
@@ -83,8 +82,8 @@ class DatabasePlace:
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._dsn, _PURPOSE, READ)
-            # The row is seen only while it is held.
-            locks.take(self._connection, self._action.lock, timedelta(seconds=1))
+            # Before the row, which a reader may see at once. Shared, since nobody competes for it.
+            self._connection.execute(_SQL["hold"], (self._action.lock,))
         return self._connection
 
 

@@ -1,3 +1,6 @@
+-- hold --
+SELECT pg_advisory_lock_shared(hashtextextended(%s, 0));
+
 -- begin --
 INSERT INTO esops.actions (id, os_user, host, pid, esops, command, subject, projections, options)
 VALUES (%(id)s, %(os_user)s, %(host)s, %(pid)s, %(esops)s, %(command)s, %(subject)s,

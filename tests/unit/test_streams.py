@@ -55,6 +55,16 @@ def test_what_other_code_prints_is_no_result(capsys):
     assert told.err == "a projection's own\n"
 
 
+def test_a_result_arrives_where_a_command_makes_its_output_twice(capsys):
+    """As `projection pause`, `resume` and `throttle` do."""
+    with term.kept_for_results(), term.kept_for_results():
+        term.Output(term.GlobalOptions(output="json")).json({"rows": 1})
+        print("a projection's own")
+    print("after it")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ('{"rows":1}\nafter it\n', "a projection's own\n")
+
+
 def test_a_log_in_json_has_all_that_is_said(capsys):
     settings = term.GlobalOptions(log_format="json")
     term.set_up_logging(settings)
