@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.shared import stop_on_signals
+from esops.errors import UsageError
+
+if TYPE_CHECKING:
+    from esops.term import GlobalOptions
+
+
+def _check(given: GlobalOptions) -> None:
+    """Raises UsageError for options that say something else than pages of all stores."""
+    for option, value in (("--store", given.store), ("--output", given.output)):
+        if value is not None:
+            raise UsageError(
+                f"{option} {value} is not possible here: the pages show every store",
+                hint="For one store, or as JSON: esops status",
+            )
 
 
 @command(app)
@@ -53,6 +68,7 @@ def serve(
     from esops.web.server import serve as run
 
     output = current_output(context)
+    _check(output.settings)
     options = ServeOptions(
         parse_address(address),
         read_token(token_file),

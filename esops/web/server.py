@@ -17,6 +17,8 @@ from esops.web.site import Site
 
 _GRACE = 5
 """Seconds that open requests get at the end."""
+_MOST_CONNECTIONS = 300
+"""Connections that are answered at a time; more get a 503."""
 
 
 class _Server(uvicorn.Server):
@@ -67,6 +69,7 @@ async def _serve(config: Config, options: ServeOptions, made: socket.socket) -> 
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
+            limit_concurrency=_MOST_CONNECTIONS,
             # A proxy's word about the browser's address is not needed: nothing depends on it.
             proxy_headers=False,
         ),

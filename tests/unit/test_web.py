@@ -13,6 +13,7 @@ import pytest
 
 from esops.config import parse_config
 from esops.errors import EsopsError, Refused, Unavailable, UsageError
+from esops.events import StreamInfo
 from esops.health.status import Status
 from esops.web import options as web_options
 from esops.web import readings as web_readings
@@ -128,6 +129,35 @@ def test_names_of_the_database_are_text_and_never_markup(client):
     assert "<img" not in http.get(f"/trace?{urlencode({'by': EVIL, 'q': ''})}").text
     assert "<img" not in http.get(f"/projections/{EVIL}").text
     assert site.rendered
+
+
+def test_names_in_what_is_searched_are_text_too(client, monkeypatch):
+    event = {"id": EVIL, "stream": EVIL, "version": 1, "position": "1", "type": EVIL}
+    event |= {"recorded_at": AT, "bytes": 3, "tenant": EVIL}
+    line = {"before": "", "outside": None, "store": EVIL, "since": EVIL, "at": EVIL, "remark": EVIL}
+    found = {"by": "event", "rows": [{**event, **line}], "events": [event], "streams": 1}
+    found |= {"first": EVIL, "lasted": EVIL, "limited": True, "missing_causes": [EVIL], "beyond": 0}
+    found |= {"not_searched": [EVIL], "not_loaded": []}
+    letter = {"projection": EVIL, "store": EVIL, "version": 1, "stream_version": 1, "error": EVIL}
+    action = dict.fromkeys(("command", "subject", "result", "who", "host", "options"), EVIL)
+    action |= {"at": AT, "ended_at": None, "exit_code": 0}
+    payload = {**event, "data": {EVIL: EVIL}, "metadata": {EVIL: EVIL}}
+    info = StreamInfo(EVIL, EVIL, 1, 1, 1, AT, AT)
+    answers = {
+        "trace": found,
+        "stream": {"info": info, "events": [event], "next": None, "after": None},
+        "event": [payload],
+        "dead_letters": ([{**event, **letter, "at": AT}], [EVIL]),
+        "history": {"actions": [action], "notes": [EVIL], "complete": False},
+    }
+    http = client()
+    for name, answer in answers.items():
+        monkeypatch.setattr(f"esops.web.questions.{name}", lambda *_, answer=answer: answer)
+        path = name.replace("_", "-")
+        shown = http.get(f"/{path}?{urlencode({'q': EVIL, 'name': EVIL, 'payload': 'yes'})}")
+        assert shown.status_code == 200
+        assert "<img" not in shown.text
+        assert "onerror" in shown.text
 
 
 def test_pages_load_nothing_from_elsewhere_and_have_no_script_or_style_inside(client):
