@@ -99,4 +99,4 @@ def test_marten(service, project, dumps, connection):
 @pytest.mark.slow
 def test_eventstoredb(service, project, request):
     node = os.environ.get("ESOPS_TEST_ESDB_URI") or request.getfixturevalue("node").uri
-    Reader(project, "tutorial/eventstoredb.md", SHOP_NODE=node).follow()
+    Reader(project, "tutorial/from-eventstoredb.md", SHOP_NODE=node).follow()
