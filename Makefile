@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast soak lint docs snapshots format bench setup picture clean
+.PHONY: package demo test test-fast soak lint docs snapshots format bench setup picture clean
 
 demo: $(VENV)/.ready
 	$(BIN)/esops demo
@@ -54,6 +54,10 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.follow
 	$(BIN)/python -m benchmarks.check
+
+# wheel and sdist, checked, and the wheel tried in an environment with nothing else in it
+package: $(VENV)/.ready
+	.ci/package
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready

@@ -209,3 +209,55 @@ def test_the_glossary_lists_each_word_once_in_names_that_exist():
     ] == []
     modules = re.findall(r"`([a-z_/]+\.py)`", page)
     assert [module for module in modules if not list((ROOT / "esops").rglob(module))] == []
+
+
+def proven() -> dict[tuple[str, str], str]:
+    """The rows of the table of what was tried: system and version, and what is said of them."""
+    page = (ROOT / "docs/reference/stores.md").read_text()
+    table = page.partition("## What was tried on the real systems")[2]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
+    return {(row[0].strip(), row[1].strip()): row[2].strip() for row in rows[1:]}
+
+
+DUMPS = sorted((ROOT / "tests/fixtures").glob("*.sql"))
+NUMBERS = {"A": 1, "Nine": 9}
+
+
+def test_each_database_of_a_real_library_stands_in_the_table_of_what_was_tried():
+    counted: dict[tuple[str, str], int] = {}
+    for dump in DUMPS:
+        library, version = re.fullmatch(
+            r"(.+?)-(\d[\w.]*(?:-beta\.\d+)?)(?:-v\w+)?", dump.stem
+        ).groups()
+        (row,) = [
+            key
+            for key in proven()
+            if key[0].lower().startswith(library)
+            and re.match(rf"{re.escape(version)}(\.\d+)?(\D|$)", key[1])
+        ]
+        counted[row] = counted.get(row, 0) + 1
+    for row, tried in proven().items():
+        said = re.search(r"(\w+) databases? that it wrote", tried)
+        assert (NUMBERS[said[1]] if said else 0) == counted.get(row, 0), row
+        assert dump.with_suffix(".json").exists()
+
+
+def test_the_readme_claims_no_version_that_the_table_does_not():
+    """A version that was tried stands in a row that says what; one known by source in one that says
+    so."""
+    rows = re.findall(
+        r"^\| (\w[\w-]+) \| (.*?) \| ?(.*?) ?\|$", (ROOT / "README.md").read_text(), re.M
+    )
+    rows = [
+        row
+        for row in rows
+        if row[0]
+        in {"Marten", "Emmett", "message-db", "eventsourcing", "EventStoreDB", "PostgreSQL"}
+    ]
+    assert len(rows) == 6
+    for system, tried, by_source in rows:
+        of_it = [(key[1], said) for key, said in proven().items() if key[0].startswith(system)]
+        for number in re.findall(r"\d+(?:\.\d+)?", re.sub(r"\(.*?\)", "", tried)):
+            assert any(v.startswith(number) and not s.startswith("Nothing") for v, s in of_it)
+        for number in re.findall(r"\d+(?:\.\d+)*", by_source):
+            assert any(number in v and s.startswith("Nothing") for v, s in of_it), number
