@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -261,3 +262,10 @@ def test_the_readme_claims_no_version_that_the_table_does_not():
             assert any(v.startswith(number) and not s.startswith("Nothing") for v, s in of_it)
         for number in re.findall(r"\d+(?:\.\d+)*", by_source):
             assert any(number in v and s.startswith("Nothing") for v, s in of_it), number
+
+
+def test_the_page_about_installing_lists_every_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs/how-to/install.md").read_text()
+    listed = re.findall(r"^\| `esops\[(\w+)\]` \|", page, re.M)
+    assert {*listed} == {*project["optional-dependencies"]} - {"dev"}
