@@ -19,7 +19,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import translated
 from esops.projections import kinds
 from esops.projections.definition import SqlDefinition
-from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
+from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, not_left_out, range_statement
 from esops.readmodel import migrations, registry
 from esops.readmodel.composition import Composition, composition
 from esops.readmodel.names import physical_name, physical_tables
@@ -313,8 +313,9 @@ def _try_out(
         pointed, notes = _pointed(connection, target, what, options)
         if target.settings.live == "inline" and pointed:
             pointed = [inline_switch.lock_statement(connection, what), *pointed]
-        explained = _explained(connection, target, store, head, tables)
+        explained, taken = _explained(connection, target, store, head, tables)
         logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
+        notes += taken
         if start.source is None and what.mode != "hook":
             notes += reading_roles.notes(connection, target.names, roles)
         notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
@@ -368,13 +369,16 @@ def _explained(
     store: EventStore,
     head: Position | None,
     tables: Mapping[str, tuple[str, str]],
-) -> list[str]:
-    """Kind sql: the statement for the first range of events, and the server's plan for it."""
+) -> tuple[list[str], list[str]]:
+    """Kind sql: the statement for the first range of events with the server's plan for it, and what
+    it should leave out.
+    """
     if not isinstance(target.definition, SqlDefinition) or head is None:
-        return []
+        return [], []
     first = require(store, store.sql, "sql").range(None, head, EVENTS_A_STATEMENT)
     text = range_statement(target.definition, tables, first)
-    return [*text.splitlines(), *(f"-- {line}" for line in explain(connection, text))]
+    plan = [f"-- {line}" for line in explain(connection, text, first)]
+    return [*text.splitlines(), *plan], not_left_out(target.definition, first)
 
 
 def _method(options: Options, start: _Start, green: Mapping[str, Table]) -> Method:

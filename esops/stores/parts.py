@@ -173,6 +173,12 @@ class SqlRange(NamedTuple):
     until: str
     reached: Position
     events: int
+    where: str = "TRUE"
+    """The condition that holds for the store's own events: no archived ones, nor what the library
+    writes for itself. The events are counted by it, and all other reads have it.
+    """
+    order: Sequence[str] = ()
+    """The columns that the events are ordered by, quoted."""
 
 
 class Concern(NamedTuple):

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 
 import psycopg
 import pytest
 
-from tests.support import kinds, marten, shop
+from esops.events import NewEvent
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from tests.support import emmett, kinds, marten, shop
 
 EVENTS = 2_000
 
@@ -458,3 +462,55 @@ def test_marten_tenants_and_emmett_positions_in_a_statement(dsn, connection):
         rest = store.sql.range(part.reached, head, 3)
         assert (rest.events, rest.reached) == (2, head)
     assert marten is not None
+
+
+def test_a_statement_is_told_what_it_should_leave_out(dsn, project):
+    shop.make(dsn, 100)
+    kinds.configure(project, dsn, "sql")
+    noted = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert "does not name is_archived and tombstone" in noted
+    assert "type <> 'tombstone' AND is_archived IS NOT TRUE" in noted
+    statement = kinds.SQL.replace(
+        "GROUP BY", "AND type <> 'tombstone' AND is_archived IS NOT TRUE GROUP BY", 1
+    )
+    project.write("cart_summary_statement.sql", statement)
+    assert "does not name" not in project.ok("rebuild", "--blue-green", "--dry-run").out
+
+
+def test_a_statement_over_emmett_is_told_how_positions_are_compared(dsn, project, connection):
+    emmett.create(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+    project.configure(
+        stores={"shop": {"dsn": dsn}},
+        projections={
+            "counts": {"kind": "sql", "statement": "s.sql", "tables": ["counts"], "ddl": "d.sql"}
+        },
+    )
+    project.write("d.sql", "CREATE TABLE {table} (id text PRIMARY KEY, n int NOT NULL)")
+    text = (
+        "INSERT INTO {{table}} AS t SELECT stream_id, count(*) FROM emt_messages WHERE {} > {} AND "
+        "{} <= {} GROUP BY 1 ON CONFLICT (id) DO UPDATE SET n = t.n + EXCLUDED.n"
+    )
+    at = "global_position"
+    project.write("s.sql", text.format(at, ":after", at, ":until"))
+    wrong = project.run("rebuild", "--blue-green")
+    assert wrong.code == 2
+    shown = wrong.err.rpartition("Write: WHERE ")[2]
+    assert shown.count(":after") == shown.count(":until") == 1
+    both = shown.partition(" > (:after)")[0]
+    project.write("s.sql", text.format(both, "(:after)", both, "(:until)"))
+    noted = project.ok("rebuild", "--blue-green")
+    assert "does not name is_archived" in noted.err
+
+
+def test_a_joined_store_is_refused_for_what_it_is(dsn, project):
+    shop.make(dsn, 100)
+    kinds.configure(project, dsn, "sql")
+    text = (project.folder / "esops.toml").read_text()
+    joined = text.replace("[stores.shop]", '[stores.shop]\narchive = "cold"', 1)
+    project.write("esops.toml", joined + '\n[archives.cold]\nrepository = "cold"\n')
+    project.begin_archive("cold")
+    refused = project.run("rebuild", "--blue-green")
+    assert refused.code == 6
+    assert "joined with an archive" in refused.err

@@ -55,15 +55,19 @@ def of_one_database(
     """
     if not isinstance(definition, SqlDefinition):
         return
-    events = store.sql.database() if store.sql is not None else None
-    here = database_of(connection)
-    if events != here:
-        raise Refused(
-            "a projection of kind 'sql' reads the events in the database of its tables, but store "
-            f"{store.name} is "
-            + ("no Postgres database" if events is None else "in another database"),
-            hint="Use kind 'fold' or 'handlers', which read from any store.",
-        )
+    if store.sql is not None and store.sql.database() == database_of(connection):
+        return
+    from esops.stores.archive.joined import JoinedStore
+
+    if isinstance(store, JoinedStore):
+        where = "joined with an archive, whose events no statement reads"
+    else:
+        where = "no Postgres database" if store.sql is None else "in another database"
+    raise Refused(
+        "a projection of kind 'sql' reads the events in the database of its tables, but store "
+        f"{store.name} is {where}",
+        hint="Use kind 'fold' or 'handlers', which read from any store.",
+    )
 
 
 def check(definition: Definition, tables: Sequence[Table], *, conjoined: bool) -> None:

@@ -23,6 +23,8 @@ EVENTS_A_STATEMENT = 1_000_000
 """How many events one statement covers, unless `--batch-size` says otherwise."""
 FIRST_STATEMENT = 10_000
 """How many the first one covers; the next ones cover ever more."""
+_CONDITION = re.compile(r"\b(is_archived|message_kind)\b|'(tombstone)'")
+"""What the layouts' conditions name: columns, and the type of what fills Marten's gaps."""
 _BOUND = re.compile(r"(?<![:\w]):(after|until)\b")
 """Not `::after`, which is a cast."""
 
@@ -47,7 +49,24 @@ def check_range(definition: SqlDefinition) -> None:
             )
 
 
-def explain(connection: psycopg.Connection, text: str) -> list[str]:
+def not_left_out(definition: SqlDefinition, part: SqlRange) -> list[str]:
+    """What the statement takes though all other kinds leave it out, in words: it names nothing of a
+    condition by which the store's own events are read.
+    """
+    names = {each for pair in _CONDITION.findall(part.where) for each in pair if each}
+    lacking = sorted(each for each in names if each not in definition.text)
+    if not lacking:
+        return []
+    return [
+        (
+            f"{definition.path.name} does not name {' and '.join(lacking)}, so it also takes "
+            "events that all other kinds leave out (archived ones, or those that the library "
+            f"writes for itself). Their condition: {part.where.replace(' AND TRUE', '')}"
+        )
+    ]
+
+
+def explain(connection: psycopg.Connection, text: str, part: SqlRange) -> list[str]:
     """The plan of a statement, as EXPLAIN prints it.
 
     Raises UsageError for a statement that the server does not accept.
@@ -56,4 +75,17 @@ def explain(connection: psycopg.Connection, text: str) -> list[str]:
         with connection.transaction():
             return [row[0] for row in connection.execute(f"EXPLAIN {text}".encode()).fetchall()]
     except psycopg.Error as error:
-        raise UsageError(f"the statement fails: {one_line(error)}") from error
+        raise UsageError(f"the statement fails: {one_line(error)}", hint=_hint(part)) from error
+
+
+def _hint(part: SqlRange) -> str | None:
+    """How the bounds are compared where events are ordered by several columns, so that each bound
+    is as many values.
+    """
+    if len(part.order) < 2:
+        return None
+    columns = ", ".join(part.order)
+    return (
+        f"This store orders its events by {len(part.order)} columns, so that each bound is as many "
+        f"values. Write: WHERE ({columns}) > (:after) AND ({columns}) <= (:until)"
+    )

@@ -109,4 +109,11 @@ class PostgresSql:
                 )
             ).fetchone()
         assert row is not None
-        return SqlRange(layout.literal(after), layout.literal(reached), reached, int(row[0]))
+        return SqlRange(
+            layout.literal(after),
+            layout.literal(reached),
+            reached,
+            int(row[0]),
+            layout.where(EVERYTHING).as_string(None),
+            [each.as_string(None) for each in layout.order_columns],
+        )
