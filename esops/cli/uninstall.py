@@ -10,7 +10,7 @@ from esops.cli.app import app, command, current_output
 from esops.cli.shared import confirm, stop_on_signals
 
 if TYPE_CHECKING:
-    from esops.uninstall.database import Leftover
+    from esops.uninstall.leftover import Leftover
     from esops.uninstall.run import Uninstalling
 
 
@@ -41,7 +41,7 @@ def uninstall(
     name. Tables of older versions and the schema esops are dropped. Archives are never deleted.
     """
     from esops.config import load_config
-    from esops.uninstall.database import UninstallOptions
+    from esops.uninstall.leftover import UninstallOptions
     from esops.uninstall.run import plan
 
     output = current_output(context)

@@ -13,7 +13,7 @@ from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.settings import ArchiveSettings
 from esops.uninstall import database
-from esops.uninstall.database import Leftover, UninstallOptions
+from esops.uninstall.leftover import Leftover, UninstallOptions
 
 _UNFINISHED = ("sealed", "verified")
 
