@@ -11,18 +11,22 @@ A process does one action at a time, or records none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+
+import structlog
 
 from esops.actions.in_archives import ArchivePlace
 from esops.actions.in_stores import StreamPlace
 from esops.actions.recording import ActionRecord
 from esops.archive_format.repository import Repository
+from esops.archive_format.runs import RUNS
 from esops.config import Config
 from esops.errors import EsopsError
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations
 
+log = structlog.get_logger("esops.actions")
 _current: list[ActionRecord] = []
 
 
@@ -76,6 +80,37 @@ def in_store(config: Config, projection: str) -> None:
     for record in _current:
         make = partial(StreamPlace, record.action, name, settings.without_archive)
         record.begin_at(("store", name), make)
+
+
+def in_all_archives(config: Config) -> None:
+    """The action of this process is recorded in the archives of the configuration, for want of a
+    better place.
+    """
+    for settings in config.archives.values():
+        with suppress(EsopsError):
+            repository = Repository(settings)
+            # An action in a folder that is no archive would make it look like one.
+            if repository.folders(RUNS):
+                in_archive(repository)
+
+
+def of_store(config: Config, store: str) -> None:
+    """The action of this process is about to change events of a store, and perhaps rows: record it
+    in the store's database and those of its read models where esops has tables, else in the
+    archives; and say so where there is no place.
+    """
+    addresses = {
+        config.readmodel_of(name).dsn: None
+        for name, each in config.projections.items()
+        if each.kind != "server" and config.store(each.store)[0] == store
+    }
+    if (own := config.stores[store].postgres) is not None:
+        addresses[own] = None
+    in_databases(addresses)
+    if not any(each.is_written for each in _current):
+        in_all_archives(config)
+    if _current and not any(each.is_written for each in _current):
+        log.warning("esops history will not show this: esops has no tables here, and no archive")
 
 
 def concerns(*projections: str) -> None:

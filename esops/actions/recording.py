@@ -53,6 +53,11 @@ class ActionRecord:
         self._ended = threading.Event()
         self._keeper: threading.Thread | None = None
 
+    @property
+    def is_written(self) -> bool:
+        """Whether it is written down anywhere."""
+        return any(each is not None for each in self._places.values())
+
     def in_database(self, connection: psycopg.Connection) -> None:
         """The command is about to write into esops' tables of this session's database."""
         self.begin_at(key_of(connection), lambda: DatabasePlace(self.action, connection))

@@ -83,6 +83,7 @@ def erase(
     esops erase --where 'customerId=42' --dry-run
     esops erase --where 'customerId=42'
     """
+    from esops.actions import current
     from esops.config import load_config
     from esops.erasing.earlier import confirm_done
     from esops.erasing.run import Erasure
@@ -108,6 +109,7 @@ def erase(
                 _tell(output, found)
                 question = "Erase it? What is masked cannot be restored."
                 confirm(question, yes=yes, what="an erasure changes events for ever")
+            current.of_store(config, job.name)
             found = job.run()
     if output.format("table", "json") == "json":
         output.json(found.as_dict())

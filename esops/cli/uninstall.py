@@ -40,6 +40,7 @@ def uninstall(
     A view that readers use is replaced by the table of the version that serves, under the same
     name. Tables of older versions and the schema esops are dropped. Archives are never deleted.
     """
+    from esops.actions import current
     from esops.config import load_config
     from esops.uninstall.leftover import UninstallOptions
     from esops.uninstall.run import plan
@@ -58,6 +59,7 @@ def uninstall(
             what="uninstalling drops tables",
             hint="Add --yes, or --dry-run to see the statements only.",
         )
+        current.in_all_archives(config)
         found.run(output.say, stop_on_signals().is_set)
     if not as_table:
         output.json({**found.as_dict(), "removed": not dry_run, "dry_run": dry_run})

@@ -576,6 +576,10 @@ def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     done = erase(project, "--where", "customerId=43", "--yes")
     assert (done.code, done.json["rows"]) == (1, 1)
     assert any("does not give all events" in note for note in done.json["notes"])
+    recorded = (
+        "SELECT DISTINCT command, subject, options FROM esops.actions WHERE command = 'erase'"
+    )
+    assert connection.execute(recorded).fetchall() == [("erase", "store s", "--where …")]
 
 
 def test_a_log_is_recognised_although_all_its_events_changed(project, dsn, connection):

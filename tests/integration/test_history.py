@@ -166,3 +166,19 @@ def test_archive_runs_are_told_from_the_archive_and_a_killed_one_by_its_lease(ca
         ("archive run", "old", "ended without a word"),
     ]
     assert connection.execute("SELECT to_regnamespace('esops')").fetchone() == (None,)
+
+
+def test_an_erasure_is_recorded_where_there_is_a_place_and_says_where_there_is_none(
+    carts, connection
+):
+    """No schema is made for it, and no condition of it is written down."""
+    text = (carts.folder / "esops.toml").read_text()
+    text += '[erase.clients]\nstore = "shop"\nmask = { "ClientId" = "null" }\n'
+    carts.write("esops.toml", text)
+    client = connection.execute(
+        "SELECT data->>'ClientId' FROM shop.mt_events WHERE version = 1 LIMIT 1"
+    ).fetchone()[0]
+    done = carts.run("erase", "--where", f"ClientId={client}", "--yes")
+    assert done.code in (0, 1), done.err
+    assert done.err.count("esops history will not show this") == 1
+    assert connection.execute("SELECT to_regnamespace('esops')").fetchone() == (None,)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from esops.config import parse_config
 from esops.errors import UsageError
+from esops.health import stalls
 from esops.notifying import notifier as module
 from esops.notifying.notification import Notification
 from esops.notifying.notifier import Notifier
@@ -68,3 +70,18 @@ def test_a_delivery_that_hangs_is_given_up(monkeypatch):
         notifier.send(Notification("end", "done"))
     notifier.close()
     assert timedelta(seconds=time.monotonic() - began) < timedelta(seconds=hangs)
+
+
+def test_a_stall_is_told_once_and_so_is_its_end(monkeypatch):
+    """Its reasons may change in the meantime, which only the log says."""
+    found, heard = [], []
+    monkeypatch.setattr(stalls, "of_versions", lambda *_: iter(found))
+    log = stalls.StallLog(parse_config({}, Path("esops.toml")), lambda *told: heard.append(told))
+    version = SimpleNamespace(projection="carts", version=2, position=None)
+    for reasons in (["paused"], ["paused"], ["a lock"]):
+        found[:] = [(version, stalls.Stall(61.0, reasons))]
+        log.look(["carts"])
+    found.clear()
+    log.look(["carts"])
+    named = {"projection": "carts", "version": 2}
+    assert heard == [(named, stalls.Stall(61.0, ["paused"])), (named, None)]
