@@ -239,3 +239,27 @@ def test_killed_before_any_of_its_statements_it_continues(dsn, connection, proje
         number += 1
     assert number > 5
     assert left(connection) == []
+
+
+def test_what_runs_inside_a_store_is_named_and_the_memory_of_settled_reads_goes(
+    dsn, connection, project
+):
+    shop.make(dsn, 20)
+    project.write("sums.js", "fromAll()")
+    project.begin_archive("cold")
+    project.configure(
+        stores={
+            "billing": {"backend": "eventstoredb", "uri": "esdb://127.0.0.1:1?tls=false"},
+            "shop": {"dsn": dsn, "schema": "shop"},
+        },
+        projections={"sums": {"store": "billing", "kind": "server", "javascript": "sums.js"}},
+        archives={"cold": {"repository": "cold"}},
+    )
+    connection.execute("CREATE SCHEMA esops; CREATE TABLE esops.sightings (log text)")
+    found = project.ok("uninstall", "--yes", "--output", "json").json
+    assert found["databases"][0]["tables"] == ["sightings"]
+    kept = [each["what"] for each in found["stays"]]
+    assert len(kept) == 2
+    assert kept[0].startswith("archive cold: ")
+    assert kept[1].startswith("store billing: the projections of sums")
+    assert left(connection) == []
