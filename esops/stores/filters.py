@@ -76,8 +76,9 @@ def nothing_passes(
     every = replace(filter, archived=True)
     passes = store.any_passes(every)
     if passes or (passes is None and not known_to_be_none):
-        hidden = passes and not filter.archived and store.any_passes(filter) is False
-        return _only_archived(store, filter) if hidden else None
+        return None
+    if passes is False and not store.any_passes(EventFilter(archived=True)):
+        return None  # an empty store knows no names
     missing = unknown_names(store, filter)
     if not missing and filter.tenant is not None:
         one = EventFilter(tenant=filter.tenant, archived=True)
@@ -94,11 +95,16 @@ def nothing_passes(
     return NothingFound(f"store {store.name} has no event of {' and '.join(named)}{together}")
 
 
-def _only_archived(store: EventStore, filter: EventFilter) -> NothingFound:
-    return NothingFound(
-        f"all events of store {store.name} of {' and '.join(_named(filter))} are in archived "
-        "streams, which are not shown, as the libraries' own reads leave them out",
-        hint="`esops trace stream NAME` and `esops audit stream NAME` show them.",
+def only_archived(store: EventStore, filter: EventFilter) -> str | None:
+    """What to say where all events that pass are in archived streams; None where that is not so, or
+    not known.
+    """
+    every = replace(filter, archived=True)
+    if filter.archived or not store.any_passes(every) or store.any_passes(filter) is not False:
+        return None
+    return (
+        f"store {store.name} has no such event: all of them are in archived streams, which "
+        "`esops trace stream` and `esops audit stream` show"
     )
 
 

@@ -15,7 +15,7 @@ from esops.errors import EsopsError, UsageError
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.stores.base import Batch, EventStore, Unsettled, settled
 from esops.stores.capabilities import MissingCapability
-from esops.stores.filters import no_stream, nothing_passes, unknown_names
+from esops.stores.filters import no_stream, nothing_passes, only_archived, unknown_names
 from esops.trace.backlog import Backlog
 from esops.trace.conditions import Condition, fulfils
 
@@ -118,6 +118,8 @@ class LogReader:
         stream = request.filter.stream
         if stream is not None and not request.follow and store.stream_info(stream) is None:
             raise no_stream(store, stream)
+        # From now on: what is not settled yet comes when it is.
+        self._head = store.head(_GLANCE).position if request.follow else None
 
     def __iter__(self) -> Iterator[RecordedEvent]:
         """The events. Raises UsageError if the position is not one of this store's."""
@@ -169,10 +171,8 @@ class LogReader:
         request = self._request
         if request.after is not None and request.last is None and not self._dated:
             return self._new(request.after)
-        # From now on: what is not settled yet comes when it is.
-        head = self._store.head(_GLANCE).position
-        before = self._before(head) if request.last or self._dated else iter(())
-        return chain(before, self._new(head))
+        before = self._before(self._head) if request.last or self._dated else iter(())
+        return chain(before, self._new(self._head))
 
     def _before(self, head: Position | None) -> Iterator[RecordedEvent]:
         if head is None:
@@ -297,6 +297,8 @@ class LogReader:
         error = nothing_passes(self._store, filter, known_to_be_none=not how)
         if error is not None:
             return error
+        if hidden := only_archived(self._store, filter):
+            return hidden
         return f"store {name} has no {'such ' * (not filter.everything)}event {how}".rstrip()
 
 

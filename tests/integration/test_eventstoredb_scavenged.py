@@ -78,7 +78,13 @@ def test_the_event_that_a_scavenge_leaves_of_a_stream_without_any_is_no_event(
     assert billing.table(connection, "cart_totals") == without(whole, "cart-1")
     events = [json.loads(line) for line in project.ok("events").out.splitlines()]
     assert {each["stream"] for each in events} == {"cart-0", "cart-2"}
-    followed = project.ok("events", "--follow", "--limit", "10").out.splitlines()
+    newest = [json.loads(line) for line in project.ok("events", "--reverse").out.splitlines()]
+    assert newest == events[::-1]
+    last = project.ok("events", "--last", "3", "--since", "1h").out.splitlines()
+    assert list(map(json.loads, last)) == events[-3:]
+    of_type = project.ok("events", "--type", "item_removed", "--last", "1").out
+    assert json.loads(of_type) == [each for each in events if each["type"] == "item_removed"][-1]
+    followed = project.ok("events", "--follow", "--since", "1h", "--limit", "10").out.splitlines()
     assert [json.loads(line) for line in followed] == events
     some = [
         json.loads(line)

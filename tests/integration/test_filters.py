@@ -94,7 +94,7 @@ def test_commands_that_read_name_the_nearest(carts, connection):
         (["audit", "stream", "cart-000000"], "cart-00000020"),
     ):
         wrong = carts.run(*command)
-        assert (wrong.code, wrong.out) == (2, ""), command
+        assert (wrong.code, wrong.out) == (1, ""), command
         assert near in wrong.err, wrong.err
     shown = carts.run("events", "show", "nope")
     assert (shown.code, shown.out) == (1, "")

@@ -14,14 +14,55 @@ from esops.stores.eventstoredb.live import Page, events_of_stream
 
 _FIRST, _MOST = 200, 2_000
 """Events that the first read asks for, and the later ones: a server reads ahead of its client."""
-Floors = Callable[[Position, Position], Mapping[str, int]]
-"""Gives, for a read that began at one position and has come down to another, the versions from
-which on the events of streams count (see scavenged.py).
-"""
+_ASKED = 100
+"""Streams that are asked one by one what clients can read of them."""
+
+
+class WhatCounts:
+    """Which events count: all but what a scavenge has left of streams (see scavenged.py).
+
+    What clients can read counts in any case, so that a look through $all for what was scavenged is
+    needed only where a read meets something else, or very many streams.
+    """
+
+    def __init__(
+        self,
+        never: Callable[[], bool],
+        lowest: Callable[[str], int | None],
+        floors: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """`never`: whether nothing was ever scavenged, as far as is known; `lowest` gives the first
+        version of a stream that clients can read, None where they read none; `floors` those from
+        which on the events of streams count.
+        """
+        self._never, self._lowest, self._look = never, lowest, floors
+        self._whole: bool | None = None
+        self._readable: dict[str, int | None] = {}
+        self._floors: Mapping[str, int] | None = None
+
+    def counts(self, event: RecordedEvent) -> bool:
+        """Whether an event does."""
+        if self._whole is None:
+            self._whole = self._never()
+        if self._whole:
+            return True
+        if self._floors is None:
+            stream = event.stream
+            if stream not in self._readable and len(self._readable) < _ASKED:
+                self._readable[stream] = self._lowest(stream)
+            low = self._readable.get(stream)
+            if low is not None and event.version >= low:
+                return True
+            self._floors = self._look()
+        return event.version >= self._floors.get(event.stream, 0)
 
 
 def of_log(
-    link: Link, filter: EventFilter, after: Position | None, until: Position | None, floors: Floors
+    link: Link,
+    filter: EventFilter,
+    after: Position | None,
+    until: Position | None,
+    counts: Callable[[RecordedEvent], bool],
 ) -> Iterator[RecordedEvent]:
     """The events of $all up to one position and after another, the newest first.
 
@@ -29,9 +70,7 @@ def of_log(
     scavenge, a server refuses that. It continues at the record that came last.
     """
     wanted, server = bulk.wants(filter), bulk.server_filter(filter)
-    begin: Position | None = None
     reached: Position | None = None
-    known: Mapping[str, int] = {}
     count = _FIRST
     while True:
         request = bulk.read_all_request(reached, backwards=True, limit=count, filter=server)
@@ -49,9 +88,7 @@ def of_log(
                 reached = event.position
                 if until is not None and reached > until:
                     continue
-                begin = begin or reached
-                known = known or floors(begin, reached)
-                if wanted(event) and event.version >= known.get(event.stream, 0):
+                if wanted(event) and counts(event):
                     yield event
         if seen < count:
             return

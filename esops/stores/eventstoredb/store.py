@@ -6,7 +6,7 @@ What is settled is simple here: a node gives out only what is committed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -294,23 +294,33 @@ class EventStoreDBStore(EventStore):
             if filter.stream is not None and live.tells_positions(link, filter.stream):
                 found = backwards.of_stream(link, filter, after, until)
             else:
-                found = backwards.of_log(link, filter, after, until, self._floors_below(filter))
+                found = backwards.of_log(link, filter, after, until, self._counts(filter))
             yield from backwards.pages(found, limit)
         except ConnectionLost as lost:
             self._connector.lost(lost)
             raise
 
-    def _floors_below(self, filter: EventFilter) -> backwards.Floors:
-        """What gives the floors of streams of which a scavenge left remains: asked for where a read
-        gets further back than the chunk that is being written.
+    def _counts(self, filter: EventFilter) -> Callable[[RecordedEvent], bool]:
+        """What says whether an event of a read backwards counts."""
+        if filter.archived or (filter.types and all(each[:1] == "$" for each in filter.types)):
+            return lambda _: True
+        return backwards.WhatCounts(
+            self._never_scavenged,
+            self._lowest_readable,
+            lambda: self._scavenged.floors(fresh=True),
+        ).counts
+
+    def _lowest_readable(self, stream: str) -> int | None:
+        """The first version of a stream that clients can read; None where they can read none, or
+        this user may not.
         """
-
-        def floors(begin: Position, reached: Position) -> Mapping[str, int]:
-            if not self._may_meet_remains(reached, begin, filter):
-                return {}
-            return self._scavenged.floors(fresh=not self._scavenged.known)
-
-        return floors
+        request = bulk.read_stream_request(stream, limit=1)
+        try:
+            what = f"read stream {stream!r}"
+            found = self._twice(lambda link: bulk.first(link, request, what), what)
+        except (Denied, StreamGone):
+            return None
+        return found[0].version if found else None
 
     def _may_meet_remains(
         self, after: Position | None, until: Position, filter: EventFilter
