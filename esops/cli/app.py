@@ -124,7 +124,9 @@ def main(arguments: list[str] | None = None) -> None:
     with ClosedPipes() as pipes:
         # Not standalone: Typer would print errors in its own form and exit by itself.
         code = _guarded(
-            (lambda: whole_command()(args=arguments, standalone_mode=False))
+            # By this name wherever it was started from: the record of what was done, help and hints
+            # call a command by it, and `python -m esops` has another one.
+            (lambda: whole_command()(args=arguments, prog_name="esops", standalone_mode=False))
             if completion is None
             else lambda: _write_completion(*completion),
             given,

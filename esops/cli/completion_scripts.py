@@ -15,7 +15,11 @@ _OPTIONS = ("--show-completion", "--install-completion")
 
 
 def asked(arguments: Sequence[str]) -> tuple[str, str | None] | None:
-    """The option of the two that a command line has, and the shell that it names."""
+    """The option of the two that a command line has, and the shell that it names; None where help
+    is asked for, which installs nothing.
+    """
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        return None
     for at, each in enumerate(arguments):
         option, equals, shell = each.partition("=")
         if option in _OPTIONS:

@@ -123,7 +123,7 @@ def read(
 ) -> int:
     """Show events in the order of the log: lines at a terminal, NDJSON in a pipe.
 
-    Exit code 1 if no event is of the stream, type, category or tenant.
+    Exit code 1 if no event is of the stream, type, category or tenant, or has the path of --where.
 
     esops events --last 20
     esops events --since 10m --type product_item_added

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from esops.errors import UsageError
+from esops.errors import NothingFound, UsageError
 from esops.events import RecordedEvent
-from esops.json_paths import JsonPath, Steps, Wild, split_condition
+from esops.json_paths import JsonPath, Steps, Wild, split_condition, written
 
 Condition = tuple[JsonPath, str]
 
@@ -28,8 +28,13 @@ def parse_condition(text: str) -> Condition:
     return path, value.strip()
 
 
-def fulfils(event: RecordedEvent, conditions: Sequence[Condition]) -> bool:
-    """Whether an event has each of the values. One that is not JSON has none."""
+def fulfils(
+    event: RecordedEvent, conditions: Sequence[Condition], nowhere: set[JsonPath] | None = None
+) -> bool:
+    """Whether an event has each of the values. One that is not JSON has none.
+
+    `nowhere`: paths that led to nothing so far; those that lead to something here are removed.
+    """
     try:
         roots = {
             root: orjson.loads(event.data) if root == "data" else event.meta()
@@ -37,9 +42,26 @@ def fulfils(event: RecordedEvent, conditions: Sequence[Condition]) -> bool:
         }
     except orjson.JSONDecodeError:
         return False
+    for path in [*nowhere] if nowhere else ():
+        if any(True for _ in _found(roots[path.root], path.steps)):
+            assert nowhere is not None
+            nowhere.discard(path)
     return all(
         any(_is(found, value) for found in _found(roots[path.root], path.steps))
         for path, value in conditions
+    )
+
+
+def leads_nowhere(path: JsonPath, events: int) -> NothingFound:
+    """The error where a path led to nothing in these events, most often by a mistake in it."""
+    first, rest = str(path.steps[0]), path.steps[1:]
+    such = "customer.email=…"
+    if path.root == "data" and rest and first in ("data", "metadata"):
+        such = f"{'metadata:' * (first == 'metadata')}{written(rest)}=…"
+    return NothingFound(
+        f"of the events that were looked at ({events:,}), none has anything at the path {path}",
+        hint=f"A path begins inside of the data, such as {such}; one into the metadata begins with "
+        "metadata:",
     )
 
 

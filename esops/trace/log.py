@@ -17,7 +17,7 @@ from esops.stores.base import Batch, EventStore, Unsettled, settled
 from esops.stores.capabilities import MissingCapability
 from esops.stores.filters import no_stream, nothing_passes, only_archived, unknown_names
 from esops.trace.backlog import Backlog
-from esops.trace.conditions import Condition, fulfils
+from esops.trace.conditions import Condition, fulfils, leads_nowhere
 
 EVENT_COLUMNS = (
     "position",
@@ -115,6 +115,9 @@ class LogReader:
         """How many events were given."""
         self.timeless = 0
         """How many events were left out since the store does not say when they were recorded."""
+        self._looked_at = 0
+        self._nowhere = {path for path, _ in request.where}
+        """Paths of values that led to nothing in all events that were looked at."""
         stream = request.filter.stream
         if stream is not None and not request.follow and store.stream_info(stream) is None:
             raise no_stream(store, stream)
@@ -271,7 +274,10 @@ class LogReader:
                     yield event
 
     def _has_values(self, event: RecordedEvent) -> bool:
-        return not self._request.where or fulfils(event, self._request.where)
+        if not self._request.where:
+            return True
+        self._looked_at += 1
+        return fulfils(event, self._request.where, self._nowhere)
 
     # -- where nothing is found
 
@@ -299,6 +305,8 @@ class LogReader:
             return error
         if hidden := only_archived(self._store, filter):
             return hidden
+        if self._looked_at and self._nowhere:
+            return leads_nowhere(min(self._nowhere, key=str), self._looked_at)
         return f"store {name} has no {'such ' * (not filter.everything)}event {how}".rstrip()
 
 

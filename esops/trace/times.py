@@ -36,6 +36,12 @@ def point_in_time(option: str, text: str, now: Callable[[], datetime]) -> dateti
         return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
     except ValueError:
         pass
+    if text.isdecimal():
+        # ISO 8601 takes 10 for an hour, and 2026 for 20:26.
+        raise UsageError(
+            f"{option}: {text} is a number without a unit",
+            hint=f"Write {text}m for minutes, {text}h for hours, or a time of day such as 10:15.",
+        )
     try:
         at, present = time.fromisoformat(text), now()
     except ValueError:

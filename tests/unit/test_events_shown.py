@@ -38,6 +38,9 @@ def test_a_time_is_a_duration_ago_or_a_time_in_utc(text, at):
 def test_what_is_no_time_is_named_with_its_option():
     with pytest.raises(UsageError, match="--until: 'soon' is neither"):
         point_in_time("--until", "soon", lambda: NOW)
+    for number in ("10", "1015"):  # an hour, and a time of day, to ISO 8601
+        with pytest.raises(UsageError, match=f"--since: {number} is a number without a unit"):
+            point_in_time("--since", number, lambda: NOW)
 
 
 def test_times_for_a_person_and_for_a_program():
@@ -98,6 +101,30 @@ def test_a_condition_on_a_value(condition, holds):
         b'{"userName": "jane"}',
     )
     assert fulfils(one, [parse_condition(condition)]) is holds
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "words"),
+    [
+        (["n = 3"], 0, "no event with that value"),
+        (["kind = cart", "n = 3"], 0, "no event with that value"),
+        (["data.n = 1"], 1, "such as $.n=…"),
+        (["metadata.user = jane"], 1, "such as metadata:$.user=…"),
+        (["n = 1", "nn = 1"], 1, "at the path $.nn"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_no_answer(where, code, words):
+    """What nobody's events have may be a wrong path, which is not the same as no such event."""
+    store = MemoryStore()
+    data = [NewEvent(f"i-{n}", "added", b'{"n": %d, "kind": "order"}' % n) for n in (1, 2)]
+    store.append("cart-1", data)
+    conditions = tuple(map(parse_condition, where))
+    reader = LogReader(store, LogRequest(EventFilter(), where=conditions))
+    assert list(reader) == []
+    found = reader.nothing_found()
+    said = (0, found) if isinstance(found, str) else (found.exit_code, f"{found}{found.hint}")
+    assert said[0] == code
+    assert words in said[1]
 
 
 def test_an_event_that_is_no_json_has_no_value():

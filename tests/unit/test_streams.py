@@ -96,4 +96,5 @@ def test_the_completion_is_that_of_the_shell_that_is_named():
     wrong = _esops("--show-completion", "tcsh")
     assert (wrong.returncode, "bash, zsh, fish" in wrong.stderr) == (2, True)
     assert asked(["status"]) is None
+    assert asked(["--install-completion", "--help"]) is None  # which installed it
     assert asked(["--show-completion", "--no-color"]) == ("--show-completion", None)
