@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import socket
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,10 +36,12 @@ def result_of(exit_code: int) -> str:
 
 
 def os_user() -> str:
-    """Who the operating system says this is: a name, or a number where it has no name."""
+    """Who the operating system says this is: a name, or a number where it has no name. Not what
+    the environment says, which anybody sets.
+    """
     try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return str(os.getuid())
 
 
@@ -56,11 +59,28 @@ class Action:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     esops: str = __version__
+    began: float = field(default_factory=time.monotonic)
+    """Monotonic seconds."""
+
+    def __post_init__(self) -> None:
+        """What was typed, and names of the system, may be no text."""
+        for name in ("command", "subject", "options", "os_user", "host"):
+            setattr(self, name, _text(getattr(self, name)))
+        self.projections = tuple(map(_text, self.projections))
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began: a place may be there only later."""
+        return time.monotonic() - self.began
 
     @property
     def lock(self) -> str:
         """The name of the lock that its process holds."""
         return f"esops:action:{self.id}"
+
+
+def _text(value: str) -> str:
+    return value.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,18 +53,21 @@ def recorded(record: ActionRecord) -> Iterator[ActionRecord]:
 def in_databases(addresses: Iterable[str], *, upgrade: bool = True) -> bool:
     """The action of this process concerns these databases, and does not write there itself: it
     leaves that to other processes, or was refused. Returns False where one of them cannot be
-    reached, so that it has to be called again.
+    reached, or has no tables of esops' own yet, so that it has to be called again.
 
     Without `upgrade`, tables that an older esops made are left as they are.
     """
+    everywhere = True
     for dsn in addresses if _current else ():
         try:
             with translated(), connect(dsn, "history") as connection:
-                if upgrade or migrations.schema_number(connection) == migrations.newest():
+                if not migrations.installed(connection):
+                    everywhere = False
+                elif upgrade or migrations.schema_number(connection) == migrations.newest():
                     migrations.upgrade(connection)
         except EsopsError:
-            return False  # those who write say the same
-    return True
+            everywhere = False  # those who write say the same
+    return everywhere
 
 
 def in_archive(repository: Repository) -> None:

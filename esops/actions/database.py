@@ -14,14 +14,17 @@ from psycopg import errors
 from psycopg.conninfo import make_conninfo
 
 from esops.actions.action import RUNNING, WITHOUT_A_WORD, Action, PastAction, result_of
-from esops.postgres.connection import connect
-from esops.postgres.session import READ
+from esops.errors import EsopsError
+from esops.postgres.connection import connect, is_lost
+from esops.postgres.session import READ, statements_within
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "queries")
 KEPT = 1000
 """Rows of each command that are kept, the newest ones."""
 _PURPOSE = "record of actions"
+_WITHIN = 1.0
+"""Seconds that a statement may take: the command waits for it, and nothing here may delay that."""
 
 
 def key_of(connection: psycopg.Connection) -> tuple[Any, ...]:
@@ -48,9 +51,11 @@ class DatabasePlace:
     def begin(self) -> None:
         """Write the row, and hold its lock. Raises what the database says."""
         connection = self._connected()
-        values = asdict(self._action) | {"projections": list(self._action.projections)}
+        projections = list(self._action.projections)
+        values = asdict(self._action) | {"projections": projections, "age": self._action.age}
         connection.execute(_SQL["begin"], values)
-        connection.execute(_SQL["prune"], {**values, "kept": KEPT - 1})
+        with suppress(EsopsError, psycopg.Error):  # the row is there, and the next one prunes
+            connection.execute(_SQL["prune"], {**values, "kept": KEPT - 1})
 
     def keep(self) -> None:
         """Take the lock again where the session was lost. Raises what the database says."""
@@ -69,7 +74,9 @@ class DatabasePlace:
         with suppress(errors.UndefinedTable, errors.InvalidSchemaName):
             try:
                 self._connected().execute(_SQL["end"], values)
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
+                if not is_lost(error):
+                    raise
                 self.close()  # lost since it was last looked at
                 self._connected().execute(_SQL["end"], values)
 
@@ -81,7 +88,9 @@ class DatabasePlace:
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn, _PURPOSE, READ)
+            # Locks are waited for within the same time.
+            with statements_within(_WITHIN):
+                self._connection = connect(self._dsn, _PURPOSE, READ)
             # Before the row, which a reader may see at once. Shared, since nobody competes for it.
             self._connection.execute(_SQL["hold"], (self._action.lock,))
         return self._connection

@@ -37,9 +37,10 @@ class ArchivePlace:
         names = _names(self._repository)
         self._lease.__enter__()
         self._repository.put(self._document, self._content())
-        for name in names[: max(0, len(names) - KEPT + 1)]:
-            self._repository.delete(name)
-            _forget_lease(self._repository, _id_of(name))
+        with suppress(EsopsError):  # the document is there, and the next one prunes
+            for name in names[: max(0, len(names) - KEPT + 1)]:
+                self._repository.delete(name)
+                _forget_lease(self._repository, _id_of(name))
 
     def keep(self) -> None:
         """Nothing: the lease renews itself."""

@@ -2,8 +2,10 @@
 SELECT pg_advisory_lock_shared(hashtextextended(%s, 0));
 
 -- begin --
-INSERT INTO esops.actions (id, os_user, host, pid, esops, command, subject, projections, options)
-VALUES (%(id)s, %(os_user)s, %(host)s, %(pid)s, %(esops)s, %(command)s, %(subject)s,
+-- Of one that began before there was a place for it: when it began, by the database's clock.
+INSERT INTO esops.actions (id, at, os_user, host, pid, esops, command, subject, projections,
+                           options)
+VALUES (%(id)s, clock_timestamp() - make_interval(secs => %(age)s), %(os_user)s, %(host)s, %(pid)s, %(esops)s, %(command)s, %(subject)s,
         %(projections)s, %(options)s)
 ON CONFLICT (id) DO NOTHING;
 

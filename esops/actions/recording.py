@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Protocol
 
 import psycopg
@@ -17,6 +18,8 @@ from esops.errors import EsopsError
 log = structlog.get_logger("esops.actions")
 _LOOK_EVERY = 10.0
 """Seconds between two looks whether the sessions that hold the locks are still there."""
+_END_WITHIN = 5.0
+"""Seconds that the end of a command waits until all places know of it."""
 
 
 class ActionPlace(Protocol):
@@ -38,8 +41,8 @@ class ActionPlace(Protocol):
 
 
 class ActionRecord:
-    """What a command does, written down where it writes. Nothing here ever fails the command: a
-    place that takes no row is named once, when the action begins there.
+    """What a command does, written down where it writes. Nothing here ever fails the command or
+    holds it up: a place that takes no row is named once, when the action begins there.
     """
 
     def __init__(self, action: Action) -> None:
@@ -75,10 +78,10 @@ class ActionRecord:
             try:
                 place = make()
                 place.begin()
-            except (EsopsError, psycopg.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the command's work matters
                 where = place.name if place is not None else "where it writes"
                 if place is not None:
-                    place.close()
+                    _close(place)
                 log.warning(
                     "esops history will not show this action: this place takes no row",
                     place=where,
@@ -99,17 +102,31 @@ class ActionRecord:
             self.action.subject = ", ".join(self.action.projections)
 
     def end(self, exit_code: int) -> None:
-        """Complete what was written."""
+        """Complete what was written, within a few seconds: a server that hangs must not keep the
+        process from its end.
+        """
         self._ended.set()
-        if self._keeper is not None:
-            self._keeper.join()
+        if self._keeper is None:
+            return  # it is written down nowhere
+        ending = threading.Thread(
+            target=self._end, args=(exit_code,), name="esops-actions-end", daemon=True
+        )
+        ending.start()
+        ending.join(_END_WITHIN)
+        if ending.is_alive():
+            log.warning(
+                "esops history will not show how this action ended: a place does not answer",
+                within=_END_WITHIN,
+            )
+
+    def _end(self, exit_code: int) -> None:
         with self._lock:
             for place in self._places.values():
                 if place is None:
                     continue
                 try:
                     place.end(exit_code)
-                except (EsopsError, psycopg.Error, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - as above
                     log.warning(
                         "esops history will not show how this action ended: the place does not "
                         "answer",
@@ -117,7 +134,7 @@ class ActionRecord:
                         reason=_reason(error),
                     )
                 finally:
-                    place.close()
+                    _close(place)
 
     def _keep(self) -> None:
         while not self._ended.wait(_LOOK_EVERY):
@@ -127,8 +144,13 @@ class ActionRecord:
                         continue
                     try:
                         place.keep()
-                    except (EsopsError, psycopg.Error, OSError):
-                        place.close()  # the next look tries again
+                    except Exception:  # noqa: BLE001 - as above
+                        _close(place)  # the next look tries again
+
+
+def _close(place: ActionPlace) -> None:
+    with suppress(Exception):
+        place.close()
 
 
 def _reason(error: BaseException) -> str:

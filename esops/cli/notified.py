@@ -16,10 +16,11 @@ def notify(context: Any, record: ActionRecord, exit_code: int, *, looks: bool) -
     """Tell how a command ended. `looks`: it only looks, so that a person at the terminal, who sees
     the result, is not told, and nobody is that nothing was found.
     """
-    notification = notification_of(record.action, exit_code, follows=_follows(context))
+    follows = _follows(context)
+    notification = notification_of(record.action, exit_code, follows=follows)
     if notification is None or (looks and notification.kind not in _FOUND):
         return
-    if notification.kind == "stop" and not record.began:
+    if notification.kind == "stop" and not (record.began or follows):
         return  # a question that was answered with no
     from esops.cli.recorded import config_of
     from esops.cli.shared import is_interactive

@@ -6,6 +6,7 @@ written, and texts of a few options whose values are words of esops; the others 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -60,6 +61,9 @@ _WORDS = frozenset(
     | {"snapshot_wait", "workers"}
 )
 """Parameters whose texts are words, numbers or names of the configuration."""
+_ADDRESS = re.compile("[:/@?]")
+"""What is an address, as that of a Dask scheduler, which may have a password, or was meant as one.
+"""
 _UNSAID = frozenset({"yes", "dry_run"})
 
 
@@ -172,7 +176,7 @@ def _options(context: Any, how: RecordedCommand) -> Iterator[str]:
         elif isinstance(value, int | float):
             yield f"{option} {value:g}"
         elif name in _WORDS and isinstance(value, str):
-            yield f"{option} {value}"
+            yield f"{option} {value if _ADDRESS.search(value) is None else '…'}"
         elif option.startswith("-"):
             yield f"{option} …"
 

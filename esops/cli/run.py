@@ -101,21 +101,21 @@ def run(
     def chores(names: Sequence[str]) -> None:
         nonlocal looked
         retire(names)
+        reports.look_again()
         reports.stalls.look(names)
         if time.monotonic() - looked > _LOOK_EVERY:
             looked = time.monotonic()
-            reports.look_again()
             look_for_late_events()
             look_at_names([next(in_turn) for _ in names[:_NAMES_AT_ONCE]])
             reports.stalls.look_at_processors(names)
 
     stop = stop_on_signals()
     with reports, _health(config, host, stop, listener):
-        host.run(stop, chores)
+        host.run(stop, chores, reports.look_again)
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())
     else:
-        output.say("stopped by a signal" if stop.is_set() else "ended")
+        _say_end(output, host, stopped=stop.is_set())
     return host.exit_code or int(look_for_late_events() | look_at_names(host.names))
 
 
@@ -142,6 +142,18 @@ def _health(
     probes.start()
     with listener.serving(probes.answers):
         yield
+
+
+def _say_end(output: Output, host: Host, *, stopped: bool) -> None:
+    """Say that it ended. Raises Unavailable where nobody can be asked what came late."""
+    from esops.errors import Unavailable
+
+    output.say("stopped by a signal" if stopped else "ended")
+    if host.gave_up:
+        raise Unavailable(
+            "stopped while a database did not answer, so nobody knows whether an event came late",
+            hint="`esops doctor` looks.",
+        )
 
 
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:

@@ -28,7 +28,9 @@ class RunReports(AbstractContextManager["RunReports"]):
         self._notifier.close()
 
     def look_again(self) -> None:
-        """Record it in databases that could not be reached when it began."""
+        """Record it in databases that could not be reached when it began, or had no tables of
+        esops' own.
+        """
         self._known = self._known or current.in_databases(self._databases)
 
     def _tell(self, named: dict[str, Any], stall: Stall | None) -> None:

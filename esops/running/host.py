@@ -21,16 +21,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.context import SpawnProcess
+from typing import TypeVar
 
 import psycopg
 import structlog
 
 from esops import term
 from esops.config import Config, by_address
-from esops.errors import ConnectionLost, EsopsError, UsageError
+from esops.errors import ConnectionLost, EsopsError, Stopped, UsageError
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
+from esops.running.asking import Asking
 from esops.running.follower import (
     DONE,
     LEFT_ALONE,
@@ -45,6 +47,7 @@ from esops.running.turns import Key
 from esops.wording import count
 
 log = structlog.get_logger("esops.run")
+T = TypeVar("T")
 LOOK_EVERY = timedelta(seconds=2)
 """How often it looks for versions that are not followed yet."""
 _STEP = timedelta(milliseconds=250)
@@ -137,37 +140,63 @@ class Host:
         """Projections that get processes of their own, since their code troubled others."""
         self._connections: dict[str, psycopg.Connection] = {}
         self._looked = float("-inf")
+        self._asking, self._stop = Asking(), threading.Event()
         self.turned = time.monotonic()
         """When the loop began its last turn (monotonic seconds)."""
 
     def run(
-        self, stop: threading.Event, chore: Callable[[Sequence[str]], None] = lambda _: None
+        self,
+        stop: threading.Event,
+        chore: Callable[[Sequence[str]], None] = lambda _: None,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
         """Start what is missing and note what ended, until asked to stop, or until all have caught
         up.
 
-        `chore` is called every twenty seconds with the projections' names. Waits for a database
-        that is unreachable; with `until_caught_up` it raises ConnectionLost instead.
+        `chore` is called every twenty seconds with the projections' names, and `began` when it
+        first follows something. Waits for a database that is unreachable; with `until_caught_up` it
+        raises ConnectionLost instead.
         """
-        chored, looked = time.monotonic(), False
+        self._stop = stop
         try:
-            while not stop.is_set():
-                self.turned = time.monotonic()
-                self._reap()
-                # Retiring is done here, not by a version's process: it would drop its own tables.
-                if time.monotonic() - chored >= _CHORE_EVERY.total_seconds():
-                    chored = time.monotonic()
-                    self._do(chore)
-                # With `until_caught_up`, those that are there at the beginning are all.
-                if not (self._until_caught_up and looked) and self._has_to_look():
-                    self._start_all(self._live())
-                    looked = True
-                # All ended: with `until_caught_up` nothing is started twice.
-                if self._until_caught_up and not self._children:
-                    return
-                stop.wait(0.05 if self._until_caught_up else _STEP.total_seconds())
+            self._loop(chore, began)
+        except Stopped:
+            # By _ask alone, while a database hangs: whoever follows is ended all the same.
+            self._connections = {}
         finally:
             self._end()
+
+    def _loop(self, chore: Callable[[Sequence[str]], None], began: Callable[[], None]) -> None:
+        chored, looked, follows = time.monotonic(), False, False
+        while not self._stop.is_set():
+            self._turn()
+            self._reap()
+            # Retiring is done here, not by a version's process: it would drop its own tables.
+            if time.monotonic() - chored >= _CHORE_EVERY.total_seconds():
+                chored = time.monotonic()
+                self._do(chore)
+            # With `until_caught_up`, those that are there at the beginning are all.
+            if not (self._until_caught_up and looked) and self._has_to_look():
+                self._start_all(self._ask(self._live))
+                looked = True
+            # All ended: with `until_caught_up` nothing is started twice.
+            if self._until_caught_up and not self._children:
+                return
+            if not follows and (self._children or self._together):
+                follows = True
+                self._ask(began)
+            self._stop.wait(0.05 if self._until_caught_up else _STEP.total_seconds())
+
+    def _turn(self) -> None:
+        self.turned = time.monotonic()
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        return self._asking.of(call, self._stop, self._turn)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it was ended while a database did not answer."""
+        return self._asking.gave_up
 
     def _has_to_look(self) -> bool:
         """Whether it is time to look for versions again: at once where one has to begin again."""
@@ -201,7 +230,9 @@ class Host:
     def _do(self, chore: Callable[[Sequence[str]], None]) -> None:
         self._disconnect()  # chores have connections of their own: one at a time is enough
         try:
-            chore(self._names)
+            self._ask(lambda: chore(self._names))
+        except Stopped:
+            raise
         except EsopsError as error:
             self._say_once(", ".join(self._names), 0, f"will be tried again: {error.message}")
 
@@ -366,7 +397,7 @@ class Host:
         self._alone.add(key[0])
         self._looked = float("-inf")
         error = EsopsError(_TROUBLES)
-        note_failure(self._config.path, *key, error, by=os.getpid())
+        self._note_failure(key, error)
         log.warning(
             "a projection gets processes of its own, and all versions are started again",
             reason=_TROUBLES,
@@ -375,11 +406,14 @@ class Host:
             hint=f"Set isolate = true for projections.{key[0]}.",
         )
 
+    def _note_failure(self, key: Key, error: EsopsError) -> None:
+        self._ask(lambda: note_failure(self._config.path, *key, error, by=os.getpid()))
+
     def _note_end(self, key: Key, code: int, started: float) -> None:
         if code < 0 or code == UNSAID:  # it could not note that itself
             error = _unsaid(code)
             log_error(error, *key)
-            note_failure(self._config.path, *key, error, by=os.getpid())
+            self._note_failure(key, error)
             code = error.exit_code
         if code in {0, LEFT_ALONE} or self._until_caught_up:
             self._failures.pop(key, None)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.support import shop
-from tests.support.waiting import finish, kill, until
+from tests.support.waiting import finish, heard, kill, until
 
 
 @pytest.fixture
@@ -114,6 +114,45 @@ def test_a_table_that_takes_no_row_does_not_stop_the_job(carts, connection):
     done = carts.ok("rebuild", "--blue-green")
     assert done.err.count("esops history will not show this action") == 1
     assert len(told(carts)) == 1
+
+
+def test_a_lock_on_the_table_holds_up_neither_a_command_nor_the_end_of_a_run(carts, connection):
+    """Each would wait for as long as the lock is held."""
+    carts.ok("rebuild", "--blue-green")
+    process = carts.start("run")
+    until(lambda: told(carts)[-1][0] == "run")
+    with connection.transaction():
+        connection.execute("LOCK TABLE esops.actions IN SHARE MODE")
+        paused = carts.run("projection", "pause", "cart_summary")
+        assert paused.code == 1
+        assert paused.err.count("esops history will not show this action") == 1
+        process.terminate()
+        finish(process)
+        assert process.returncode == 0
+    assert told(carts)[-1] == ("run", "cart_summary", "ended without a word")
+
+
+def test_a_user_whose_name_is_no_text_is_recorded(carts, connection):
+    carts.patch(
+        "import pwd, types; pwd.getpwuid = lambda _: types.SimpleNamespace(pw_name='a\\udcffb')"
+    )
+    carts.environment["LOGNAME"] = "alice"  # which anybody sets
+    carts.ok("rebuild", "--blue-green")
+    users = connection.execute("SELECT os_user FROM esops.actions").fetchall()
+    assert users == [("a\\udcffb",)]
+
+
+def test_a_run_that_begins_before_the_first_rebuild_is_recorded_once_it_follows(carts):
+    process = carts.start("run")
+    try:
+        heard(process, "no version is built yet")
+        carts.ok("rebuild", "--blue-green")
+        until(lambda: ("run", "cart_summary", "running") in told(carts))
+    finally:
+        process.terminate()
+        finish(process)
+    # It began before the rebuild.
+    assert told(carts)[0] == ("run", "cart_summary", "done")
 
 
 def test_tables_of_an_older_esops_are_said_to_be_older(carts, connection):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import re
 import threading
 import time
 import uuid
@@ -32,6 +33,8 @@ _CONNECT_TIMEOUT_SECONDS = 10
 _SCHEDULER_PATIENCE_SECONDS = 20.0
 _DASK = "dask://"
 _LOCAL = "local"
+_SECRETS = re.compile(r"(?<=//)\S*@|^[^/\s]*@|\?\S*")
+"""Parts of an address that may have a password."""
 _RESUME = (
     "What is loaded so far is kept. Continue with --resume, and --engine with another scheduler or "
     "local."
@@ -165,14 +168,16 @@ class Dask:
         logging.getLogger("distributed").setLevel(
             logging.CRITICAL
         )  # esops reports what matters in its own words
-        self.where = f"of the Dask cluster at {scheduler}"
+        shown = _SECRETS.sub("…", scheduler)
+        self.where = f"of the Dask cluster at {shown}"
         address = scheduler if "://" in scheduler else f"tcp://{scheduler}"
         try:
             self._client = distributed.Client(
                 address, timeout=_CONNECT_TIMEOUT_SECONDS, set_as_default=False
             )
         except (OSError, ValueError) as error:
-            raise Unavailable(f"cannot reach the Dask scheduler at {scheduler}: {error}") from None
+            reason = _SECRETS.sub("…", str(error))
+            raise Unavailable(f"cannot reach the Dask scheduler at {shown}: {reason}") from None
 
     def processes(self) -> int:
         """One for each of the cluster's workers."""
