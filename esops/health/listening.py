@@ -23,6 +23,9 @@ Answer = Callable[[], tuple[bool, Mapping[str, Any]]]
 
 class _HealthServer(ThreadingHTTPServer):
     daemon_threads = True
+    # Where five others wait, the system lets the next one try again after a second: a probe's
+    # timeout.
+    request_queue_size = 128
     # A port that another process listens on must be an error, also where that one allows to share.
     allow_reuse_port = False
     answers: Mapping[str, Answer]

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import psycopg
 
 from esops.config import Config, by_address
-from esops.errors import EsopsError
+from esops.errors import ConnectionLost, EsopsError
 from esops.events import Position
-from esops.health.stalls import of_versions
+from esops.health.stalls import Stall, of_versions
 from esops.postgres.connection import connect, translated
 from esops.readmodel import conduct, locks, registry
 from esops.readmodel.registry import Version
@@ -29,8 +29,9 @@ from esops.stores import open_store
 from esops.stores.base import LOOKING
 
 LIVE_WITHIN = 120.0
-"""Seconds within which the loop has to turn. One turn may wait for several databases that do not
-answer, ten seconds for each; a restart would not help."""
+"""Seconds within which the loop has to turn. It turns while it waits for a database that does not
+answer: a restart would not help."""
+_SEE = "see esops status"
 LOOK_EVERY, LOOK_SOON = 5.0, 1.0
 """Seconds between two looks, while all is well and while it is not."""
 OLD_AFTER = 30.0
@@ -117,9 +118,8 @@ class Probes:
             try:
                 self._seen = self.look()
             except Exception as error:  # noqa: BLE001 - the next look may find what this did not
-                self._seen = _Seen(
-                    datetime.now(UTC), time.monotonic(), [], [f"a defect in esops: {error!r}"]
-                )
+                wrong = [f"a defect in esops: {type(error).__name__}"]
+                self._seen = _Seen(datetime.now(UTC), time.monotonic(), [], wrong)
             self._stop.wait(LOOK_EVERY if self._seen.well else LOOK_SOON)
 
     def look(self) -> _Seen:
@@ -174,14 +174,16 @@ class Probes:
         key = (version.projection, version.version)
         holder = locks.holder(connection, locks.version_lock(*key))
         failure = conduct.failure(connection, version)
-        wrong = [] if failure is None else [str(failure)]
+        wrong = []
+        if failure is not None:  # its reason may quote an event, and anybody may ask here
+            wrong.append(f"fails since {failure.since:%Y-%m-%d %H:%M:%S} UTC; {_SEE}")
         lag = None
         try:
             head = heads.of(version.store)
             lag = heads.lag(version, head)
             self._note_reached(key, version, head)
         except EsopsError as error:
-            wrong.append(f"its store {version.store}: {error.message}")
+            wrong.append(f"its store {version.store} {_without_text(error)}")
         if holder is None:
             wrong.append("no process follows it")
         if key in self._stalls:
@@ -201,7 +203,7 @@ class Probes:
             self._caught_up.add(key)
 
     def _unknown(self, name: str, error: Exception) -> dict[str, Any]:
-        why = error.message if isinstance(error, EsopsError) else "its database gave up"
+        why = f"its database {_without_text(error)}"
         return {"projection": name, "version": None, "ready": False, "wrong": [why]}
 
     def _look_for_stalls(self) -> None:
@@ -210,10 +212,22 @@ class Probes:
             return
         try:
             found = of_versions(self._config, self._host.names)
-            self._stalls = {(v.projection, v.version): str(stall) for v, stall in found}
+            self._stalls = {
+                (v.projection, v.version): f"{Stall(stall.seconds, ())}; {_SEE}"
+                for v, stall in found
+            }
         except (EsopsError, psycopg.Error):
             return  # the look itself says what cannot be reached
         self._stalls_at = time.monotonic()
+
+
+def _without_text(error: Exception) -> str:
+    """What is wrong with a database, in words of our own: what it says names addresses and roles,
+    and may quote a value.
+    """
+    if isinstance(error, ConnectionLost):
+        return "cannot be reached"
+    return f"cannot be asked ({type(error).__name__}); {_SEE}"
 
 
 class _Heads:

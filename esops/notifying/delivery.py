@@ -8,14 +8,21 @@ import json
 import logging
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from esops.notifying.notification import Notification
 from esops.settings.notify import NotifySettings
 
+T = TypeVar("T")
 LIMIT = 4.0
 """Seconds that one delivery may take."""
 NO_APPRISE = "the apprise library is not installed: pip install 'esops[apprise]'"
@@ -56,32 +63,81 @@ def _post(address: str, body: bytes) -> None:
 
     # It logs each request with its address.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    streams: list[Any] = []
+
+    def note(event: str, info: dict[str, Any]) -> None:
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            streams.append(info["return_value"])
+
+    def post() -> int:
+        # The answer's body, which may have no end, is not read.
+        with (
+            httpx.Client(timeout=LIMIT) as client,
+            client.stream(
+                "POST",
+                address,
+                content=body,
+                headers={"Content-Type": "application/json"},
+                extensions={"trace": note},
+            ) as answer,
+        ):
+            return answer.status_code
+
     try:
-        answer = httpx.post(
-            address, content=body, headers={"Content-Type": "application/json"}, timeout=LIMIT
-        )
-    except httpx.TimeoutException:
-        raise NotDelivered(f"the webhook has not answered for {LIMIT:g} s") from None
+        status = _within(LIMIT, post)
     except httpx.ConnectError:
         raise NotDelivered("the webhook cannot be reached") from None
+    except (TimeoutError, httpx.TimeoutException):
+        for each in streams:
+            with suppress(Exception):  # ends the thread that still listens
+                each.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        raise NotDelivered(f"the webhook has not answered within {LIMIT:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise NotDelivered(f"the webhook cannot be called ({type(error).__name__})") from None
-    if not answer.is_success:
-        raise NotDelivered(f"the webhook answered with status {answer.status_code}")
+    if not 200 <= status < 300:
+        raise NotDelivered(f"the webhook answered with status {status}")
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """What a call returns or raises; TimeoutError where it takes longer in all. The timeouts of a
+    library are for each read, and who sends a byte a second is never late.
+    """
+    found: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised again by who waits
+            found.set_exception(error)
+
+    # Not a pool's, for whose threads the process would wait.
+    threading.Thread(target=work, name="esops-delivery", daemon=True).start()
+    try:
+        return found.result(seconds)
+    except FutureTimeout:
+        raise TimeoutError from None
 
 
 def _run(command: tuple[str, ...], folder: Path, notification: Notification) -> None:
     try:
-        code = subprocess.run(  # noqa: S603 - the operator's own program, without a shell
+        process = subprocess.Popen(  # noqa: S603 - the operator's own program, without a shell
             list(command),
             cwd=folder,
             env={**os.environ, **notification.environment()},
-            input=json.dumps(notification.as_dict()).encode(),
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=LIMIT,
-            check=False,
-        ).returncode
+            # A group of its own, so that what a shell has started ends with it.
+            start_new_session=True,
+        )
+        with process:
+            try:
+                process.communicate(json.dumps(notification.as_dict()).encode(), timeout=LIMIT)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
+        code = process.returncode
     except subprocess.TimeoutExpired:
         raise NotDelivered(f"the program took longer than {LIMIT:g} s and was killed") from None
     except (OSError, ValueError) as error:
@@ -94,7 +150,9 @@ def _run(command: tuple[str, ...], folder: Path, notification: Notification) -> 
 def _apprise(address: str, notification: Notification) -> None:
     notify = _apprise_of(address)
     try:
-        delivered = notify(body=notification.text, title="esops")
+        delivered = _within(LIMIT, lambda: notify(body=notification.text, title="esops"))
+    except TimeoutError:
+        raise NotDelivered(f"apprise has not ended within {LIMIT:g} s") from None
     except Exception as error:  # noqa: BLE001 - any of its plug-ins' own
         raise NotDelivered(f"apprise failed ({type(error).__name__})") from None
     if not delivered:

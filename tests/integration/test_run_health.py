@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import socket
@@ -90,7 +91,7 @@ def test_it_is_ready_while_its_versions_are_fresh_and_says_what_keeps_them_from_
             until(stalls, every=0.2)
         (version,) = ask(address, "/readyz")[1]["projections"]
         assert version["wrong"][0].startswith("has not advanced for ")
-        assert "paused" in version["wrong"][0]
+        assert version["wrong"][0].endswith("while events wait; see esops status")
         carts.ok("projection", "resume", "cart_summary")
         until(lambda: ask(address, "/readyz")[0] == 200)
 
@@ -127,6 +128,47 @@ def test_a_loop_that_stands_still_is_not_live_and_old_answers_are_none(project):
     asked._seen = probes._Seen(monotonic=now)
     host.turned = now - probes.LIVE_WITHIN - 1
     assert asked.live()[0] is asked.ready()[0] is False
+
+
+def test_no_value_of_an_event_and_no_text_of_an_error_is_told(carts, own_server):
+    """Anybody who reaches the port may ask."""
+    process = carts.start("run", "--health", "0")
+    try:
+        address = listening(process)
+        with psycopg.connect(own_server.dsn(), autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO esops.rebuild_log (rebuild, step, event, detail) "
+                "SELECT max(rebuild), 'active', 'failed', "
+                """'{"reason": "ValueError: jane@example.com", "host": "h", "pid": 1}' """
+                "FROM esops.rebuilds"
+            )
+            until(lambda: "fails since" in json.dumps(ask(address, "/readyz")[1]))
+        told = json.dumps(ask(address, "/readyz")[1])
+        assert "see esops status" in told
+        assert "jane" not in told
+    finally:
+        end(process)
+
+
+def test_many_clients_at_once_wait_for_no_second_attempt():
+    """A full queue makes the system try again after a second, which is a probe's timeout."""
+    from esops.health.listening import HealthPort
+
+    listener = HealthPort("--health", "0")
+    host, port = listener.address.split(":")
+    clients = [socket.socket() for _ in range(60)]
+    try:
+        for client in clients:  # nobody accepts yet
+            client.setblocking(False)
+            client.connect_ex((host, int(port)))
+        connected = [each.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0 for each in clients]
+        states = [each.connect_ex((host, int(port))) for each in clients]
+        assert all(connected)
+        assert not any(state == errno.EALREADY for state in states)
+    finally:
+        for client in clients:
+            client.close()
+        listener.close()
 
 
 def test_a_client_that_says_nothing_keeps_nobody_waiting():

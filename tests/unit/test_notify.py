@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +15,42 @@ import pytest
 from esops.config import parse_config
 from esops.errors import UsageError
 from esops.health import stalls
+from esops.notifying import delivery
 from esops.notifying import notifier as module
+from esops.notifying.delivery import NotDelivered, deliver
 from esops.notifying.notification import Notification
 from esops.notifying.notifier import Notifier
 from esops.notifying.stalls import stall_of
 from esops.settings.notify import NotifySettings
+from tests.support.waiting import DEADLINE, until
+
+
+@contextmanager
+def webhook(head: bytes, sent: bytes):
+    """One that answers with a beginning, and then goes on for as long as somebody listens."""
+    over = threading.Event()
+
+    def answer(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client, suppress(OSError):
+            client.recv(65536)
+            client.sendall(head)
+            deadline = time.monotonic() + DEADLINE
+            while not over.wait(0.02) and time.monotonic() < deadline:
+                client.sendall(sent)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        over.set()
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie of another parent is none."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize(
@@ -70,6 +104,32 @@ def test_a_delivery_that_hangs_is_given_up(monkeypatch):
         notifier.send(Notification("end", "done"))
     notifier.close()
     assert timedelta(seconds=time.monotonic() - began) < timedelta(seconds=hangs)
+
+
+@pytest.mark.parametrize("sent", [b"x", b"x" * 1_000_000], ids=["drips", "floods"])
+def test_a_webhook_whose_body_has_no_end_has_answered(sent):
+    """What it answers is its status."""
+    with webhook(b"HTTP/1.1 200 ok\r\nContent-Length: 999999999999\r\n\r\n", sent) as address:
+        deliver(NotifySettings(webhook=address), Path(), Notification("end", "done"))
+
+
+def test_a_webhook_that_never_comes_to_its_status_is_given_up(monkeypatch):
+    """Each byte would begin a time-out of its own."""
+    monkeypatch.setattr(delivery, "LIMIT", 0.3)
+    with (
+        webhook(b"HTTP/1.1 200 ok\r\nX-Long: ", b"x") as address,
+        pytest.raises(NotDelivered, match="not answered within"),
+    ):
+        deliver(NotifySettings(webhook=address), Path(), Notification("end", "done"))
+
+
+def test_what_a_shell_has_started_ends_with_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(delivery, "LIMIT", 1.0)
+    command = ("sh", "-c", "sleep 300 & echo $! > child; wait; true")
+    with pytest.raises(NotDelivered, match="was killed"):
+        deliver(NotifySettings(command=command), tmp_path, Notification("end", "done"))
+    child = int((tmp_path / "child").read_text())
+    until(lambda: not is_alive(child))
 
 
 def test_a_stall_is_told_once_and_so_is_its_end(monkeypatch):
