@@ -219,6 +219,9 @@ def _check_away(
     except EsopsError as error:
         if without:
             return [f"it is not known what was archived and removed: {error.message}"]
+        archiving = store.archiving
+        if isinstance(error, AbsentArchive) and archiving is not None and not archiving.removals:
+            return [f"{error.message}; esops only copies events of store {store.name}"]
         hint = (
             f"Whether events of store {store.name} were archived and removed is not known. Make "
             "the archive reachable, or leave its events out: --without-archived."
@@ -226,7 +229,10 @@ def _check_away(
         # A folder that is not mounted looks like that of an archive that has no run yet, and
         # nothing but a comparison with a version that serves would show the difference.
         if isinstance(error, AbsentArchive):
-            hint += " The first `esops archive run` makes the folder."
+            hint += (
+                " If nothing was archived yet, the first `esops archive run` makes the archive, "
+                "also where it selects nothing."
+            )
             raise Refused(error.message, hint=hint) from None
         error.hint = hint
         raise

@@ -21,8 +21,7 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
 from esops.rebuild.journal import JournalEntry
-from esops.rebuild.under_way import Affected, affected
-from esops.rebuild.verification.result import enough
+from esops.rebuild.under_way import Affected, affected, let_through
 from esops.running import control
 from esops.running.control import ControlRequest
 
@@ -103,7 +102,7 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
             "in_place": in_place,
             "state": state,
             "reason": entry.reason,
-            "max_diff": _let_through(entry),
+            "max_diff": let_through(entry),
             "position": None if green.position is None else str(green.position),
             "code_changed": changed,
             "begins_again": changed and in_place and entry.options.get("ranges") is None,
@@ -112,18 +111,6 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
             else [],
             "possible": action == "resume" or not in_place or state == journal.PLANNED,
         }
-
-
-def _let_through(entry: JournalEntry) -> str | None:
-    """The `--max-diff` that lets through what a rebuild was paused for; None where rows did not
-    differ, or that would not help.
-    """
-    found = entry.verification or {}
-    if entry.state != journal.PAUSED or entry.resume_state != journal.FOLLOWING:
-        return None
-    if not found.get("differing") or found.get("failed_assertions"):
-        return None
-    return enough(found["differing"], found.get("compared") or found.get("rows_blue"))
 
 
 def _to_be(action: str, connection: psycopg.Connection, entry: JournalEntry) -> bool:

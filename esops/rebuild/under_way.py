@@ -15,6 +15,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, registry
 from esops.rebuild import journal
 from esops.rebuild.journal import JournalEntry
+from esops.rebuild.verification.result import enough
 from esops.running import control
 from esops.running.control import ControlRequest
 
@@ -98,9 +99,22 @@ def unfinished(entry: JournalEntry, *, works: bool) -> dict[str, Any] | None:
         "reason": entry.reason,
         "works": works,
         "resume": f"{command} --resume",
+        "max_diff": let_through(entry),
         # One in place has changed what serves, and cannot be undone.
         "abort": None if in_place else f"{command} --abort",
     }
+
+
+def let_through(entry: JournalEntry) -> str | None:
+    """The `--max-diff` that lets through what a rebuild was paused for; None where rows did not
+    differ, or that would not help.
+    """
+    found = entry.verification or {}
+    if entry.state != journal.PAUSED or entry.resume_state != journal.FOLLOWING:
+        return None
+    if not found.get("differing") or found.get("failed_assertions"):
+        return None
+    return enough(found["differing"], found.get("compared") or found.get("rows_blue"))
 
 
 def in_words(rebuild: Mapping[str, Any], name: str) -> str | None:
@@ -111,9 +125,13 @@ def in_words(rebuild: Mapping[str, Any], name: str) -> str | None:
     if rebuild["state"] == journal.PAUSED:
         stands = "is paused" + (f": {rebuild['reason']}" if rebuild["reason"] else "")
     drop = f", or drop it with: {rebuild['abort']}" if rebuild["abort"] else ""
-    return (
-        f"rebuild {rebuild['rebuild']} of {name} {stands}; continue with: {rebuild['resume']}{drop}"
-    )
+    continuing = f"continue with: {rebuild['resume']}"
+    if rebuild.get("max_diff"):  # without it, it would compare again and stop again
+        continuing = (
+            "if the differences are what you want, continue with: "
+            f"{rebuild['resume']} --max-diff {rebuild['max_diff']}"
+        )
+    return f"rebuild {rebuild['rebuild']} of {name} {stands}; {continuing}{drop}"
 
 
 def _asked(request: ControlRequest) -> dict[str, Any]:

@@ -5,6 +5,7 @@ missing, and what only looks like a proof that there are none.
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -53,6 +54,15 @@ def concerns(dsn, **changed) -> dict[str, tuple[str, str]]:
     table = TableSettings(**{**CASTORE_TABLE, **changed})
     with open_store("s", PostgresSettings(dsn=dsn, table=table)) as store:
         return {each.kind: (each.message, each.fix) for each in store.sql.concerns()}
+
+
+def test_an_archive_that_only_copies_keeps_no_rebuild_from_its_first_run(project, dsn, connection):
+    """Who writes all of esops.toml at once has no archive yet, and nothing was removed."""
+    castore(connection, PAIRS)
+    configured(project, dsn, CASTORE_TABLE)
+    shutil.rmtree(project.folder / "cold")
+    plan = project.ok("rebuild", "carts", "--blue-green", "--dry-run").out
+    assert "esops only copies events of store s" in plan
 
 
 def test_two_aggregates_in_one_stream_are_found_and_refused(project, dsn, connection):

@@ -36,7 +36,11 @@ def test_a_rebuild_that_stopped_for_differences_says_so_wherever_one_looks(carts
     stopped = carts.run("rebuild", "--blue-green")
     assert stopped.code == 1
     (proposed,) = re.findall(r"--resume --max-diff (\d+%?)\. ", stopped.out)
-    line = "rebuild 2 of cart_summary is paused: the verification found differences; continue with"
+    line = (
+        "rebuild 2 of cart_summary is paused: the verification found differences; if the "
+        "differences are what you want, continue with: esops rebuild cart_summary --blue-green "
+        f"--resume --max-diff {proposed}, or drop it"
+    )
     for command in (("status",), ("projection", "show", NAME), ("projection", "list")):
         assert line in carts.ok(*command).out, command
     shown = carts.ok("projection", "show", NAME, "--output", "json").json
@@ -45,6 +49,7 @@ def test_a_rebuild_that_stopped_for_differences_says_so_wherever_one_looks(carts
     (row,) = carts.ok("status", "--output", "json").json["rebuilds"]
     assert row["reason"] == "the verification found differences"
     assert row["unfinished"] == shown["unfinished"]
+    assert row["unfinished"]["max_diff"] == proposed
     resume = ["rebuild", "--blue-green", "--resume"]
     preview = carts.ok(*resume, "--dry-run").out
     assert "it is paused: the verification found differences" in preview
