@@ -113,7 +113,7 @@ def pause(context: typer.Context, name: str = _NAME) -> int:
     text = (
         f"{name} pauses after its next checkpoint, within about a second: {works}. {stale}{again}"
         if works
-        else f"nothing works on {name} now; what begins later is paused at once. {again}"
+        else f"no process works on {name} now; what begins later is paused at once. {again}"
     )
     return _say_asked(context, name, now, text, works=bool(works))
 

@@ -110,7 +110,8 @@ def _stalled(subject: str, own: EventStore, store: EventStore, head: Head) -> It
                 "ESOPS-D089",
                 subject,
                 f"the processor {each.name} {stall}",
-                "Look into the log of the application's projector, and start it again.",
+                "Look into the log of the application's projector, and start it again. If it was "
+                "stopped for good, do not: delete its row (esops docs doctor ESOPS-D089).",
             )
 
 

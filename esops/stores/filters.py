@@ -112,7 +112,7 @@ def _named(filter: EventFilter) -> list[str]:
     """What a filter names, in words."""
     types = " or ".join(map(repr, filter.types))
     parts = (
-        ("event type", types),
+        ("type", types),
         ("category", filter.category and repr(filter.category)),
         ("stream", filter.stream and repr(filter.stream)),
         ("tenant", filter.tenant and repr(filter.tenant)),
@@ -130,4 +130,4 @@ def no_stream(store: EventStore, name: str) -> NoStream:
 
 
 def _unknown(store: EventStore, where: str, what: What, name: str) -> str:
-    return f"{where}store {store.name} has no event of {what} {name!r}"
+    return f"{where}store {store.name} has no event of {what.removeprefix('event ')} {name!r}"

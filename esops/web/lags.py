@@ -9,6 +9,8 @@ from datetime import datetime
 MOST_POINTS = 600
 """Points of one line. When they are reached, the older half is thinned: each two become one."""
 MOST_LINES = 400
+PAUSE = 30.0
+"""Seconds without a look across which no line is drawn."""
 _BACK = 10.0
 """Seconds over which a rate is measured."""
 
@@ -33,8 +35,17 @@ class LagLine:
 
     points: list[LagPoint] = field(default_factory=list)
 
-    def add(self, point: LagPoint) -> None:
-        """Add a point, and thin the older ones where there are too many."""
+    def add(self, point: LagPoint, pause: float = PAUSE) -> None:
+        """Add a point, and thin the older ones where there are too many. No line is drawn to it
+        across more than `pause` seconds in which nobody looked.
+        """
+        last = self.points[-1] if self.points else None
+        if (
+            last is not None
+            and last.events is not None
+            and (point.at - last.at).total_seconds() > pause
+        ):
+            self.points.append(LagPoint(point.at, None))
         self.points.append(point)
         if len(self.points) > MOST_POINTS:
             half = MOST_POINTS // 2
@@ -82,24 +93,18 @@ class LagHistory:
         """Nothing was looked at yet."""
         self._lines: dict[Key, LagLine] = {}
 
-    def add(self, key: Key, point: LagPoint) -> None:
-        """Add a point to a line; the oldest lines go where there are too many."""
+    def add(self, key: Key, point: LagPoint, pause: float = PAUSE) -> None:
+        """Add a point to a line (see LagLine.add); the oldest lines go where there are too many."""
         line = self._lines.pop(key, None) or LagLine()
         # At the end: what was not looked at for longest is first.
         self._lines[key] = line
-        line.add(point)
+        line.add(point, pause)
         while len(self._lines) > MOST_LINES:
             del self._lines[next(iter(self._lines))]
 
     def line(self, key: Key) -> LagLine | None:
         """The line of a version or a processor; None where it was never looked at."""
         return self._lines.get(key)
-
-    def interrupt(self, at: datetime) -> None:
-        """Note that nobody looked before this moment, so that no line is drawn across."""
-        for line in self._lines.values():
-            if line.points and line.points[-1].events is not None:
-                line.add(LagPoint(at, None))
 
 
 def _thinned(points: list[LagPoint]) -> list[LagPoint]:

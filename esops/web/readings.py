@@ -20,7 +20,7 @@ import structlog
 from esops.config import Config
 from esops.errors import EsopsError
 from esops.health.status import Status, look
-from esops.web.lags import LagHistory, LagPoint
+from esops.web.lags import PAUSE, LagHistory, LagPoint
 from esops.web.threads import in_thread
 
 log = structlog.get_logger("esops.web")
@@ -31,8 +31,6 @@ SLOW = 3.0
 """Seconds after which a reading that is under way is said to take long."""
 _REST = 4
 """A reader rests at least this many times as long as it read."""
-_PAUSE = 60.0
-"""Seconds without a reading across which no line is drawn."""
 _STATEMENT_LIMIT = 15.0
 """Seconds that one statement of a reading may take in a database."""
 
@@ -77,7 +75,6 @@ class Readings:
         """Read again and again while somebody is in here."""
         self.watching += 1
         if self.watching == 1:
-            self._note_pause()
             self._readers = {
                 name: asyncio.create_task(self._keep_reading(name)) for name in self.of
             }
@@ -119,13 +116,6 @@ class Readings:
         """Whether a store has not answered for a while."""
         now = time.monotonic()
         return any(each.since is not None and now - each.since > SLOW for each in self.of.values())
-
-    def _note_pause(self) -> None:
-        """Break the lines where nobody has looked for a while."""
-        now = datetime.now(UTC)
-        last = max((each.at for each in self.of.values() if each.at is not None), default=now)
-        if (now - last).total_seconds() > _PAUSE:
-            self.lags.interrupt(now)
 
     def _is_old(self, reading: StoreReading) -> bool:
         if reading.at is None:
@@ -175,17 +165,19 @@ class Readings:
             self.of[name] = replace(found, seconds=time.monotonic() - began)
             del self._under_way[name]
         if found.status is not None and found.problem is None and found.at is not None:
-            self._remember(found.status, found.at)
+            # A reader of a slow store rests for long, although somebody looks.
+            pause = PAUSE + (_REST + 1) * (before.seconds + self.of[name].seconds)
+            self._remember(found.status, found.at, pause)
         await self.wake()
 
-    def _remember(self, status: Status, at: datetime) -> None:
+    def _remember(self, status: Status, at: datetime, pause: float) -> None:
         for each in status.projections:
             if each.get("version") is not None:
                 key = each["projection"], f"v{each['version']}"
-                self.lags.add(key, _point(at, each))
+                self.lags.add(key, _point(at, each), pause)
         for each in status.processors:
             if each["kind"] == "processor":
-                self.lags.add((each["store"], processor_key(each)), _point(at, each))
+                self.lags.add((each["store"], processor_key(each)), _point(at, each), pause)
 
 
 def processor_key(processor: Mapping[str, Any]) -> str:

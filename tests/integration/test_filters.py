@@ -79,7 +79,7 @@ def test_run_does_not_pass_over_events_because_of_a_wrong_name(carts, connection
     some = json.dumps([*names, "shoping_cart_opened"])
     shop.configure(carts, dsn, projection_options=f"events = {some}")
     warned = carts.ok("run", "--until-caught-up")
-    assert "no event of event type 'shoping_cart_opened'" in warned.err
+    assert "no event of type 'shoping_cart_opened'" in warned.err
     assert shop.check_version(connection, 1) > 10
 
 

@@ -133,6 +133,7 @@ def test_the_projection_that_marten_paused(dumps, dsn, connection, project):
     (finding,) = [each for each in doctor(project) if each["code"] == "ESOPS-D089"]
     assert "Poison:All has not advanced for" in finding["message"]
     assert "its last heartbeat is" in finding["message"]
+    assert "If it was stopped for good, do not: delete its row" in finding["fix"]
 
 
 def test_run_says_which_processor_of_the_application_stands_still(dumps, dsn, connection, project):

@@ -195,7 +195,7 @@ def test_what_is_said_where_nothing_is_found():
         found = reader.nothing_found()
         return (0, found) if isinstance(found, str) else (found.exit_code, found.message)
 
-    assert said(types=("opend",)) == (1, "store memory has no event of event type 'opend'")
+    assert said(types=("opend",)) == (1, "store memory has no event of type 'opend'")
     assert said(category="card") == (1, "store memory has no event of category 'card'")
     later = NOW + timedelta(days=365_000)
     assert said(types=("opened",), since=later) == (
@@ -210,5 +210,5 @@ def test_what_is_said_where_nothing_is_found():
     error = reader.nothing_found()
     assert (error.exit_code, error.message) == (
         1,
-        "store memory has no event of event type 'placed' and category 'cart' together",
+        "store memory has no event of type 'placed' and category 'cart' together",
     )

@@ -399,6 +399,14 @@ def test_lag_over_time_is_bounded_and_keeps_its_peaks():
     assert [each.at for each in line.points] == sorted(each.at for each in line.points)
 
 
+def test_no_line_is_drawn_across_what_nobody_saw():
+    """The first reading after a pause is that of the page, before anything watches."""
+    line = LagLine()
+    for seconds in (0, 5, 10, 60, 65):
+        line.add(LagPoint(AT + timedelta(seconds=seconds), 3))
+    assert [len(run) for run in line.runs()] == [3, 2]
+
+
 # -- how it is started
 
 
