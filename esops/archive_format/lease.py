@@ -2,9 +2,9 @@
 
 Leases are numbered, and the newest number counts. A process takes a number by a conditional create,
 which only one can win, and renews its lease every few seconds. When a lease was not renewed for a
-while, or its process on this machine has died, another process supersedes it by taking the next
-number. A superseded holder notices at its next `check` and stops; the files that it wrote carry its
-own number and do not count without a manifest.
+while, or its process has died where that can be seen, another process supersedes it by taking the
+next number. A superseded holder notices at its next `check` and stops; the files that it wrote
+carry its own number and do not count without a manifest.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from esops.errors import Busy, EsopsError, Stopped
 
 RENEWED_EVERY = timedelta(seconds=10)
 EXPIRES_AFTER = timedelta(seconds=90)
+HIDDEN = "hidden"
+"""In place of the start of a process that the system has, and does not show."""
 
 
 class Lease:
@@ -132,20 +134,32 @@ class Lease:
 def this_process() -> dict[str, Any]:
     """What tells this process from all others, of any machine and time."""
     pid = os.getpid()
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "started": _started(pid)}
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        "pids": _pids(),
+        "pid": pid,
+        "started": _started(pid),
+    }
 
 
 def is_there(process: dict[str, Any]) -> bool | None:
-    """Whether a process is there still; None where it is one of another machine."""
-    if process.get("host") != socket.gethostname() or process.get("boot") != _boot():
+    """Whether a process is there still; None where that cannot be seen from here.
+
+    That is so for another machine, for another container of this one, even where both have the
+    same host name, and for a process of another user that the system hides.
+    """
+    here = this_process()
+    if any(process.get(name) != here[name] for name in ("host", "boot", "pids")):
         return None
-    return _started(int(process["pid"])) == process.get("started")
+    started = _started(int(process["pid"]))
+    return None if started == HIDDEN else started == process.get("started")
 
 
 def _may_be_alive(record: dict[str, Any]) -> bool:
     """Whether a holder may still be at work.
 
-    On this machine its process tells, on others the time of its last renewal.
+    Where its process can be seen, that tells, and elsewhere the time of its last renewal.
     """
     there = is_there(record)
     if there is not None:
@@ -156,21 +170,21 @@ def _may_be_alive(record: dict[str, Any]) -> bool:
 def _started(pid: int) -> str | None:
     """When a process of this machine started, as the system counts; None if it has ended.
 
-    A process id alone is not enough: the system gives it to other processes later.
+    A process id alone is not enough: the system gives it to other processes later. HIDDEN where
+    the system has a process of that id and does not show it, as with hidepid or ProtectProc.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        # A system without /proc, such as macOS: signal 0 only asks whether the process exists.
+        # Signal 0 only asks whether the process exists. A system without /proc, such as macOS,
+        # tells no more than that.
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return None
         except PermissionError:
             pass
-        return "unknown"
+        return HIDDEN if Path("/proc/self/stat").exists() else "unknown"
     # The fields after the name, which may itself hold spaces and brackets: the state (zombies and
     # dead processes do not work any more), and the time of the start.
     return None if fields[0] in ("Z", "X") else fields[19]
@@ -180,6 +194,13 @@ def _boot() -> str:
     """Identifies this boot of this machine, since several containers can share a host name."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    return "unknown"
+
+
+def _pids() -> str:
+    """Identifies what the process ids belong to: a container counts its own ones."""
+    with contextlib.suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
     return "unknown"
 
 

@@ -47,6 +47,10 @@ python = "shop_projections:cart_summary"
 tables = ["customer_totals"]
 ddl = "cart_summary.sql"
 """
+NOTIFY = """
+[notify.log]
+command = ["true"]
+"""
 ENDLESS = ("--follow", "--watch", "--serve")
 
 
@@ -87,7 +91,7 @@ def test_each_command_line_works(project, dsn, connection, part):
     shop.configure(project, dsn)
     marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
     text = (project.folder / "esops.toml").read_text()
-    project.write("esops.toml", text + ARCHIVE + SHORTEN + ERASE + ANOTHER)
+    project.write("esops.toml", text + ARCHIVE + SHORTEN + ERASE + ANOTHER + NOTIFY)
     project.write("keys.txt", "cart-7f3\n")
     (project.folder / "shop").mkdir()
     project.write("shop/next.py", shop.PROJECTION)
@@ -95,23 +99,33 @@ def test_each_command_line_works(project, dsn, connection, part):
     for _ in range(2):
         project.ok("rebuild", "cart_summary", "--blue-green")
     project.environment["ESOPS_STORE_PASSWORD"] = "unused"
+    project.environment["HOME"] = str(project.folder)  # files of a shell
     pages = sorted({page for page, _ in documented()})[part::2]
-    # A rebuild refuses where streams were archived away, so pages that archive come last.
+    # A rebuild refuses where streams were archived away, so pages that archive come last, and
+    # nothing can follow on what takes esops away.
     last = archiving()
-    for page, arguments in sorted(documented(), key=lambda each: each[0] in last):
+    for page, arguments in sorted(
+        documented(), key=lambda each: (each[1] == ["uninstall"], each[0] in last)
+    ):
         if page not in pages or arguments[0] in NOT_HERE:
             continue
         if any(argument.startswith("dask://") for argument in arguments):
             continue  # tests/integration/test_dask.py has a cluster
         runs = sorted(path.name for path in (project.folder / "cold" / "runs").glob("*"))
-        meant = {"service=shop": dsn, "RUN": runs[0] if runs else ""}
+        meant = {
+            "service=shop": dsn,
+            "RUN": runs[0] if runs else "",
+            "/etc/esops/esops.toml": "esops.toml",
+        }
         line = [meant.get(argument, argument) for argument in arguments]
         if line[0] == "init":
             line += ["--output-file", f"{page.replace('/', '-')}.toml"]
         if line[:2] in (["projection", "retire"], ["projection", "rollback"]):
             project.run("projection", "switch", "cart_summary")
+        if line == ["--install-completion"]:
+            line.append("bash")  # no shell runs it here
         asks = (["projection", "retire"], ["projection", "finish"], ["archive", "restore"])
-        if (line[:2] in asks or "--heal" in line) and "--yes" not in line:
+        if (line[:2] in asks or line == ["uninstall"] or "--heal" in line) and "--yes" not in line:
             line.append("--yes")  # who reads it is asked; nobody can be here
         some_rows = {"--keys", "--keys-from", "--streams", "--from-check"}
         if line[0] == "rebuild" and not {"--resume", "--abort", *some_rows} & {*line}:

@@ -408,8 +408,8 @@ def test_a_program_that_is_not_there(program):
     text = (program.folder / "esops.toml").read_text().replace('"node"', '"nonesuch-program"')
     (program.folder / "esops.toml").write_text(text)
     result = program.run("rebuild", "--blue-green")
-    assert result.code == 6
-    assert "cannot be started" in result.err
+    assert result.code == 2
+    assert "there is no program 'nonesuch-program' in PATH" in result.err
 
 
 def test_keys_that_do_not_belong_to_a_kind(project, dsn):

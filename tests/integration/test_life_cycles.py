@@ -111,6 +111,7 @@ def test_what_is_inline_needs_one_database(node, script, dsn, connection, projec
     connection.execute("CREATE TABLE counts (stream text PRIMARY KEY, events int)")
     project.write("counted.py", COUNTS)
     made = {"python": "counted:counts", "tables": ["counts"], "switch": "rename"}
+    made |= {"events": ["CountedHere"]}  # other tests' events are on the node, too
     for live, why in (
         ({"live": "inline"}, "are not in one Postgres database"),
         ({"live": "app", "checkpoint": "p"}, "are in different databases"),
