@@ -131,4 +131,4 @@ def _report(output: Output, figures: dict[str, Any]) -> None:
     output.table("", ["what happened", ""], rows)
     output.line()
     output.line("To play with it: esops demo up")
-    output.line("For your own database: esops docs rebuild-without-downtime")
+    output.line("For your own database: esops docs which-tutorial")

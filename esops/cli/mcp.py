@@ -44,7 +44,8 @@ def mcp(
                 raise
             raise UsageError(
                 "the SDK of the Model Context Protocol is not installed",
-                hint="Install it with: pip install 'esops[mcp]'",
+                hint="Install it where esops is: pip install 'esops[mcp]', or with pipx: pipx "
+                "inject esops mcp",
             ) from None
         config = load_config(output.settings.config)
     serve(config, data=not no_data, checks=not no_check)

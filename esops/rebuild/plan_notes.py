@@ -139,11 +139,15 @@ def of_replication(
     return notes
 
 
-def of_view(target: Target, *, adopt: bool) -> list[str]:
+def of_view(connection: psycopg.Connection, target: Target) -> list[str]:
     """What readers can do with the table that they have, and not with the view that they get."""
-    if not adopt or target.settings.switch != "view":
+    if target.settings.switch != "view":
         return []
-    names = " and ".join(map(str, target.names))
+    # Whatever esops has noted of it: a rebuild that was aborted leaves it a table.
+    now = [(name, catalog.any_table(connection, name.schema, name.name)) for name in target.names]
+    names = " and ".join(str(name) for name, table in now if table and table.kind in "rp")
+    if not names:
+        return []
     return [
         (
             f"{names} becomes a view, and a view has no xmin, ctid or tableoid (Entity Framework "

@@ -149,7 +149,7 @@ def make_plan(
                 *plan_notes.of_floor(target, store, head),
                 *plan_notes.of_lost(start.source),
                 *plan_notes.of_blue(connection, target, start.blue, start.to_version),
-                *plan_notes.of_view(target, adopt=start.adopt),
+                *plan_notes.of_view(connection, target),
                 *plan_notes.of_columns(start.blue, draft.green.tables, target.settings.verify),
                 *draft.notes,
                 *plan_notes.of_parts(
