@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,12 +14,12 @@ from esops.cli.shared import TENANT, archived_streams_named, stop_on_signals
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from esops.stores.base import EventStore
     from esops.term import Output
-    from esops.trace.log import LogRequest
+    from esops.trace.log import LogReader, LogRequest
 
 _WHICH = "Which events"
 
@@ -178,27 +179,23 @@ def read(
 def _read(
     output: Output, store: EventStore, request: LogRequest, form: str, stop: threading.Event
 ) -> int:
-    from datetime import UTC, datetime
-
-    from esops.trace.log import LogReader, event_as_dict, event_columns
+    from esops.trace.log import LogReader, event_as_dict
     from esops.wording import count
 
     reader = LogReader(store, request, stop.is_set, output.say)
+    unknown = None
     if request.follow:
         # What is waited for may come for the first time.
         for text in reader.unknown_names():
             output.say(text)
-    rows = map(event_as_dict, reader)
-    match form:
-        case "ndjson":
-            for row in rows:
-                output.ndjson([row])  # one by one: a reader of the pipe sees each at once
-        case "csv":
-            output.csv(rows, event_columns(store))
-        case "json":
-            output.json(list(rows))
-        case _:
-            _lines(output, rows, None if request.follow else datetime.now(UTC))
+    else:
+        unknown = reader.nobody_has_names()
+    rows = iter(()) if unknown is not None else map(event_as_dict, reader)
+    with _says_how_to_continue(request, reader):
+        _write(output, store, rows, form, follow=request.follow)
+    if unknown is not None:
+        output.error(unknown)
+        return unknown.exit_code
     if reader.timeless:
         output.say(
             f"{count(reader.timeless, 'event was', 'events were')} left out, since store "
@@ -215,6 +212,49 @@ def _read(
         return 0
     output.error(found)
     return found.exit_code
+
+
+def _write(
+    output: Output,
+    store: EventStore,
+    rows: Iterable[Mapping[str, Any]],
+    form: str,
+    *,
+    follow: bool,
+) -> None:
+    from datetime import UTC, datetime
+
+    from esops.trace.log import event_columns
+
+    match form:
+        case "ndjson":
+            for row in rows:
+                output.ndjson([row])  # one by one: a reader of the pipe sees each at once
+        case "csv":
+            output.csv(rows, event_columns(store))
+        case "json":
+            output.json(list(rows))
+        case _:
+            _lines(output, rows, None if follow else datetime.now(UTC))
+
+
+@contextmanager
+def _says_how_to_continue(request: LogRequest, reader: LogReader) -> Iterator[None]:
+    """Say so where the connection is lost while events are waited for: whoever begins anew would
+    miss those that came in between.
+    """
+    from esops.errors import Unavailable
+
+    try:
+        yield
+    except Unavailable as error:
+        if not request.follow or reader.reached is None:
+            raise
+        without = " instead of --last" if request.last is not None else ""
+        raise type(error)(
+            error.message,
+            hint=f"Nothing is missing up to here. Continue with --after {reader.reached}{without}.",
+        ) from error
 
 
 @command(events)

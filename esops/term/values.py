@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import orjson
 
 from esops.escaping import visible, visible_json
+from esops.exact_json import fragment
 
 
 def duration(seconds: float) -> str:
@@ -27,7 +28,7 @@ def to_json(document: object, *, indent: bool = False) -> str:
     option = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
     if indent:
         option |= orjson.OPT_INDENT_2
-    return visible_json(orjson.dumps(document, default=str, option=option).decode())
+    return visible_json(orjson.dumps(document, default=fragment, option=option).decode())
 
 
 def cell(value: object) -> str:

@@ -10,6 +10,7 @@ import orjson
 
 from esops.errors import NothingFound, UsageError
 from esops.events import RecordedEvent
+from esops.exact_json import loads
 from esops.json_paths import JsonPath, Steps, Wild, split_condition, written
 
 Condition = tuple[JsonPath, str]
@@ -37,7 +38,7 @@ def fulfils(
     """
     try:
         roots = {
-            root: orjson.loads(event.data) if root == "data" else event.meta()
+            root: loads(event.data) if root == "data" else metadata_of(event)
             for root in {path.root for path, _ in conditions}
         }
     except orjson.JSONDecodeError:
@@ -50,6 +51,12 @@ def fulfils(
         any(_is(found, value) for found in _found(roots[path.root], path.steps))
         for path, value in conditions
     )
+
+
+def metadata_of(event: RecordedEvent) -> dict[str, Any]:
+    """An event's metadata, with numbers as they are written. Raises orjson.JSONDecodeError."""
+    value = loads(event.metadata) if event.metadata else None
+    return value if isinstance(value, dict) else {}
 
 
 def leads_nowhere(path: JsonPath, events: int) -> NothingFound:

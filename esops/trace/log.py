@@ -13,11 +13,12 @@ from typing import Any
 
 from esops.errors import EsopsError, UsageError
 from esops.events import EventFilter, Position, RecordedEvent
+from esops.exact_json import loads
 from esops.stores.base import Batch, EventStore, Unsettled, settled
 from esops.stores.capabilities import MissingCapability
 from esops.stores.filters import no_stream, nothing_passes, only_archived, unknown_names
 from esops.trace.backlog import Backlog
-from esops.trace.conditions import Condition, fulfils, leads_nowhere
+from esops.trace.conditions import Condition, fulfils, leads_nowhere, metadata_of
 
 EVENT_COLUMNS = (
     "position",
@@ -115,6 +116,8 @@ class LogReader:
         """How many events were given."""
         self.timeless = 0
         """How many events were left out since the store does not say when they were recorded."""
+        self.reached: Position | None = request.after if request.last is None else None
+        """After which position nothing was given yet, once that is known."""
         self._looked_at = 0
         self._nowhere = {path for path, _ in request.where}
         """Paths of values that led to nothing in all events that were looked at."""
@@ -122,7 +125,9 @@ class LogReader:
         if stream is not None and not request.follow and store.stream_info(stream) is None:
             raise no_stream(store, stream)
         # From now on: what is not settled yet comes when it is.
-        self._head = store.head(_GLANCE).position if request.follow else None
+        self._head = self._now() if request.follow else None
+        if request.follow and request.last is None and not self._dated and request.after is None:
+            self.reached = self._head
 
     def __iter__(self) -> Iterator[RecordedEvent]:
         """The events. Raises UsageError if the position is not one of this store's."""
@@ -130,8 +135,21 @@ class LogReader:
             for event in islice(self._events(), self._request.limit):
                 self.count += 1
                 yield event
+                self.reached = event.position
         except ValueError as error:  # a position with another number of parts
             raise UsageError(str(error)) from None
+
+    def _now(self) -> Position | None:
+        """Up to which position events are not new. What is held back there is waited for, and it is
+        said by whom: until it settles, nothing can be shown, and then it comes as if it were new.
+        """
+        request = self._request
+        if self._of_stream or (request.after and request.last is None and not self._dated):
+            return self._store.head(_GLANCE).position
+        head, unsettled = settled(self._store, None, self._stop, self._say)
+        if unsettled is not None:
+            self._say(f"{unsettled.message}; they come when that has ended")
+        return head
 
     def _events(self) -> Iterator[RecordedEvent]:
         request = self._request
@@ -255,9 +273,13 @@ class LogReader:
     def _announce(self, after: Position | None, until: Position) -> None:
         events = self._store.count_between(after, until)
         if events > _MANY:
+            number = self._request.limit or self._request.last
+            looked_at = f"all {events:,} events up to now are looked at"
+            if number is not None:
+                looked_at = f"up to {events:,} events are looked at, until {number:,} are found"
             self._say(
-                f"store {self._store.name} has no index of times, so all {events:,} events up to "
-                "now are looked at. Times need not follow the order of the log. If you know by how "
+                f"store {self._store.name} has no index of times, so {looked_at}. "
+                "Times need not follow the order of the log. If you know by how "
                 "much they are out of order at most, --skew (such as --skew 1h) saves that."
             )
 
@@ -287,6 +309,15 @@ class LogReader:
             f"store {self._store.name} has no event of {what} {name!r} yet"
             for what, name in unknown_names(self._store, self._request.filter)
         ]
+
+    def nobody_has_names(self) -> EsopsError | None:
+        """The error where no event can be given, for names that none has: asked before a read that
+        may be one of the whole log. None where that is not known quickly, or was not asked here.
+        """
+        request = self._request
+        if request.last is None and not request.reverse and not request.where:
+            return None  # the store itself looks for the names, and the answer is known after it
+        return nothing_passes(self._store, replace(request.filter, since=None, before=None))
 
     def nothing_found(self) -> EsopsError | str:
         """Why no event was given: the error of names that no event has, together or alone; or what
@@ -338,7 +369,8 @@ def parse_position(text: str) -> Position:
 def event_as_dict(event: RecordedEvent) -> dict[str, Any]:
     """An event under the documented field names.
 
-    A payload that is not JSON is in `data_base64` instead of `data`.
+    Numbers are as they are written. A payload that is not JSON is in `data_base64` instead of
+    `data`.
     """
     row: dict[str, Any] = {
         "id": event.id,
@@ -349,12 +381,12 @@ def event_as_dict(event: RecordedEvent) -> dict[str, Any]:
         "recorded_at": event.moment,
     }
     try:
-        row["data"] = event.json()
+        row["data"] = loads(event.data)
     except ValueError:
         row["data"] = None
         row["data_base64"] = base64.b64encode(event.data).decode()
     try:
-        row["metadata"] = event.meta()
+        row["metadata"] = metadata_of(event)
     except ValueError:
         row["metadata"] = {}
     if event.tenant:

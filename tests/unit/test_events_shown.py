@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from esops.errors import UsageError
 from esops.events import EventFilter, NewEvent, Position, RecordedEvent
 from esops.moments import FarTime
-from esops.term.values import csv_cell
+from esops.stores.eventstoredb import backwards, live
+from esops.term.values import csv_cell, to_json
 from esops.testing.memory import MemoryStore
 from esops.trace.backlog import Backlog
 from esops.trace.conditions import fulfils, parse_condition
-from esops.trace.log import LogReader, LogRequest
+from esops.trace.log import LogReader, LogRequest, event_as_dict
 from esops.trace.times import ago, clock, point_in_time
 
 NOW = datetime(2026, 11, 28, 10, 15, 30, tzinfo=UTC)
@@ -103,6 +105,24 @@ def test_a_condition_on_a_value(condition, holds):
     assert fulfils(one, [parse_condition(condition)]) is holds
 
 
+LONG = "12345678901234567890123"
+
+
+@pytest.mark.parametrize(
+    "number", [LONG, "12345678901234567.89", "0.1234567890123456789", "1e-400", "-1E+999"]
+)
+def test_a_long_number_is_found_and_shown_as_it_is_written(number):
+    """A double of it is another number."""
+    one = event(1, f'{{"big": [{number}]}}'.encode(), f'{{"big": {number}}}'.encode())
+    assert fulfils(
+        one, [parse_condition(f"big = {number}"), parse_condition(f"metadata:big = {number}")]
+    )
+    assert not fulfils(one, [parse_condition("big = 12345678901234568000000")])
+    row = event_as_dict(one)
+    assert to_json(row["data"]) == f'{{"big":[{number}]}}'
+    assert csv_cell(row["metadata"]) == f'{{"big":{number}}}'
+
+
 @pytest.mark.parametrize(
     ("where", "code", "words"),
     [
@@ -187,6 +207,43 @@ def test_only_settled_events_are_among_the_last():
     assert reader.incomplete is not None
 
 
+def test_names_that_no_event_has_are_found_out_before_the_log_is_read():
+    store = shop("opened", "closed")
+    for more in ({"last": 5}, {"reverse": True}, {"where": [parse_condition("a = 1")]}):
+        request = LogRequest(EventFilter(types=("opend",)), **more)
+        error = LogReader(store, request).nobody_has_names()
+        assert error is not None
+        assert (error.exit_code, error.message) == (
+            1,
+            "store memory has no event of event type 'opend'",
+        )
+        known = replace(request, filter=EventFilter(types=("opened", "opend")))
+        assert LogReader(store, known).nobody_has_names() is None
+
+
+def test_where_to_continue_is_known_while_events_are_waited_for():
+    store = shop("a", "b", "c")
+    reader = LogReader(store, LogRequest(EventFilter(), follow=True))
+    assert str(reader.reached) == "3"  # whoever begins anew would miss what comes from now on
+    store.follow = lambda *_: store.read_all(None, Position((2,)))
+    assert [each.id for each in reader] == ["i-0", "i-1"]
+    assert str(reader.reached) == "2"
+    assert LogReader(store, LogRequest(EventFilter(), follow=True, last=2)).reached is None
+
+
+@pytest.mark.parametrize("module", [live, backwards])
+def test_a_stream_of_another_category_has_no_event_of_this_one(module, monkeypatch):
+    monkeypatch.setattr(module, "events_of_stream", lambda *_: iter([event(1)]))
+
+    def found(category: str) -> int:
+        filter = EventFilter(stream="cart-1", category=category)
+        if module is live:
+            return sum(len(each.events) for each in live.of_stream(None, None, None, filter))
+        return len(list(backwards.of_stream(None, filter, None, None)))
+
+    assert (found("cart"), found("order")) == (1, 0)
+
+
 def test_what_is_said_where_nothing_is_found():
     def said(**filter) -> tuple[int, str]:
         request = LogRequest(EventFilter(**filter), filter.pop("after", None))
@@ -212,3 +269,17 @@ def test_what_is_said_where_nothing_is_found():
         1,
         "store memory has no event of type 'placed' and category 'cart' together",
     )
+
+
+def test_who_holds_the_newest_events_back_is_said_before_they_are_waited_for():
+    """They come late and in the order of the log, which reads as if they were new."""
+    store = shop("a", "b")
+    store.capabilities = replace(store.capabilities, settling=timedelta(milliseconds=1))
+    store.log.hold()
+    store.append("cart-1", [NewEvent("i-2", "c", b"{}")])
+    said: list[str] = []
+    reader = LogReader(store, LogRequest(EventFilter(), follow=True, last=2), say=said.append)
+    assert "was read up to 2 only" in said[-1]
+    assert said[-1].endswith("; they come when that has ended")
+    store.follow = lambda *_: iter(())
+    assert [each.id for each in reader] == ["i-0", "i-1"]

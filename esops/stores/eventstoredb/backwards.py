@@ -100,6 +100,8 @@ def of_stream(
 ) -> Iterator[RecordedEvent]:
     """One stream's events up to one position and after another, the newest first."""
     assert filter.stream is not None
+    if not bulk.wanted_streams(filter)(filter.stream):
+        return  # it is not of the category
     request = bulk.read_stream_request(filter.stream, backwards=True)
     with contextlib.suppress(StreamGone):
         for event in events_of_stream(link, request, filter.stream):

@@ -96,13 +96,14 @@ def of_stream(
     however long the log is.
     """
     assert filter.stream is not None
-    page = Page()
+    page, of_category = Page(), bulk.wanted_streams(filter)(filter.stream)
     with contextlib.suppress(StreamGone):
         for event in events_of_stream(link, bulk.read_stream_request(filter.stream), filter.stream):
             if until is not None and event.position > until:
                 break
-            wanted = not filter.types or event.type in filter.types
-            if wanted and (after is None or event.position > after) and page.add(event):
+            wanted = of_category and (not filter.types or event.type in filter.types)
+            wanted = wanted and (after is None or event.position > after)
+            if wanted and page.add(event):
                 yield page.take(event.position)
     if until is not None:
         yield page.take(until)
