@@ -16,7 +16,7 @@ import orjson
 _LONG = re.compile(rb"[0-9.]{16}|[0-9.][eE][+-]?[0-9]{3}")
 """A double keeps 15 digits, and exponents of two."""
 _SAFE_DIGITS = 18
-"""An integer of so many characters is read exactly by everybody."""
+"""An integer of up to this many characters is read exactly by everybody."""
 
 
 class WrittenNumber(float):

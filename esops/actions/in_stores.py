@@ -75,11 +75,14 @@ def past(
     found: list[PastAction] = []
     ends: dict[str, RecordedEvent] = {}
     for event in store.read_stream(STREAM, backwards=True, limit=KEPT):
-        document = event.json()
-        if event.type == _ENDED:
-            ends[document["id"]] = event
-            continue
-        action = _past(event, document)
+        try:
+            document = event.json()
+            if event.type == _ENDED:
+                ends[document["id"]] = event
+                continue
+            action = _past(event, document)
+        except (KeyError, TypeError, ValueError):
+            continue  # it was written by somebody else
         if projection is not None and projection not in action.projections:
             continue
         if len(found) == last or (since is not None and datetime.now(UTC) - action.at > since):
@@ -110,9 +113,8 @@ def _past(event: RecordedEvent, document: dict[str, Any]) -> PastAction:
 def _ended(action: PastAction, document: dict[str, Any], end: RecordedEvent | None) -> PastAction:
     if end is not None:
         said = end.json()
-        return replace(
-            action, result=said["result"], exit_code=said["exit_code"], ended_at=end.recorded_at
-        )
+        result, code = said.get("result", WITHOUT_A_WORD), said.get("exit_code")
+        return replace(action, result=result, exit_code=code, ended_at=end.recorded_at)
     return replace(action, result=WITHOUT_A_WORD) if is_there(document) is False else action
 
 

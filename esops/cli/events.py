@@ -240,7 +240,7 @@ def _write(
 
 @contextmanager
 def _says_how_to_continue(request: LogRequest, reader: LogReader) -> Iterator[None]:
-    """Say so where the connection is lost while events are waited for: whoever begins anew would
+    """Say so where the connection is lost while events are waited for: whoever begins again would
     miss those that came in between.
     """
     from esops.errors import Unavailable

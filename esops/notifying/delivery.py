@@ -46,9 +46,9 @@ def problem_of(settings: NotifySettings, folder: Path) -> str | None:
     """Why a section could not tell anybody, without trying it; None where nothing is wrong."""
     if settings.command:
         # As it is run, from the folder of the configuration.
-        found = shutil.which(settings.command[0]) or os.access(
-            folder / settings.command[0], os.X_OK
-        )
+        program = settings.command[0]
+        # A name without a slash is looked up in PATH alone.
+        found = shutil.which(program) or ("/" in program and os.access(folder / program, os.X_OK))
         return None if found else f"there is no program {settings.command[0]!r} that can be run"
     if settings.apprise is not None:
         try:

@@ -215,7 +215,7 @@ def test_names_that_no_event_has_are_found_out_before_the_log_is_read():
         assert error is not None
         assert (error.exit_code, error.message) == (
             1,
-            "store memory has no event of event type 'opend'",
+            "store memory has no event of type 'opend'",
         )
         known = replace(request, filter=EventFilter(types=("opened", "opend")))
         assert LogReader(store, known).nobody_has_names() is None
@@ -224,7 +224,7 @@ def test_names_that_no_event_has_are_found_out_before_the_log_is_read():
 def test_where_to_continue_is_known_while_events_are_waited_for():
     store = shop("a", "b", "c")
     reader = LogReader(store, LogRequest(EventFilter(), follow=True))
-    assert str(reader.reached) == "3"  # whoever begins anew would miss what comes from now on
+    assert str(reader.reached) == "3"  # whoever begins again would miss what comes from now on
     store.follow = lambda *_: store.read_all(None, Position((2,)))
     assert [each.id for each in reader] == ["i-0", "i-1"]
     assert str(reader.reached) == "2"

@@ -123,6 +123,15 @@ def test_a_webhook_that_never_comes_to_its_status_is_given_up(monkeypatch):
         deliver(NotifySettings(webhook=address), Path(), Notification("end", "done"))
 
 
+def test_a_program_without_a_slash_is_looked_up_in_the_path_alone(tmp_path):
+    program = tmp_path / "esops-tell"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    here = NotifySettings(command=("./esops-tell",))
+    assert delivery.problem_of(here, tmp_path) is None
+    assert delivery.problem_of(NotifySettings(command=("esops-tell",)), tmp_path) is not None
+
+
 def test_what_a_shell_has_started_ends_with_it(monkeypatch, tmp_path):
     monkeypatch.setattr(delivery, "LIMIT", 1.0)
     command = ("sh", "-c", "sleep 300 & echo $! > child; wait; true")
