@@ -26,6 +26,7 @@ from esops.errors import Busy, EsopsError, Stopped
 
 RENEWED_EVERY = timedelta(seconds=10)
 EXPIRES_AFTER = timedelta(seconds=90)
+UNKNOWN = "unknown"
 HIDDEN = "hidden"
 """In place of the start of a process that the system has, and does not show."""
 
@@ -150,6 +151,8 @@ def is_there(process: dict[str, Any]) -> bool | None:
     same host name, and for a process of another user that the system hides.
     """
     here = this_process()
+    if here["boot"] == UNKNOWN and Path("/proc/self/stat").exists():
+        return None  # ProcSubset=pid, and other machines may have the same host name
     if any(process.get(name) != here[name] for name in ("host", "boot", "pids")):
         return None
     started = _started(int(process["pid"]))
@@ -184,7 +187,7 @@ def _started(pid: int) -> str | None:
             return None
         except PermissionError:
             pass
-        return HIDDEN if Path("/proc/self/stat").exists() else "unknown"
+        return HIDDEN if Path("/proc/self/stat").exists() else UNKNOWN
     # The fields after the name, which may itself hold spaces and brackets: the state (zombies and
     # dead processes do not work any more), and the time of the start.
     return None if fields[0] in ("Z", "X") else fields[19]
@@ -194,14 +197,14 @@ def _boot() -> str:
     """Identifies this boot of this machine, since several containers can share a host name."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    return "unknown"
+    return UNKNOWN
 
 
 def _pids() -> str:
     """Identifies what the process ids belong to: a container counts its own ones."""
     with contextlib.suppress(OSError):
         return str(Path("/proc/self/ns/pid").readlink())
-    return "unknown"
+    return UNKNOWN
 
 
 def _now() -> str:

@@ -68,3 +68,9 @@ def test_a_process_that_the_system_hides_may_live(ended, monkeypatch):
 
     monkeypatch.setattr(os, "kill", kill)
     assert is_there(ended) is None
+
+
+def test_without_the_number_of_the_boot_a_process_may_be_another_machines(ended, monkeypatch):
+    """As with ProcSubset=pid: all machines call their outermost namespace alike."""
+    monkeypatch.setattr(leases, "_boot", lambda: "unknown")
+    assert is_there({**ended, "boot": "unknown"}) is None
