@@ -175,9 +175,11 @@ class _Question:
                 "(SELECT {0} FROM {1} ORDER BY {3} LIMIT 1)"
             ).format(layout.order[0], layout.events, layout.ascending, descending)
         ).fetchall()
-        if not ends:
+        # An event without a position is no place; doctor has a finding of its own for it.
+        known = [place for (place,) in ends if place is not None]
+        if not known:
             return set()
-        (low,), (high,) = ends[0], ends[-1]
+        low, high = known[0], known[-1]
         places = sorted({low + (high - low) * n // _PLACES for n in range(_PLACES)})
         statements = [self._some(TRUE, descending, _NEWEST)]
         statements += [
