@@ -87,6 +87,7 @@ def _of_database(each: Leftover) -> list[str]:
         version = f"v{one.version.version} of {one.version.projection}"
         done += [f"  {name} becomes a table: that of {version}" for name in one.views]
         done += [f"  {name} stays: it is the table of {version} already" for name in one.tables]
+        done += [f"  carried over: {text}" for text in one.carried]
     for old in each.older:
         tables = ", ".join(".".join(table) for table in old.tables.values())
         done.append(f"  dropped: {tables} (v{old.version} of {old.projection}, {old.state})")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 
+from esops.errors import Busy
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "locks")
@@ -36,6 +37,10 @@ class LockHolder:
         return f"{self.application or 'a session'} (backend {self.pid}, from {self.client}{since})"
 
 
+_WHOLE = "esops:uninstall"
+"""Shared by all who hold another lock; `esops uninstall` has it alone."""
+
+
 def rebuild_lock(projection: str) -> str:
     """The name of the lock that the one rebuild of a projection holds."""
     return f"esops:rebuild:{projection}"
@@ -50,12 +55,37 @@ def take(connection: psycopg.Connection, name: str, patience: timedelta = timede
     """Take a lock for this session; False where another session has held it all the time.
 
     `patience` is for a holder that has just died: its server process may not have noticed yet.
+    Raises Busy while `esops uninstall` removes everything from the database.
     """
     # Asked again and again instead of waiting in the server, where a wait could not be interrupted.
     deadline = time.monotonic() + patience.total_seconds()
     while True:
+        row = connection.execute(_SQL["take"], {"lock": name, "whole": _WHOLE}).fetchone()
+        assert row is not None
+        taken, others = row
+        if taken and not others:
+            give_back(connection, name)
+        if not others:
+            raise Busy(
+                "esops is being uninstalled from this database: "
+                f"{holder(connection, _WHOLE) or 'its session is just ending'}",
+                hint="Nothing was begun. Try again when that has ended.",
+            )
+        if taken:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+
+
+def take_whole(connection: psycopg.Connection, patience: timedelta) -> bool:
+    """Keep everybody from taking any lock in this database, as long as the session lasts; False
+    where others have held one all the time.
+    """
+    deadline = time.monotonic() + patience.total_seconds()
+    while True:
         row = connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (_WHOLE,)
         ).fetchone()
         if row is not None and row[0]:
             return True

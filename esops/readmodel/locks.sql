@@ -1,3 +1,9 @@
+-- take --
+-- The lock, and the part in the lock of the whole database that everybody has who holds one. The
+-- order of the two does not matter: who has not got both gives the one back.
+SELECT pg_try_advisory_lock(hashtextextended(%(lock)s, 0)),
+       pg_try_advisory_lock_shared(hashtextextended(%(whole)s, 0));
+
 -- holder --
 -- An advisory lock's 64-bit key stands in pg_locks as two halves, classid and objid; objsubid is 1
 -- for keys of that kind.

@@ -24,7 +24,7 @@ from esops.postgres.connection import is_lost, qualified
 from esops.postgres.grants import Change, Kind, default_rights, given_by_others, hand_over, rights
 from esops.postgres.held import WHOLE, end_if_still
 from esops.postgres.statements import statements
-from esops.readmodel import described
+from esops.readmodel import described, in_place_of_view
 from esops.readmodel.dependants import (
     REPLACED,
     Dependant,
@@ -125,6 +125,9 @@ def carry(connection: psycopg.Connection, roots: Sequence[Root]) -> Carried:
     """
     if not roots:
         return Carried()
+    for root in roots:
+        if root.current.kind == "v" and not root.view:
+            in_place_of_view.check(connection, root.name, root.current, root.target)
     with qualified_names(connection):
         every = _found(connection, roots)
         obstacles = [

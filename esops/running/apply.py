@@ -90,10 +90,12 @@ class Applier(StatementApplier):
         self.connection = self._session.open(f"run {work.projection} v{work.version}")
         name = work.lock
         with translated():
-            if not locks.take(self.connection, name, lock_patience):
-                busy = self._busy(name)
+            try:
+                if not locks.take(self.connection, name, lock_patience):
+                    raise self._busy(name)
+            except Busy:
                 self._session.leave(self.connection, None)
-                raise busy
+                raise
         try:
             with translated():
                 migrations.install(self.connection)

@@ -8,7 +8,9 @@ its table; the registry goes last, all at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 
 import psycopg
 from psycopg import sql
@@ -38,6 +40,8 @@ from esops.uninstall.obstacles import (
 )
 
 _SQL = statements(__package__, "uninstall")
+_LEAVING = timedelta(seconds=3)
+_AGAIN = "What serves is a plain table already. Run this again to remove the rest."
 
 
 def look(config: Config, dsn: str, of: Sequence[str], options: UninstallOptions) -> Leftover:
@@ -143,53 +147,73 @@ def _add_older(left: Leftover, version: Version, options: UninstallOptions) -> N
 
 def drop_statements(tables: Sequence[str]) -> list[str]:
     """The statements that drop the schema with its tables, never with CASCADE."""
-    names = ", ".join(f"esops.{sql.Identifier(each).as_string(None)}" for each in tables)
+    names = ", ".join(map(_own, tables))
     return [*([f"DROP TABLE {names}"] if tables else []), "DROP SCHEMA esops"]
+
+
+def _own(table: str) -> str:
+    return f"esops.{sql.Identifier(table).as_string(None)}"
 
 
 # --- doing it
 
 
+@contextmanager
+def held(
+    config: Config, found: Leftover, options: UninstallOptions
+) -> Iterator[tuple[psycopg.Connection, Leftover]]:
+    """A session that keeps all other commands of esops out of the database, and what is there.
+
+    Raises as `look`, and Busy where that is no longer what was found.
+    """
+    with translated(), connect(found.dsn, "uninstall") as connection:
+        if not locks.take_whole(connection, _LEAVING):
+            check_nobody(connection)
+            raise Busy(
+                f"a session of esops in {found.database} is just ending", hint="Run it again."
+            )
+        _take_locks(connection)
+        now = _look(config, connection, Leftover(found.database, found.dsn, found.of), options)
+        if not now.nothing and now.as_found != found.as_found:
+            raise Busy(
+                f"what esops has in {found.database} has changed since this command looked",
+                hint="Nothing was changed. Run it again, and look at the new plan.",
+            )
+        yield connection, now
+
+
 def remove(
     config: Config,
-    found: Leftover,
-    options: UninstallOptions,
+    connection: psycopg.Connection,
+    now: Leftover,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Leftover:
-    """Do it; returns what was there. Raises as `look`, Unavailable where a lock cannot be had."""
-    with translated(), connect(found.dsn, "uninstall") as connection:
-        held = _take_locks(connection)
-        now = _look(config, connection, Leftover(found.database, found.dsn, found.of), options)
-        new = [name for name in _projections(connection) if name not in held]
-        if new:
-            raise Busy(f"{', '.join(new)} came up since this command looked", hint="Run it again.")
-        if now.nothing:
-            return now
-        for version in now.older:
-            _sequences(connection, version, registry.versions(connection))
-            drop_version(connection, version)
-            say(f"dropped {version.projection} v{version.version}")
-        for each in now.serving:
-            if each.statements:
-                serving.release(connection, each, stop, say)
-                names = ", ".join(map(str, (*each.views, *each.tables)))
-                say(f"{names}: a plain table, the rows of v{each.version.version}")
-        _drop_schema(connection, now)
-        say(f"dropped the schema esops of {now.database}")
-    return now
+) -> None:
+    """Do it, in a session of `held`. Raises Refused, Busy, and Unavailable where a lock cannot be
+    had.
+    """
+    if now.nothing:
+        return
+    for version in now.older:
+        _sequences(connection, version, registry.versions(connection))
+        drop_version(connection, version)
+        say(f"dropped {version.projection} v{version.version}")
+    for each in now.serving:
+        if each.statements:
+            serving.release(connection, each, stop, say)
+            names = ", ".join(map(str, (*each.views, *each.tables)))
+            say(f"{names}: a plain table, the rows of v{each.version.version}")
+    _drop_schema(config, connection, now)
+    say(f"dropped the schema esops of {now.database}")
 
 
-def _projections(connection: psycopg.Connection) -> list[str]:
+def _take_locks(connection: psycopg.Connection) -> None:
+    """Keep out rebuilds and followers of an older esops too, which take no part in the lock of the
+    whole database. Raises Busy.
+    """
     if not migrations.installed(connection):
-        return []
-    return sorted({each.projection for each in registry.versions(connection)})
-
-
-def _take_locks(connection: psycopg.Connection) -> list[str]:
-    """Keep rebuilds and followers out, as long as the session lasts. Raises Busy."""
-    names = _projections(connection)
-    for name in names:
+        return
+    for name in sorted({each.projection for each in registry.versions(connection)}):
         take_lock(connection, name)
         for each in registry.versions(connection, name):
             if each.state not in registry.LIVE_STATES:
@@ -200,20 +224,22 @@ def _take_locks(connection: psycopg.Connection) -> list[str]:
                     f"{name} v{each.version} is kept fresh by {locks.holder(connection, lock)}",
                     hint="Stop `esops run`; then run this again.",
                 )
-    return names
 
 
-def _drop_schema(connection: psycopg.Connection, now: Leftover) -> None:
+def _drop_schema(config: Config, connection: psycopg.Connection, now: Leftover) -> None:
     try:
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '5s'")
             connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('esops:install', 0))")
+            tables = ", ".join(_own(each) for each in now.tables)
+            if tables:
+                connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE".encode())
+            _check_nothing_new(config, connection, now)
             for statement in drop_statements(now.tables):
                 connection.execute(statement.encode())
     except psycopg.errors.LockNotAvailable:
         raise Busy(
-            f"another session holds esops' own tables in {now.database}",
-            hint="What serves is a plain table already. Run this again to remove the rest.",
+            f"another session holds esops' own tables in {now.database}", hint=_AGAIN
         ) from None
     except psycopg.errors.DependentObjectsStillExist as error:
         raise Refused(
@@ -221,3 +247,26 @@ def _drop_schema(connection: psycopg.Connection, now: Leftover) -> None:
             f"{error.diag.message_detail or error.diag.message_primary}",
             hint="What serves is a plain table already. Drop these, and run this again.",
         ) from error
+
+
+def _check_nothing_new(config: Config, connection: psycopg.Connection, now: Leftover) -> None:
+    """Raises Busy and Refused where a command has begun something that this one has not seen, of
+    those that take no lock of a projection. The session holds esops' tables by now.
+    """
+    # Without waiting: whoever is here may wait for these tables.
+    check_nobody(connection, leaving=timedelta(0), hint=_AGAIN)
+    if not migrations.installed(connection):
+        return
+    versions = registry.versions(connection)
+    check_finished(config, connection, versions)
+    check_erasures(connection)
+    before = {(each.version.projection, each.version.version) for each in now.serving}
+    new = [
+        f"{each.projection} v{each.version}"
+        for each in versions
+        if each.state == "active"
+        and (each.projection, each.version) not in before
+        and len(missing_tables(connection, each)) < len(each.tables)
+    ]
+    if new:
+        raise Busy(f"{', '.join(new)} came up since this command looked", hint=_AGAIN)

@@ -48,6 +48,15 @@ class Leftover:
         """Whether there is nothing to do."""
         return not self.schema
 
+    @property
+    def as_found(self) -> Any:
+        """What somebody agreed to: what is handed over, and what is dropped."""
+        serving = [
+            (one.version.projection, one.version.version, [*one.views], [*one.tables])
+            for one in self.serving
+        ]
+        return serving, [(each.projection, each.version, each.tables) for each in self.older]
+
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
         return {
@@ -62,6 +71,7 @@ class Leftover:
                     "version": each.version.version,
                     "becomes_table": [str(name) for name in each.views],
                     "is_table": [str(name) for name in each.tables],
+                    "carried_over": [*each.carried],
                 }
                 for each in self.serving
             ],

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 
 import psycopg
 
@@ -19,7 +20,7 @@ from esops.rebuild import journal
 from esops.uninstall.leftover import Leftover, UninstallOptions
 
 _SQL = statements(__package__, "uninstall")
-_LEAVING_SECONDS = 3.0
+_LEAVING = timedelta(seconds=3)
 """How long a short command that is just ending may take to leave."""
 _KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialised view", "S": "sequence"}
 
@@ -58,17 +59,20 @@ def check_schema(
     left.size = sum(each[-1] for each in found)
 
 
-def check_nobody(connection: psycopg.Connection) -> None:
+def check_nobody(
+    connection: psycopg.Connection,
+    leaving: timedelta = _LEAVING,
+    hint: str = "Nothing was changed.",
+) -> None:
     """Raises Busy while another process of esops works here."""
-    deadline = time.monotonic() + _LEAVING_SECONDS
+    deadline = time.monotonic() + leaving.total_seconds()
     ours = process_name(socket.gethostname(), os.getpid()) + " "
     while rows := connection.execute(_SQL["sessions"], {"ours": ours}).fetchall():
         if time.monotonic() >= deadline:
             who = ", ".join(f"{name!r} (backend {pid})" for pid, name in rows[:5])
             raise Busy(
                 f"esops is at work in this database: {who}",
-                hint="Stop `esops run`, rebuilds and timers; then run this again. Nothing was "
-                "changed.",
+                hint=f"Stop `esops run`, rebuilds and timers; then run this again. {hint}",
             )
         time.sleep(0.1)
 
@@ -106,7 +110,9 @@ def check_finished(
     for each in versions:
         if each.state != "active":
             continue
-        inline = (settings := config.projections.get(each.projection)) and settings.live == "inline"
+        settings = config.projections.get(each.projection)
+        # Of one that esops.toml does not name, the journal alone tells how it was switched.
+        inline = settings is None or settings.live == "inline"
         if inline and journal.unhealed(connection, each.projection, each.version) is not None:
             raise Refused(
                 f"rows of {each.projection} may be of the old code still, and only esops knows "

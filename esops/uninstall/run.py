@@ -6,6 +6,7 @@ plan(config).run()
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,12 +39,18 @@ class Uninstalling:
         say: Callable[[str], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Remove it, one database after the other. Raises as `plan`; what was done stays done, and
-        another run continues.
+        """Remove it, one database after the other, while all of them are kept from other commands.
+
+        Raises as `plan`, before anything is changed; what was done stays done where a lock cannot
+        be had, and another run continues.
         """
-        for each in self.databases:
-            if not each.nothing:
-                database.remove(self.config, each, self.options, say, stop)
+        with ExitStack() as stack:
+            all_held = [
+                stack.enter_context(database.held(self.config, each, self.options))
+                for each in self.databases
+            ]
+            for connection, now in all_held:
+                database.remove(self.config, connection, now, say, stop)
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""

@@ -41,13 +41,15 @@ class Serving:
 
     version: Version
     views: Sequence[ReadModelName] = ()
-    """Names that are views, or stand for nothing: each becomes the version's table."""
+    """Names that are views: each becomes the version's table."""
     tables: Sequence[ReadModelName] = ()
     """Names that are the version's tables already."""
     left: Sequence[str] = ()
     """What stays as it is, and why, in words."""
     statements: Sequence[str] = ()
     """Those that are run for it."""
+    carried: Sequence[str] = ()
+    """What is carried over from a view to its table, in words."""
 
     @property
     def what(self) -> switch.Switch:
@@ -66,12 +68,13 @@ def look(config: Config, connection: psycopg.Connection, active: Version) -> Ser
         whose = "the application writes it by this name"
         if active.checkpoint is None:
             whose = "readers are moved by a program, which knows it by this name"
-        left = [f"{'.'.join(table)}: {whose}" for table in active.tables.values()]
-        return Serving(active, left=left)
+        stays = [f"{'.'.join(table)}: {whose}" for table in active.tables.values()]
+        return Serving(active, left=stays)
     owners.check_alone(connection, active.projection, active.version, active.tables)
     names = [ReadModelName(schema, name) for name, (schema, _) in active.tables.items()]
     views: list[ReadModelName] = []
     tables: list[ReadModelName] = []
+    left: list[str] = []
     for name in names:
         table = catalog.find_table(connection, *active.tables[name.name])
         if table is None:
@@ -82,15 +85,17 @@ def look(config: Config, connection: psycopg.Connection, active: Version) -> Ser
                 "in the registry; then run this again.",
             )
         current = catalog.find_table(connection, name.schema, name.name)
-        if current is not None:
-            served.check(connection, name, current, table)
+        if current is None:
+            # A program moved the readers; whoever reads it does so by the name that it has.
+            left.append(f"{table.schema}.{table.name}: nothing stands under the name {name}")
+            continue
+        served.check(connection, name, current, table)
         _check_owner(connection, table.oid, f"{table.schema}.{table.name}")
-        if current is not None and current.oid == table.oid:
-            tables.append(name)
-        else:
-            views.append(name)
-    found = Serving(active, views, tables)
-    return replace(found, statements=prepare(connection, found).statements)
+        (tables if current.oid == table.oid else views).append(name)
+    found = Serving(active, views, tables, left)
+    prepared = prepare(connection, found)
+    moved = [*prepared.carried.names, *prepared.carried.lost]
+    return replace(found, statements=prepared.statements, carried=moved)
 
 
 def prepare(connection: psycopg.Connection, serving: Serving) -> Prepared:
@@ -170,7 +175,8 @@ def release(
                 drop_replaced(connection, wait=True)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             with translated():
-                found = blockers(connection, names)
+                others = switch.prepare(connection, serving.what).carried.relations
+                found = blockers(connection, [*names, *others])
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
                     f"{shown} could not be locked in {count(attempt, 'try', 'tries')}: "
@@ -197,6 +203,7 @@ def _attempt(connection: psycopg.Connection, serving: Serving) -> list[str]:
                 hint="Run it again.",
             )
         done = carried.execute(connection, lambda: prepare(connection, serving))
-        tables = {name: (schema, name) for name, (schema, _) in now.tables.items()}
+        plain = {n.name: (n.schema, n.name) for n in (*serving.views, *serving.tables)}
+        tables = {**now.tables, **plain}
         registry.set_tables(connection, now.projection, now.version, tables)
     return done

@@ -263,3 +263,79 @@ def test_what_runs_inside_a_store_is_named_and_the_memory_of_settled_reads_goes(
     assert kept[0].startswith("archive cold: ")
     assert kept[1].startswith("store billing: the projections of sums")
     assert left(connection) == []
+
+
+ROLE = f"window_{os.getpid()}"
+NOT_THE_SAME = (
+    (
+        "ALTER TABLE cart_summary__v1 ENABLE ROW LEVEL SECURITY",
+        "has row security, which applies to the owner of the view",
+        "ALTER TABLE cart_summary__v1 DISABLE ROW LEVEL SECURITY",
+    ),
+    (
+        "ALTER VIEW cart_summary SET (security_invoker = on)",
+        "readable with the rights on the view alone",
+        "ALTER VIEW cart_summary RESET (security_invoker)",
+    ),
+    (
+        f"GRANT SELECT ON cart_summary__v1 TO {ROLE}; ALTER VIEW cart_summary OWNER TO {ROLE}",
+        f"{ROLE} would lose its rights",
+        "ALTER VIEW cart_summary OWNER TO CURRENT_USER",
+    ),
+)
+
+
+def test_a_table_that_readers_would_see_or_use_otherwise_than_its_view_is_refused(
+    dsn, connection, project
+):
+    shop.make(dsn, 60)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    connection.execute("CREATE MATERIALIZED VIEW sums AS SELECT sum(total) FROM cart_summary")
+    connection.execute(f"CREATE ROLE {ROLE}")
+    try:
+        for change, sentence, back in NOT_THE_SAME:
+            connection.execute(change)
+            refused = project.run("uninstall", "--dry-run")
+            assert (refused.code, sentence in refused.err) == (6, True), refused.err
+            connection.execute(back)
+    finally:
+        connection.execute(f"DROP OWNED BY {ROLE}; DROP ROLE {ROLE}")
+    plan = project.ok("uninstall", "--dry-run").out
+    assert "populated again" in plan
+
+
+def test_a_first_build_that_begins_meanwhile_is_refused(dsn, connection, project):
+    shop.make(dsn, 60)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    path = project.folder / "esops.toml"
+    second = path.read_text().replace("cart_summary]", "second]")
+    second = second[second.index("[projections.") :].replace('["cart_summary"]', '["second"]')
+    path.write_text(path.read_text() + "\n" + second)
+    with psycopg.connect(dsn) as reader:
+        reader.execute("SELECT count(*) FROM cart_summary")
+        process = project.start("uninstall", "--yes")
+        heard(process, "wait")
+        begun = project.run("rebuild", "second", "--blue-green")
+    out, err = process.communicate()
+    assert (begun.code, "esops is being uninstalled" in begun.err) == (4, True), begun.err
+    assert process.returncode == 0, out + err
+    assert left(connection) == []
+
+
+def test_tables_that_a_program_told_readers_of_keep_their_names_whoever_asks(
+    dsn, connection, project
+):
+    shop.make(dsn, 60)
+    shop.configure(project, dsn, projection_options='switch = "hook"\nhooks.switch = ["true"]')
+    project.ok("rebuild", "--blue-green")
+    path = project.folder / "esops.toml"
+    named = path.read_text()
+    path.write_text(named.replace("projections.cart_summary", "projections.others"))
+    plan = project.ok("uninstall", "--dry-run", "--unnamed").out
+    assert "nothing stands under the name public.cart_summary" in plan
+    path.write_text(named)
+    done = project.ok("uninstall", "--yes").out
+    assert "cart_summary__v1: readers are moved by a program" in done
+    assert shop.table(connection, "cart_summary__v1") == shop.truth(connection, 60)
