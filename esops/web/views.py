@@ -88,6 +88,7 @@ def _projections(reading: StoreReading, lags: LagHistory) -> Iterator[Row]:
     for each in rows:
         number = each.get("version")
         row: Row = {
+            "tables": {},
             "paused": None,
             "limits": {},
             "lag_events": None,
