@@ -45,7 +45,7 @@ def _values(site: Site, name: str, key: str) -> dict[str, Any] | None:
         return status_view(site.readings)
     if name == "projection" and key in site.config.projections:
         return projection_view(site.readings, key)
-    if name == "job" and key.isdigit() and (job := site.jobs.get(int(key))) is not None:
+    if name == "job" and key.isdecimal() and len(key) < 10 and (job := site.jobs.get(int(key))):
         return {"job": job}
     return None
 

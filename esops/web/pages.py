@@ -77,7 +77,8 @@ async def trace(request: Request) -> Response:
     """A search, and what it found where that costs little."""
     site = site_of(request)
     sought = request.query_params.get("q", "").strip()
-    by = request.query_params.get("by", "auto")
+    asked = request.query_params.get("by", "auto")
+    by = asked if asked in ("event", "correlation", "stream") else "auto"
     store = _store(request)
     values: dict[str, Any] = {"q": sought, "by": by, "store": store, "found": None}
     values |= {"problem": None, "cost": None}

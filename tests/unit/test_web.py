@@ -513,3 +513,19 @@ def test_a_version_that_serves_and_that_nobody_follows_needs_a_look(client):
         return replace(found, projections=[{**found.projections[0], **calm, "lag_seconds": 60.0}])
 
     assert "no process keeps it fresh" in client(look=look).get("/").text
+
+
+def test_addresses_made_by_hand_and_a_store_that_is_unwell_are_no_defect(client):
+    """A projection of such a store has no version, and so no tables."""
+
+    def look(store):
+        found = status_of(store)
+        row = {"store": store, "projection": "carts", "state": "unknown", "ok": False}
+        return replace(found, projections=[{**row, "detail": "its sequence is behind"}])
+
+    http = client(look=look)
+    http.get("/")
+    page = http.get("/projections/carts")
+    assert (page.status_code, "its sequence is behind" in page.text) == (200, True)
+    for key in ("²", "9" * 5000):
+        assert http.get("/live", params={"part": "job", "key": key}).status_code == 404
