@@ -357,3 +357,17 @@ def test_a_long_count_is_announced(dsn, connection, monkeypatch):
     assert len(said) == 1
     assert "about 9 events" in said[0]
     assert "--estimate" in said[0]
+
+
+def test_a_map_of_months_needs_more_than_one(chain, project, connection):
+    def drawn() -> bool:
+        project.run("audit", "streams", "--report", "page.html")
+        page = (project.folder / "page.html").read_text()
+        assert 'id="growth"' in page
+        return 'id="months"' in page
+
+    assert not drawn()
+    connection.execute(
+        "UPDATE mt_events SET timestamp = timestamp - interval '70 days' WHERE seq_id = 1"
+    )
+    assert drawn()
