@@ -34,6 +34,10 @@ class History:
         return {"actions": [each.as_dict() for each in self.actions], "notes": self.notes}
 
 
+_LONGEST = timedelta(days=36_500)
+"""Longer than anything was recorded. The server's times do not go back as far as a duration can."""
+
+
 @dataclass(frozen=True)
 class _Question:
     projection: str | None
@@ -54,7 +58,7 @@ def history(
     """
     if projection is not None:
         config.projection(projection)
-    question = _Question(projection, since, last)
+    question = _Question(projection, since and min(since, _LONGEST), last)
     found: list[PastAction] = []
     notes: list[str] = []
     failed: list[EsopsError] = []

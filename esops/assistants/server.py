@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, ParamSpec
 
@@ -19,6 +20,7 @@ from esops.errors import EsopsError
 from esops.postgres import session
 
 P = ParamSpec("P")
+_Add = Callable[[Callable[..., str]], None]
 
 _INSTRUCTIONS = """\
 esops operates event-sourced systems: event stores, read models (projections) with blue-green \
@@ -26,6 +28,12 @@ versions, archives. These tools only read. Begin with `status`; `docs` explains 
 finding and command. Answers are JSON; where one is cut, its field `cut` says so. To change \
 something, tell the operator which esops command to run: nothing here changes anything.\
 """
+_AT_ONCE = 8
+"""Calls that are answered at once. Each has sessions in a database that others need, and one of the
+SDK's forty threads, which also answer whether the server is alive.
+"""
+_LONGEST_ERROR = 2_000
+"""Characters: an error may quote what was asked for."""
 _READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
 Store = Annotated[str | None, Field(description="A store of esops.toml; needed if it has several.")]
 
@@ -42,33 +50,51 @@ def make_server(config: Config, *, data: bool = True, checks: bool = True) -> MC
         "esops", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
     answers = Answers(config, data=data)
-    _add_state(server, answers)
-    _add_events(server, answers)
+    add = _Tools(server).add
+    _add_state(add, answers)
+    _add_events(add, answers)
     if checks:
-        _add_check(server, answers)
-    _add_docs(server, answers)
+        _add_check(add, answers)
+    _add_docs(server, add, answers)
     return server
 
 
-def _tool(server: MCPServer[Any], function: Callable[P, str]) -> None:
-    """Add a function as a tool; its errors become sentences."""
+class _Tools:
+    """Functions as tools: their errors become sentences, and only some are at work at once."""
+
+    def __init__(self, server: MCPServer[Any]) -> None:
+        self._server = server
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+
+    def add(self, function: Callable[..., str]) -> None:
+        """Add a function as a tool."""
+        call = answering(function, self._places)
+        self._server.add_tool(call, annotations=_READS, structured_output=False)
+
+
+def answering(function: Callable[P, str], places: threading.BoundedSemaphore) -> Callable[P, str]:
+    """A function that raises nothing but ToolError, also where all places are taken."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> str:
+        if not places.acquire(blocking=False):
+            raise ToolError("Other questions are still being answered. Ask again in some seconds.")
         try:
             return function(*args, **kwargs)
         except (EsopsError, psycopg.Error, ValueError, OSError) as error:
             raise ToolError(in_words(error)) from None
         except Exception as error:  # noqa: BLE001 - a client gets a sentence, and no traceback
             raise ToolError(in_words(error)) from None
+        finally:
+            places.release()
 
-    server.add_tool(call, annotations=_READS, structured_output=False)
+    return call
 
 
 def in_words(error: Exception) -> str:
     """An error as one or two sentences."""
     if isinstance(error, EsopsError):
-        message = f"{error.message.rstrip('.')}."
+        message = f"{error.message.rstrip('.')[:_LONGEST_ERROR]}."
         return f"{message} {error.hint}" if error.hint else message
     if isinstance(error, psycopg.Error):
         lines = str(error).strip().splitlines()
@@ -76,7 +102,7 @@ def in_words(error: Exception) -> str:
     return f"A defect in esops: {type(error).__name__}. Report what was asked for."
 
 
-def _add_state(server: MCPServer[Any], answers: Answers) -> None:
+def _add_state(add: _Add, answers: Answers) -> None:
     def status(store: Store = None) -> str:
         """Stores with their heads, processors, versions of projections with lag and stalls,
         rebuilds, archive runs and last checks, on one page.
@@ -104,10 +130,10 @@ def _add_state(server: MCPServer[Any], answers: Answers) -> None:
         return answers.plan(projections or [])
 
     for each in (status, projection, history, plan):
-        _tool(server, each)
+        add(each)
 
 
-def _add_events(server: MCPServer[Any], answers: Answers) -> None:
+def _add_events(add: _Add, answers: Answers) -> None:
     def events(
         store: Store = None,
         stream: str | None = None,
@@ -153,10 +179,10 @@ def _add_events(server: MCPServer[Any], answers: Answers) -> None:
         return answers.trace(by, sought, stores or ())
 
     for each in (events, audit_streams, audit_stream, trace):
-        _tool(server, each)
+        add(each)
 
 
-def _add_check(server: MCPServer[Any], answers: Answers) -> None:
+def _add_check(add: _Add, answers: Answers) -> None:
     def projection_check(
         name: str,
         sample: Annotated[
@@ -169,10 +195,10 @@ def _add_check(server: MCPServer[Any], answers: Answers) -> None:
         """
         return answers.check(name, sample, store)
 
-    _tool(server, projection_check)
+    add(projection_check)
 
 
-def _add_docs(server: MCPServer[Any], answers: Answers) -> None:
+def _add_docs(server: MCPServer[Any], add: _Add, answers: Answers) -> None:
     def docs(
         topic: Annotated[
             str | None, Field(description="Without one, the list of topics comes.")
@@ -184,7 +210,7 @@ def _add_docs(server: MCPServer[Any], answers: Answers) -> None:
         """The documentation of esops: a topic, or one section of it."""
         return answers.docs(topic, section)
 
-    _tool(server, docs)
+    add(docs)
 
     @server.resource("esops://projections", mime_type="application/json")
     def projections() -> str:

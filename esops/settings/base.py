@@ -19,7 +19,10 @@ def parse_duration(text: object) -> timedelta:
     found = _DURATION.match(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError("this is not a duration: write it like 500ms, 90s, 15m, 36h or 180d")
-    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    try:
+        return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    except OverflowError:
+        raise ValueError("this duration is too long: at most 999999999d") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]

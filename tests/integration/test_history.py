@@ -60,6 +60,7 @@ def test_what_is_done_to_a_projection_is_told_from_the_first_rebuild_on(carts, c
         ("run", name, "done"),
     ]
     assert len(told(carts, "--projection", name, "--since", "1h")) == len(found)
+    assert len(told(carts, "--projection", name, "--since", "999999999d")) == len(found)
 
 
 def test_what_only_reads_or_was_tried_leaves_no_row(carts, connection):

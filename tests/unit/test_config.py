@@ -181,6 +181,8 @@ def test_it_is_found_in_a_parent_by_environment_or_by_option(tmp_path, monkeypat
 def test_durations(number, unit):
     seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
     assert parse_duration(f"{number}{unit}") == timedelta(seconds=number * seconds)
+    with pytest.raises(ValueError, match="too long"):
+        parse_duration(f"{10**30}{unit}")
 
 
 @given(
