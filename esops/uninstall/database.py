@@ -34,6 +34,7 @@ from esops.uninstall.leftover import Leftover, UninstallOptions
 from esops.uninstall.obstacles import (
     check_erasures,
     check_finished,
+    check_memory,
     check_named,
     check_nobody,
     check_schema,
@@ -64,6 +65,7 @@ def _look(
     check_schema(connection, left, row)
     check_nobody(connection)
     if not migrations.installed(connection):  # the events' database, with settling's memory alone
+        check_memory(connection, left, options)
         left.statements += drop_statements(left.tables)
         return left
     versions = registry.versions(connection)

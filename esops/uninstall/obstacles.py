@@ -91,6 +91,23 @@ def check_named(config: Config, versions: Sequence[Version], options: UninstallO
         )
 
 
+def check_memory(connection: psycopg.Connection, left: Leftover, options: UninstallOptions) -> None:
+    """Raises Refused where read models in other databases, which nobody here can see, may rely on
+    what is known of numbers that were passed as dead, and of events that came at them later.
+    """
+    kept = [each for each in ("late_events", "passed") if each in left.tables]
+    used = any(
+        connection.execute(f"SELECT FROM esops.{each} LIMIT 1".encode()).fetchone() is not None
+        for each in kept
+    )
+    if used and not options.unnamed:
+        raise Refused(
+            f"{left.database} remembers which missing numbers of its events were passed as dead, "
+            "and read models in databases of other projects may rely on that",
+            hint="If there are none, add --unnamed.",
+        )
+
+
 def check_finished(
     config: Config, connection: psycopg.Connection, versions: Sequence[Version]
 ) -> None:

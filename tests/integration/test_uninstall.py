@@ -255,9 +255,14 @@ def test_what_runs_inside_a_store_is_named_and_the_memory_of_settled_reads_goes(
         projections={"sums": {"store": "billing", "kind": "server", "javascript": "sums.js"}},
         archives={"cold": {"repository": "cold"}},
     )
-    connection.execute("CREATE SCHEMA esops; CREATE TABLE esops.sightings (log text)")
-    found = project.ok("uninstall", "--yes", "--output", "json").json
-    assert found["databases"][0]["tables"] == ["sightings"]
+    connection.execute(
+        "CREATE SCHEMA esops; CREATE TABLE esops.sightings (log text); "
+        "CREATE TABLE esops.passed AS SELECT 'x' AS log"
+    )
+    refused = project.run("uninstall", "--yes")
+    assert (refused.code, "--unnamed" in refused.err) == (6, True)
+    found = project.ok("uninstall", "--yes", "--unnamed", "--output", "json").json
+    assert found["databases"][0]["tables"] == ["passed", "sightings"]
     kept = [each["what"] for each in found["stays"]]
     assert len(kept) == 2
     assert kept[0].startswith("archive cold: ")
