@@ -125,7 +125,7 @@ def test_a_lock_on_the_table_holds_up_neither_a_command_nor_the_end_of_a_run(car
     with connection.transaction():
         connection.execute("LOCK TABLE esops.actions IN SHARE MODE")
         paused = carts.run("projection", "pause", "cart_summary")
-        assert paused.code == 1
+        assert paused.code in (0, 1)  # 1 where the version's own process has not begun yet
         assert paused.err.count("esops history will not show this action") == 1
         process.terminate()
         finish(process)

@@ -151,8 +151,8 @@ def test_the_command_says_of_what_there_is_nothing(project, dumps, dsn, connecti
     for options, code, words in (
         (("--stream", "nope"), 1, "no stream 'nope'"),
         (("--type", "shopping_cart_opned"), 1, "Did you mean 'shopping_cart_opened'?"),
-        (("--category", "nope", "--type", "Foo"), 1, "event type 'Foo'"),
-        (("--type", "Foo", "--last", "3", "--since", "1m"), 1, "event type 'Foo'"),
+        (("--category", "nope", "--type", "Foo"), 1, "of type 'Foo'"),
+        (("--type", "Foo", "--last", "3", "--since", "1m"), 1, "of type 'Foo'"),
         (("--type", "account_opened", "--category", "shopping_cart"), 1, "together"),
         (("--tenant", "acme"), 1, "no tenant 'acme'"),
         (("--since", "1s", "--last", "3"), 0, "store shop has no event in that time"),
