@@ -17,7 +17,7 @@ RUN useradd --uid 10001 --home-dir /home/esops --create-home --shell /usr/sbin/n
 ENV PATH=/opt/esops/bin:$PATH \
     PYTHONUNBUFFERED=1
 # esops.toml and the projections that stand beside it.
-WORKDIR /work
+WORKDIR /project
 USER 10001
 EXPOSE 9180
 # Whether the loop turns; where the command is another one than `run`, override it or use NONE.
