@@ -1,4 +1,4 @@
-"""What is known of an action when it begins, and in which words its end is told."""
+"""What is known of an action when it begins, and the words for its end."""
 
 from __future__ import annotations
 

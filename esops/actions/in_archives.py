@@ -1,6 +1,6 @@
-"""Actions in an archive's repository: one small document each, below `actions/`. Whether a process
-is there still is told by a lease, as for the policies: on its own machine by the process, from
-others by whether it renews it.
+"""Actions in an archive's repository: one small document each, below `actions/`. A lease
+shows whether its process is still there, as for the policies: on its own machine by the process,
+from others by whether it renews it.
 """
 
 from __future__ import annotations

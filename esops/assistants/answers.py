@@ -21,7 +21,7 @@ from esops.health.status import look
 from esops.postgres.connection import translated
 from esops.postgres.session import statements_within
 from esops.rebuild.overview import describe
-from esops.settings import parse_duration
+from esops.settings import named_duration
 from esops.stores import open_store
 from esops.stores.archive.whereabouts import archived_stream
 from esops.stores.base import EventStore
@@ -72,7 +72,7 @@ class Answers:
 
     def history(self, projection: str | None, since: str | None, last: int) -> str:
         """What `esops history` shows."""
-        span = None if since is None else _duration("since", since)
+        span = None if since is None else named_duration("since", since)
         with self._reading():
             found = history(self._config, projection, since=span, last=min(last, MOST_EVENTS))
         return self._fitted(found.as_dict(), "Ask for fewer with last.")
@@ -225,13 +225,6 @@ def _known(config: Config, names: Sequence[str]) -> list[str]:
     for each in names:
         config.projection(each)
     return list(names)
-
-
-def _duration(name: str, text: str) -> Any:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
 
 
 def _sentence(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Who is told how a command ended: the sections [notify.NAME] of the configuration."""
+"""Sends how a command ended, as the sections [notify.NAME] of the configuration say."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _FOUND = ("finding", "failure", "refusal")
 
 
 def notify(context: Any, record: ActionRecord, exit_code: int, *, looks: bool) -> None:
-    """Tell how a command ended. `looks`: it only looks, so that a person at the terminal, who sees
-    the result, is not told, and nobody is that nothing was found.
+    """Tell how a command ended. `looks`: it only looks, so nothing is sent where a person at the
+    terminal sees the result, or where nothing was found.
     """
     follows = _follows(context)
     notification = notification_of(record.action, exit_code, follows=follows)
@@ -42,7 +42,7 @@ def notify(context: Any, record: ActionRecord, exit_code: int, *, looks: bool) -
 
 
 def notification_of(action: Action, exit_code: int, *, follows: bool) -> Notification | None:
-    """What is told of an action's end; None of a wrong command line. `follows`: it works until it
+    """What is sent at an action's end; None of a wrong command line. `follows`: it works until it
     is stopped, so that its end is a stop.
     """
     from datetime import UTC, datetime

@@ -44,13 +44,9 @@ def stop_on_signals() -> threading.Event:
 
 def duration(option: str, text: str) -> timedelta:
     """Read the duration that an option was given. Raises UsageError that names the option."""
-    from esops.errors import UsageError
-    from esops.settings import parse_duration
+    from esops.settings import named_duration
 
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
+    return named_duration(option, text)
 
 
 def is_interactive() -> bool:

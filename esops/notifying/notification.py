@@ -1,4 +1,4 @@
-"""What is told, as a sentence and as fields. No address, key or value of an event is in it."""
+"""What is sent, as a sentence and as fields. No address, key or value of an event is in it."""
 
 from __future__ import annotations
 

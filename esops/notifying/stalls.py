@@ -1,4 +1,4 @@
-"""What is told of versions and processors that do not advance, and of those that advance again."""
+"""What is sent about versions and processors that stop advancing, and that advance again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The sections of esops.toml, as frozen settings. Documented in docs/reference/configuration.md."""
 
 from esops.settings.archives import ArchiveSettings, PolicySettings, Removal, StreamPortion
-from esops.settings.base import Duration, Settings, parse_duration
+from esops.settings.base import Duration, Settings, named_duration, parse_duration
 from esops.settings.erasing import EraseSettings, Mask
 from esops.settings.notify import NotifySettings
 from esops.settings.projections import (
@@ -46,5 +46,6 @@ __all__ = [
     "TraceSettings",
     "VerifySettings",
     "VersionSettings",
+    "named_duration",
     "parse_duration",
 ]

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from esops.errors import UsageError
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -23,6 +25,14 @@ def parse_duration(text: object) -> timedelta:
         return timedelta(**{_UNITS[found[2]]: float(found[1])})
     except OverflowError:
         raise ValueError("this duration is too long: at most 999999999d") from None
+
+
+def named_duration(name: str, text: str) -> timedelta:
+    """Read the duration that an option or argument was given. Raises UsageError that names it."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]

@@ -40,8 +40,8 @@ that found them so may continue beside a newer one anyway.
 _found_newest: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
 """When a session last found them so."""
 before_writing: list[Callable[[psycopg.Connection], None]] = []
-"""What is told of each session in which somebody is about to write, after the tables are in place.
-It uses a session of its own, and raises nothing.
+"""Called with each session in which somebody is about to write, after the tables are in place. Each
+uses a session of its own, and raises nothing.
 """
 
 
