@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import emmett
+from tests.support.esdb import Nodes
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "reference" / "life_cycles.py"
 COUNTS = """
@@ -69,6 +70,13 @@ def script():
     return runpy.run_path(str(SCRIPT))
 
 
+@pytest.fixture
+def own_node():
+    """A node without the shortened streams that other tests leave behind."""
+    with Nodes() as nodes:
+        yield nodes
+
+
 @pytest.mark.parametrize("library", FROM)
 def test_the_table_is_true_of(library, script, dumps, dsn, connection, project):
     said = script["answers"](script["LIBRARIES"][library])
@@ -105,19 +113,18 @@ def test_the_table_is_true_of(library, script, dumps, dsn, connection, project):
     project.ok("projection", "rollback", "counts", "--accept-code")
 
 
-def test_what_is_inline_needs_one_database(node, script, dsn, connection, project):
+def test_what_is_inline_needs_one_database(own_node, script, dsn, connection, project):
     said = script["answers"](script["LIBRARIES"]["EventStoreDB"])
     assert (said.inline, said.sets_checkpoints) == (False, False)
     connection.execute("CREATE TABLE counts (stream text PRIMARY KEY, events int)")
     project.write("counted.py", COUNTS)
     made = {"python": "counted:counts", "tables": ["counts"], "switch": "rename"}
-    made |= {"events": ["CountedHere"]}  # other tests' events are on the node, too
     for live, why in (
         ({"live": "inline"}, "are not in one Postgres database"),
         ({"live": "app", "checkpoint": "p"}, "are in different databases"),
     ):
         project.configure(
-            stores={"shop": {"backend": "eventstoredb", "uri": node.uri}},
+            stores={"shop": {"backend": "eventstoredb", "uri": own_node.uri}},
             readmodels={"reads": {"dsn": dsn}},
             projections={"counts": {**made, **live}},
         )
