@@ -1,0 +1,221 @@
+"""A directory of JSON Schema files: which file is for which event type, and what they say.
+
+A file names its type by `x-event-type`, else by its own name (`OrderPlaced.json`,
+`orders/OrderPlaced.schema.json`). Several files of one type are alternatives (`anyOf`), such as one
+for each shape (`x-shape`). A file is a part of others and of no type if it, or a folder above it,
+has a name that begins with `_`, or if others refer to it by `$ref` and it has no `x-event-type`.
+
+A `$ref` is resolved within the directory, never from a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote, urldefrag, urljoin
+
+import jsonschema_rs
+import orjson
+
+from esops.errors import UsageError
+from esops.schema.json_lines import Path as JsonPath
+from esops.schema.json_lines import line_of, repeated_name
+from esops.schema.references import BadSchemaFile, Links, complain, link
+
+EVENT_TYPE, SHAPE = "x-event-type", "x-shape"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FILES = "https://schemas.esops.invalid/"
+"""Where the files of a directory stand for `$ref`, since the directory may be anywhere. No name
+that ends with .invalid leads anywhere (RFC 2606)."""
+_SUFFIXES = (".schema.json", ".json")
+
+
+@dataclass(frozen=True)
+class SchemaFile:
+    """One file of a directory."""
+
+    where: str
+    """How messages name it: the path that was given, and the file's own below it."""
+    path: PurePosixPath
+    """Below the directory."""
+    text: str = field(repr=False)
+    schema: dict[str, Any] = field(repr=False)
+
+    @property
+    def named_type(self) -> str | None:
+        """What `x-event-type` says."""
+        found = self.schema.get(EVENT_TYPE)
+        return found if isinstance(found, str) else None
+
+    @property
+    def type(self) -> str:
+        """The event type, if the file is for one."""
+        name = self.path.name
+        stem = next(name.removesuffix(each) for each in _SUFFIXES if name.endswith(each))
+        return self.named_type or stem
+
+    @property
+    def shape(self) -> str | None:
+        """The hash of the shape that it was inferred from."""
+        found = self.schema.get(SHAPE)
+        return found if isinstance(found, str) else None
+
+    @property
+    def file_uri(self) -> str:
+        """Its place in the directory."""
+        return FILES + quote(str(self.path))
+
+    @property
+    def uri(self) -> str:
+        """What a `$ref` in it begins at."""
+        own = self.schema.get("$id")
+        return urldefrag(urljoin(self.file_uri, own)).url if own else self.file_uri
+
+    @property
+    def underscored(self) -> bool:
+        """Whether its name, or that of a folder, says that it is for no event type."""
+        return any(part.startswith("_") for part in self.path.parts)
+
+    def line(self, path: JsonPath = ()) -> str:
+        """How a message names a place in it: file and line."""
+        return f"{self.where}:{line_of(self.text, path)}"
+
+
+@dataclass(frozen=True)
+class TypeSchema:
+    """What a directory says of one event type."""
+
+    type: str
+    files: tuple[SchemaFile, ...]
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The schema of all its files. Its references need the registry of the set."""
+        references = [{"$ref": each.uri} for each in self.files]
+        rest = references[0] if len(references) == 1 else {"anyOf": references}
+        return {"$schema": DIALECT, **rest}
+
+
+@dataclass(frozen=True)
+class SchemaSet:
+    """The schemas of a directory, by event type."""
+
+    where: str
+    """How messages name it."""
+    types: Mapping[str, TypeSchema]
+    parts: tuple[SchemaFile, ...]
+    """Files that are for no event type."""
+    links: Links = field(repr=False)
+
+    @property
+    def registry(self) -> jsonschema_rs.Registry:
+        """What resolves the references of these schemas."""
+        return self.links.registry
+
+    def validator(self, type_: str) -> jsonschema_rs.Validator:
+        """A compiled validator of one type's data, which checks formats too."""
+        return jsonschema_rs.validator_for(
+            self.types[type_].schema, registry=self.registry, offline=True, validate_formats=True
+        )
+
+    def standalone(self, type_: str) -> dict[str, Any]:
+        """The schema of a type with all that it refers to, as one document."""
+        found = self.types[type_]
+        return self.links.standalone([each.uri for each in found.files], found.schema)
+
+
+def read_schemas(folder: Path) -> SchemaSet:
+    """Read a directory. Raises BadSchemaFile, with file and line, and UsageError where the
+    directory is none, or has no schema.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a directory" if folder.exists() else "does not exist"
+        raise UsageError(
+            f"the schema directory {folder} {what}",
+            hint="Make one with `esops schema infer -o schemas/`, or write a file for each type.",
+        )
+    return parse_schemas(str(folder), dict(_read(folder)))
+
+
+def parse_schemas(where: str, texts: Mapping[str, bytes]) -> SchemaSet:
+    """The schemas of files, given by their paths below `where`, wherever they were read from.
+    Raises as `read_schemas` does.
+    """
+    problems: list[str] = []
+    files: list[SchemaFile] = []
+    for path, text in sorted(texts.items()):
+        try:
+            files.append(_parsed(where, path, text))
+        except BadSchemaFile as error:
+            problems.append(error.message)
+    complain(problems)
+    if not files:
+        raise UsageError(
+            f"there is no schema in {where}: no file in it ends with .json",
+            hint="Make some with `esops schema infer -o schemas/`, or write a file for each type.",
+        )
+    links = link(files)
+    types: dict[str, list[SchemaFile]] = {}
+    parts = []
+    for each in files:
+        if not each.named_type and (each.underscored or each.path in links.referred):
+            parts.append(each)
+        else:
+            types.setdefault(each.type, []).append(each)
+    made = {name: TypeSchema(name, tuple(types[name])) for name in sorted(types)}
+    return SchemaSet(where, made, tuple(parts), links)
+
+
+def _read(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for above, folders, names in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        for name in names:
+            if name.endswith(".json") and not name.startswith("."):
+                path = Path(above, name)
+                try:
+                    yield path.relative_to(folder).as_posix(), path.read_bytes()
+                except OSError as error:
+                    raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parsed(where: str, path: str, content: bytes) -> SchemaFile:
+    """Raises BadSchemaFile where a file is no JSON, or no JSON Schema."""
+    name = f"{where.rstrip('/')}/{path}"
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadSchemaFile(f"{name}:{line}: this is not UTF-8") from None
+    try:
+        orjson.loads(text)
+        value = json.loads(text)
+    except json.JSONDecodeError as error:  # orjson's is one too
+        raise BadSchemaFile(f"{name}:{error.lineno}: this is not JSON: {error.msg}") from None
+    if not isinstance(value, dict):
+        raise BadSchemaFile(f"{name}:1: a schema is an object, and this is none")
+    file = SchemaFile(name, PurePosixPath(path), text, value)
+    twice = repeated_name(text)
+    if twice is not None:
+        raise BadSchemaFile(f"{name}:{twice[1]}: {twice[0]!r} stands twice in one object")
+    for key in (EVENT_TYPE, SHAPE):
+        if key in value and not (isinstance(value[key], str) and value[key]):
+            raise BadSchemaFile(f"{file.line((key,))}: {key} has to be a text")
+    _check_keywords(file)
+    return file
+
+
+def _check_keywords(file: SchemaFile) -> None:
+    try:
+        jsonschema_rs.meta.validate(file.schema)
+    except jsonschema_rs.ValidationError as error:
+        at = tuple(error.instance_path)
+        what = ".".join(map(str, at)) or "the schema"
+        raise BadSchemaFile(f"{file.line(at)}: {what}: {error.message}") from None
+    except (jsonschema_rs.ReferencingError, ValueError) as error:
+        at = ("$schema",) if "$schema" in file.schema else ()
+        raise BadSchemaFile(f"{file.line(at)}: {error}") from None

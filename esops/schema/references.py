@@ -1,0 +1,171 @@
+"""Where a `$ref` in a directory of JSON Schema files leads: to another file, never to a network."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urldefrag, urljoin
+
+import jsonschema_rs
+
+from esops.errors import UsageError
+from esops.schema.json_lines import Path
+
+if TYPE_CHECKING:
+    from pathlib import PurePosixPath
+
+    from esops.schema.files import SchemaFile
+
+_NAMES = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
+)
+"""Keywords whose members' names are names, not keywords."""
+_DATA = frozenset({"const", "enum", "default", "examples"})
+"""Keywords whose values are data: a `$ref` in there is none."""
+_DIALECTS = ("https://json-schema.org/", "http://json-schema.org/")
+
+
+class BadSchemaFile(UsageError):
+    """A schema file cannot be used."""
+
+
+class Reference(NamedTuple):
+    """A `$ref` of a file."""
+
+    path: Path
+    """Where it stands in the file."""
+    base: str
+    text: str
+
+    @property
+    def document(self) -> str:
+        """The URI of the document that it leads to."""
+        return urldefrag(urljoin(self.base, self.text)).url
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where the references of some files lead."""
+
+    documents: Mapping[str, dict[str, Any]]
+    """Schemas of files by each URI that leads to them."""
+    registry: jsonschema_rs.Registry
+    referred: frozenset[PurePosixPath]
+    """Files that others refer to."""
+
+    def standalone(self, uris: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
+        """A schema that refers to documents, with those and all that they refer to in it."""
+        reached = list(uris)
+        for uri in reached:
+            for each in references(self.documents[uri], uri):
+                if each.document in self.documents and each.document not in reached:
+                    reached.append(each.document)
+        # jsonschema_rs.bundle follows a pointer in a reference twice, and leads to nothing then.
+        return {**schema, "$defs": {uri: {**self.documents[uri], "$id": uri} for uri in reached}}
+
+
+def link(files: Sequence[SchemaFile]) -> Links:
+    """Follow the references of files. Raises BadSchemaFile where one leads to nothing."""
+    by_uri = _by_uri(files)
+    found = [(file, each) for file in files for each in references(file.schema, file.uri)]
+    known = set(by_uri).union(*(_own_ids(each.schema, each.uri) for each in files))
+    complain(
+        [
+            f"{_what(file, each)} to no file of the directory"
+            for file, each in found
+            if each.document not in known and not each.document.startswith(_DIALECTS)
+        ]
+    )
+    registry = jsonschema_rs.Registry([(uri, each.schema) for uri, each in by_uri.items()])
+    problems = []
+    referred: set[PurePosixPath] = set()
+    for file, each in found:
+        try:
+            registry.resolver(each.base).lookup(each.text)
+        except (jsonschema_rs.ReferencingError, ValueError) as error:
+            problems.append(f"{_what(file, each)} to nothing: {error}")
+        target = by_uri.get(each.document)
+        if target is not None and target is not file:
+            referred.add(target.path)
+    problems.extend(problem for each in files for problem in _uncompiled(each, registry))
+    complain(problems)
+    documents = {uri: each.schema for uri, each in by_uri.items()}
+    return Links(documents, registry, frozenset(referred))
+
+
+def _uncompiled(file: SchemaFile, registry: jsonschema_rs.Registry) -> Iterator[str]:
+    """What is wrong with a file beside its references, such as a pattern."""
+    try:
+        jsonschema_rs.validator_for(
+            file.schema, registry=registry, base_uri=file.uri, offline=True, validate_formats=True
+        )
+    except jsonschema_rs.ValidationError as error:
+        at = tuple(error.instance_path)
+        what = f"{at[-1]}: " if at else ""
+        yield f"{file.line(at)}: {what}{error.message}"
+
+
+def _what(file: SchemaFile, reference: Reference) -> str:
+    return f"{file.line(reference.path)}: $ref {reference.text!r} leads"
+
+
+def complain(problems: Sequence[str]) -> None:
+    """Raise BadSchemaFile if there are problems, and say each of the first."""
+    if problems:
+        others = f" Others: {'; '.join(problems[1:6])}." if problems[1:] else ""
+        raise BadSchemaFile(problems[0], hint=f"Correct the file.{others}")
+
+
+def _by_uri(files: Sequence[SchemaFile]) -> dict[str, SchemaFile]:
+    by_uri: dict[str, SchemaFile] = {}
+    for each in files:
+        for uri in (each.file_uri, each.uri):
+            if by_uri.setdefault(uri, each) is not each:
+                raise BadSchemaFile(
+                    f"{each.line(('$id',))}: {by_uri[uri].where} has the same $id",
+                    hint="Give each schema file an $id of its own, or none.",
+                )
+    # A file with an $id elsewhere means its neighbours by relative references all the same.
+    elsewhere = {
+        (urljoin(each.uri, "."), posixpath.dirname(str(each.path)))
+        for each in files
+        if each.uri != each.file_uri
+    }
+    for base, folder in elsewhere:
+        for each in files:
+            relative = posixpath.relpath(str(each.path), folder or ".")
+            by_uri.setdefault(urljoin(base, relative), each)
+    return by_uri
+
+
+def references(schema: Any, base: str, path: Path = ()) -> Iterator[Reference]:
+    """Each `$ref` in a schema, whose URI is `base`."""
+    for at, place, member, value in _members(schema, base, path):
+        if member in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str):
+            yield Reference((*at, member), place, value)
+
+
+def _own_ids(schema: Any, base: str) -> Iterator[str]:
+    for _, place, member, value in _members(schema, base, ()):
+        if member == "$id" and isinstance(value, str):
+            yield urldefrag(place).url
+
+
+def _members(schema: Any, base: str, path: Path) -> Iterator[tuple[Path, str, str, Any]]:
+    """The keywords of a schema and of all in it: where, the base of references there, and both."""
+    if isinstance(schema, list):
+        for number, each in enumerate(schema):
+            yield from _members(each, base, (*path, number))
+    if not isinstance(schema, dict):
+        return
+    own = schema.get("$id")
+    base = urljoin(base, own) if isinstance(own, str) else base
+    for keyword, value in schema.items():
+        yield path, base, keyword, value
+        if keyword in _NAMES and isinstance(value, dict):
+            for name, each in value.items():
+                yield from _members(each, base, (*path, keyword, name))
+        elif keyword not in _DATA:
+            yield from _members(value, base, (*path, keyword))
