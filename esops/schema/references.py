@@ -127,13 +127,13 @@ def _by_uri(files: Sequence[SchemaFile]) -> dict[str, SchemaFile]:
                     f"{each.line(('$id',))}: {by_uri[uri].where} has the same $id",
                     hint="Give each schema file an $id of its own, or none.",
                 )
-    # A file with an $id elsewhere means its neighbours by relative references all the same.
-    elsewhere = {
+    # A file with an $id of its own means its neighbours by relative references all the same.
+    own_places = {
         (urljoin(each.uri, "."), posixpath.dirname(str(each.path)))
         for each in files
         if each.uri != each.file_uri
     }
-    for base, folder in elsewhere:
+    for base, folder in own_places:
         for each in files:
             relative = posixpath.relpath(str(each.path), folder or ".")
             by_uri.setdefault(urljoin(base, relative), each)
