@@ -1,0 +1,237 @@
+"""Where progress is kept: a table in the store's database, an archive's repository, or a stream of
+esops' own in EventStoreDB.
+
+Each place replaces a document only where its revision is still the one that was read.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+import psycopg
+from psycopg import errors
+
+from esops.archive_format.repository import ENCRYPTED, Missing, Repository, Taken
+from esops.errors import Denied
+from esops.events import NewEvent
+from esops.postgres.connection import connect, translated
+from esops.postgres.statements import statements
+from esops.readmodel import migrations
+from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import EventStore, WrongExpectedVersion
+
+_SQL = statements(__package__, "queries")
+FOLDER = "schema"
+"""Of an archive's repository."""
+STREAM = "$esops.schema-"
+"""Before the key: one stream for each document, of which the store keeps the last event."""
+_KEPT = "$esops-schema-progress"
+
+
+class Entry(NamedTuple):
+    """What is kept under a key, as it is written."""
+
+    revision: int
+    document: dict[str, Any]
+    position: str | None
+    mark: dict[str, Any] | None
+
+
+class Described(NamedTuple):
+    """The key, and what it stands for."""
+
+    key: str
+    store: str
+    job: str
+    selection: str
+
+
+class ProgressPlace(Protocol):
+    """Where one document is kept."""
+
+    name: str
+
+    def prepare(self) -> None:
+        """Make what is needed to write. Raises Unavailable, Refused, Busy."""
+
+    def read(self) -> Entry | None:
+        """The document. Raises Unavailable."""
+
+    def replace(self, entry: Entry) -> bool:
+        """Write a document over the one whose revision is one lower; the first one is 1. False
+        where that is not there any more.
+        """
+
+    def forget(self) -> None:
+        """Remove it."""
+
+
+class TablePlace:
+    """A row of esops.schema_progress."""
+
+    def __init__(self, dsn: str, described: Described) -> None:
+        """Nothing is read yet; each call opens a session of its own."""
+        self._dsn, self._described = dsn, described
+        self.name = "the store's database"
+
+    def prepare(self) -> None:
+        """Make esops' tables, or bring them to the newest form, and look for the right to write."""
+        with self._session() as session:
+            migrations.install(session)
+            row = session.execute(_SQL["may_write"]).fetchone()
+            if row is None or not row[0]:
+                raise Denied(f"role {session.info.user} may not write to esops.schema_progress")
+
+    def read(self) -> Entry | None:
+        """The row, where there is one."""
+        with self._session() as session:
+            if not migrations.installed(session) or not migrations.has(session, "schema_progress"):
+                return None
+            row = session.execute(_SQL["read"], {"key": self._described.key}).fetchone()
+        if row is None:
+            return None
+        revision, document, position, mark = row
+        known = None if mark is None else orjson.loads(mark)
+        return Entry(revision, orjson.loads(document), position, known)
+
+    def replace(self, entry: Entry) -> bool:
+        """One statement, which takes hold whole or not at all."""
+        values = {
+            **self._described._asdict(),
+            "revision": entry.revision,
+            "document": orjson.dumps(entry.document).decode(),
+            "position": entry.position,
+            "mark": None if entry.mark is None else orjson.dumps(entry.mark).decode(),
+        }
+        with self._session() as session:
+            migrations.install(session)
+            statement = _SQL["create" if entry.revision == 1 else "replace"]
+            return session.execute(statement, values).rowcount == 1
+
+    def forget(self) -> None:
+        """Delete the row."""
+        with self._session() as session:
+            if migrations.has(session, "schema_progress"):
+                session.execute(_SQL["forget"], {"key": self._described.key})
+
+    @contextmanager
+    def _session(self) -> Iterator[psycopg.Connection]:
+        with translated(), connect(self._dsn, "schema progress") as session:
+            try:
+                yield session
+            except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
+                raise Denied(error.diag.message_primary or "writing was denied") from None
+
+
+class RepositoryPlace:
+    """Documents below `schema/`, numbered; the highest number counts."""
+
+    def __init__(self, repository: Repository, described: Described) -> None:
+        """Nothing is read yet."""
+        self._repository = repository
+        self._folder = f"{FOLDER}/{described.job}-{described.key}"
+        self.name = f"archive {repository.address}"
+
+    def prepare(self) -> None:
+        """Write something, and remove it: there is no right to ask for beforehand."""
+        probe = f"{self._folder}/probe-{uuid.uuid4()}"
+        self._repository.put(probe, b"")
+        self._repository.delete(probe)
+
+    def read(self) -> Entry | None:
+        """The document of the highest number."""
+        names = self._names()
+        if not names:
+            return None
+        try:
+            content = self._repository.open(names[-1], self._repository.get(names[-1]))
+        except Missing:  # somebody has just written a newer one, and removed this
+            return self.read()
+        return Entry(**orjson.loads(content))
+
+    def replace(self, entry: Entry) -> bool:
+        """A conditional create, which one process of several wins."""
+        older = self._names()
+        suffix = ".json" + (ENCRYPTED if self._repository.encrypts else "")
+        name = f"{self._folder}/{entry.revision:012d}{suffix}"
+        if older and older[-1].partition(".")[0] >= name.partition(".")[0]:
+            return False
+        content = self._repository.seal(memoryview(orjson.dumps(entry._asdict())))
+        try:
+            self._repository.put(name, content, if_absent=True)
+        except Taken:
+            return False
+        for each in older:
+            self._repository.delete(each)
+        return True
+
+    def forget(self) -> None:
+        """Delete the documents."""
+        for each in self._names():
+            self._repository.delete(each)
+
+    def _names(self) -> list[str]:
+        found = (each.name for each in self._repository.entries(self._folder))
+        return [each for each in found if "/probe-" not in each]
+
+
+class StreamPlace:
+    """The last event of a stream of its own."""
+
+    def __init__(self, settings: StoreSettings, described: Described) -> None:
+        """Nothing is read yet; each call opens the store."""
+        self._settings, self._described = settings.without_archive, described
+        self._stream = STREAM + described.key
+        self._at = -1
+        self.name = f"stream {self._stream}"
+
+    def prepare(self) -> None:
+        """Bound the stream, so that it keeps its last event; that needs the right to write."""
+        with self._store() as store:
+            if self._last(store) is None:
+                bound = orjson.dumps({"$maxCount": 1})
+                store.append(f"$${self._stream}", [NewEvent(str(uuid.uuid4()), "$metadata", bound)])
+
+    def read(self) -> Entry | None:
+        """The last event."""
+        with self._store() as store:
+            return self._last(store)
+
+    def replace(self, entry: Entry) -> bool:
+        """An append at the version that was read."""
+        content = orjson.dumps(entry._asdict())
+        with self._store() as store:
+            last = self._last(store)
+            if (0 if last is None else last.revision) != entry.revision - 1:
+                return False
+            try:
+                store.append(self._stream, [NewEvent(str(uuid.uuid4()), _KEPT, content)], self._at)
+            except WrongExpectedVersion:
+                return False
+        return True
+
+    def forget(self) -> None:
+        """Append that there is nothing: a deleted stream would need other rights."""
+        with self._store() as store:
+            last = self._last(store)
+            if last is not None:
+                emptied = orjson.dumps({"forgotten": True})
+                store.append(self._stream, [NewEvent(str(uuid.uuid4()), _KEPT, emptied)])
+
+    def _last(self, store: EventStore) -> Entry | None:
+        event = next(iter(store.read_stream(self._stream, backwards=True, limit=1)), None)
+        self._at = -1 if event is None else event.version
+        if event is None:
+            return None
+        document = event.json()
+        return None if "forgotten" in document else Entry(**document)
+
+    @contextmanager
+    def _store(self) -> Iterator[EventStore]:
+        with open_store(self._described.store, self._settings) as store:
+            yield store
