@@ -195,5 +195,5 @@ def _described(
     place = [] if settings.place is None else [repr(each) for each in settings.place[2:]]
     archive = None if settings.cold is None else settings.cold.repository
     text = orjson.dumps(selection, option=orjson.OPT_SORT_KEYS).decode()
-    told_apart = orjson.dumps([store, place, archive, job.name, text])
-    return Described(hashlib.sha256(told_apart).hexdigest()[:32], store, job.name, text)
+    distinct = orjson.dumps([store, place, archive, job.name, text])
+    return Described(hashlib.sha256(distinct).hexdigest()[:32], store, job.name, text)
