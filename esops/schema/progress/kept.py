@@ -13,10 +13,10 @@ from esops.events import Position
 from esops.schema.progress.places import (
     Described,
     Entry,
+    ProgressDocuments,
     ProgressPlace,
-    RepositoryPlace,
-    StreamPlace,
-    TablePlace,
+    ProgressRow,
+    ProgressStream,
 )
 from esops.settings import ArchiveStoreSettings, StoreSettings
 from esops.stores.base import EventStore
@@ -175,11 +175,11 @@ def progress_of(
 
         archive = ArchiveStore(store.name, settings)
         runs = tuple(run.name for run, _ in archive.runs)
-        place = RepositoryPlace(archive.repository, described)
+        place = ProgressDocuments(archive.repository, described)
     elif settings.postgres is not None:
-        place = TablePlace(settings.postgres, described)
+        place = ProgressRow(settings.postgres, described)
     elif settings.backend == "eventstoredb":
-        place = StreamPlace(settings, described)
+        place = ProgressStream(settings, described)
     else:
         raise UsageError(
             f"esops keeps nothing for stores of backend {settings.backend!r}, such as {store.name}",

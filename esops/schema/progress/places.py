@@ -71,7 +71,7 @@ class ProgressPlace(Protocol):
         """Remove it."""
 
 
-class TablePlace:
+class ProgressRow:
     """A row of esops.schema_progress."""
 
     def __init__(self, dsn: str, described: Described) -> None:
@@ -128,7 +128,7 @@ class TablePlace:
                 raise Denied(error.diag.message_primary or "writing was denied") from None
 
 
-class RepositoryPlace:
+class ProgressDocuments:
     """Documents below `schema/`, numbered; the highest number counts."""
 
     def __init__(self, repository: Repository, described: Described) -> None:
@@ -180,7 +180,7 @@ class RepositoryPlace:
         return [each for each in found if "/probe-" not in each]
 
 
-class StreamPlace:
+class ProgressStream:
     """The last event of a stream of its own."""
 
     def __init__(self, settings: StoreSettings, described: Described) -> None:
