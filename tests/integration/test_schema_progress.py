@@ -15,14 +15,14 @@ from esops.config import load_config
 from esops.errors import AnotherLog, Busy, Unavailable, UsageError
 from esops.events import NewEvent, Position
 from esops.readmodel import migrations
-from esops.schema.progress import Job, Kept, progress_of
+from esops.schema.progress import Kept, SchemaJob, progress_of
 from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from esops.testing.memory import MemoryStore
 from tests.support import marten
 from tests.support.restoring import backups
 
-CHECK = Job("check", "--from-start", "--since-last")
+CHECK = SchemaJob("check", "--from-start", "--since-last")
 DOCUMENT = {"open": [{"type": "a\x00b", "events": 3}]}
 
 
@@ -58,7 +58,7 @@ def life(settings, name: str) -> None:
         quicker.write({"by": "the quicker"}, head)
         with pytest.raises(Busy, match="another schema check of store"):
             kept.write({"by": "the slower"}, head)
-    for other in ({"job": Job("decode", "", "")}, {"selection": {"types": ["opened"]}}):
+    for other in ({"job": SchemaJob("decode", "", "")}, {"selection": {"types": ["opened"]}}):
         with opened(settings, name, **other) as (_, kept):
             assert kept.read() is None
     with opened(settings, name) as (_, kept):

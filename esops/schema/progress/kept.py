@@ -22,7 +22,7 @@ from esops.settings import ArchiveStoreSettings, StoreSettings
 from esops.stores.base import EventStore
 
 
-class Job(NamedTuple):
+class SchemaJob(NamedTuple):
     """What keeps its progress, in words that go into messages."""
 
     name: str
@@ -45,7 +45,7 @@ class KeptProgress:
     """Reads and writes the document; see the package for how a job uses it."""
 
     def __init__(
-        self, store: EventStore, place: ProgressPlace, job: Job, runs: tuple[str, ...] | None
+        self, store: EventStore, place: ProgressPlace, job: SchemaJob, runs: tuple[str, ...] | None
     ) -> None:
         """`runs` names what an archive holds; None for a store whose log only grows at its end."""
         self._store, self._place, self._job, self._runs = store, place, job, runs
@@ -160,7 +160,7 @@ class KeptProgress:
 
 
 def progress_of(
-    store: EventStore, settings: StoreSettings, job: Job, selection: Mapping[str, object]
+    store: EventStore, settings: StoreSettings, job: SchemaJob, selection: Mapping[str, object]
 ) -> KeptProgress:
     """The progress of a job with a selection of a store's events. Nothing is reached yet.
 
@@ -189,7 +189,7 @@ def progress_of(
 
 
 def _described(
-    store: str, settings: StoreSettings, job: Job, selection: Mapping[str, object]
+    store: str, settings: StoreSettings, job: SchemaJob, selection: Mapping[str, object]
 ) -> Described:
     """The key, by all that tells one progress from another, but no address."""
     place = [] if settings.place is None else [repr(each) for each in settings.place[2:]]
