@@ -23,8 +23,10 @@ from esops.settings import (
     ArchiveSettings,
     AuditSettings,
     BudgetSettings,
+    ContractSettings,
     EraseSettings,
     NotifySettings,
+    OutboxTable,
     PolicySettings,
     PostgresSettings,
     ProjectionSettings,
@@ -53,6 +55,7 @@ class Config(Settings):
     projections: Mapping[str, ProjectionSettings] = {}
     erase: Mapping[str, EraseSettings] = {}
     notify: Mapping[str, NotifySettings] = {}
+    contracts: Mapping[str, ContractSettings] = {}
     audit: AuditSettings = AuditSettings()
     trace: TraceSettings = TraceSettings()
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
@@ -95,6 +98,10 @@ class Config(Settings):
             hint = nearest(name, (key.partition("/")[2] for key in known))
             raise UsageError(f"{self.path}: there is no policy named {name!r}", hint=hint)
         return known[found[0]]
+
+    def contract(self, name: str) -> ContractSettings:
+        """The settings of a contract. Raises UsageError that names the nearest one."""
+        return _pick(self.contracts, name, "contract", self.path)[1]
 
     def readmodel_of(self, name: str) -> ReadModelSettings:
         """Where a projection writes: the read model that it names, the only one, or the Postgres
@@ -354,6 +361,7 @@ def _first_problem(
 
 
 _EXPECTED = {
+    "too_short": "at least one is expected",
     "tuple_type": 'a list of texts is expected, such as ["…"]',
     "string_type": "a text is expected",
     "bool_type": "true or false is expected",
@@ -377,6 +385,7 @@ _SECTIONS: dict[str, type[Settings]] = {
     "archives": ArchiveSettings,
     "erase": EraseSettings,
     "notify": NotifySettings,
+    "contracts": ContractSettings,
     "audit": AuditSettings,
     "trace": TraceSettings,
 }
@@ -397,6 +406,7 @@ def _known_beside(location: list[str], model: type[Settings] | None) -> list[str
             "versions": VersionSettings,
             "table": TableSettings,
             "policies": PolicySettings,
+            "outbox_tables": OutboxTable,
         }
         section = nested.get(location[2], section)
     return _keys_of(section)

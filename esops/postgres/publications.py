@@ -77,6 +77,19 @@ def of_table(connection: psycopg.Connection, oid: int, other: str) -> list[Membe
     ]
 
 
+def of_rows(connection: psycopg.Connection, oid: int) -> list[tuple[str, str | None]]:
+    """The publications that publish new rows of a table, whether they name it or publish all, each
+    with the condition that rows have to meet (None: all rows).
+    """
+    name = "of_rows_in_part" if connection.info.server_version >= 150000 else "of_rows"
+    return connection.execute(_SQL[name], {"oid": oid}).fetchall()
+
+
+def decoding_slots(connection: psycopg.Connection) -> list[tuple[str, str]]:
+    """The replication slots whose plug-in decodes every table, with its name."""
+    return connection.execute(_SQL["decoding_slots"]).fetchall()
+
+
 def moved(
     connection: psycopg.Connection, oid: int, to: int, name: str
 ) -> tuple[list[str], list[str]]:

@@ -58,3 +58,36 @@ SELECT DISTINCT quote_ident(p.pubname)
 -- exist, and a slot that is made later decodes nothing that is older than itself. Since Postgres 19 the
 -- level follows from the slots that there are.
 SELECT coalesce(current_setting('effective_wal_level', true), current_setting('wal_level')) = 'logical';
+
+-- of_rows --
+-- Publications that publish new rows of a table or of a partition of it.
+SELECT DISTINCT p.pubname, NULL::text
+  FROM pg_publication p
+  JOIN pg_publication_tables t ON t.pubname = p.pubname
+  JOIN pg_namespace n ON n.nspname = t.schemaname
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+ WHERE p.pubinsert
+   AND (c.oid = %(oid)s OR c.oid IN (SELECT relid FROM pg_partition_tree(%(oid)s))
+        OR c.oid IN (SELECT pg_partition_ancestors(%(oid)s)))
+ ORDER BY 1;
+
+-- of_rows_in_part --
+-- The same since Postgres 15, each with the condition that rows have to meet; none: all of them.
+SELECT p.pubname, CASE WHEN bool_and(t.rowfilter IS NOT NULL)
+                       THEN string_agg(DISTINCT '(' || t.rowfilter || ')', ' OR ') END
+  FROM pg_publication p
+  JOIN pg_publication_tables t ON t.pubname = p.pubname
+  JOIN pg_namespace n ON n.nspname = t.schemaname
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+ WHERE p.pubinsert
+   AND (c.oid = %(oid)s OR c.oid IN (SELECT relid FROM pg_partition_tree(%(oid)s))
+        OR c.oid IN (SELECT pg_partition_ancestors(%(oid)s)))
+ GROUP BY 1
+ ORDER BY 1;
+
+-- decoding_slots --
+-- Slots whose plug-in knows no publications: it decodes the rows of every table.
+SELECT slot_name::text, plugin::text
+  FROM pg_replication_slots
+ WHERE slot_type = 'logical' AND database = current_database() AND plugin <> 'pgoutput'
+ ORDER BY 1;

@@ -2,6 +2,7 @@
 
 from esops.settings.archives import ArchiveSettings, PolicySettings, Removal, StreamPortion
 from esops.settings.base import Duration, Settings, named_duration, parse_duration
+from esops.settings.contracts import ContractSettings, OutboxTable
 from esops.settings.erasing import EraseSettings, Mask
 from esops.settings.notify import NotifySettings
 from esops.settings.projections import (
@@ -28,12 +29,14 @@ __all__ = [
     "AuditSettings",
     "Budget",
     "BudgetSettings",
+    "ContractSettings",
     "Duration",
     "EraseSettings",
     "EventStoreDBSettings",
     "HookSettings",
     "Mask",
     "NotifySettings",
+    "OutboxTable",
     "PolicySettings",
     "PostgresSettings",
     "ProjectionSettings",

@@ -21,6 +21,7 @@ from esops.events import (
 )
 
 if TYPE_CHECKING:
+    from esops.stores.readers import EventReader
     import psycopg
     from psycopg import sql
 
@@ -273,6 +274,12 @@ class SqlAccess(Protocol):
         """
         ...
 
+    def published(self) -> list[EventReader]:
+        """What carries rows of the events' table out of the database: publications of logical
+        replication, and slots that decode everything.
+        """
+        ...
+
     def range(self, after: Position | None, until: Position, events: int) -> SqlRange:
         """The first `events` events after a position, at most up to another."""
         ...
@@ -447,6 +454,10 @@ class ServerAdmin(Protocol):
     @property
     def subscriptions(self) -> PersistentSubscriptions:
         """The groups of consumers that the server pushes events to."""
+        ...
+
+    def readers(self) -> list[EventReader]:
+        """Who reads the events, as far as the server knows, without its own projections."""
         ...
 
     def unlisted(self, patience: timedelta) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 from esdbclient.connection_spec import ConnectionSpec
@@ -144,6 +145,17 @@ class HttpAdmin:
         found = self._done(self._ask("GET", "/gossip", "list the members"), "list the members")
         members: list[dict[str, Any]] = found["members"]
         return members
+
+    def projection_query(self, name: str) -> dict[str, Any] | None:
+        """What a projection reads and whether it emits, as the server says it; None where it does
+        not say.
+        """
+        what = f"say what projection {name!r} reads"
+        answer = self._ask("GET", f"/projection/{quote(name, safe='')}/query", what, config="yes")
+        if answer.status_code in (404, 405):
+            return None
+        found = self._done(answer, what)
+        return found if isinstance(found, dict) else None
 
     # -- scavenge
 

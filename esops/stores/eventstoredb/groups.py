@@ -45,6 +45,8 @@ class ConsumerGroup:
     parked: int
     known: str
     checkpoint: str
+    resolves: bool = True
+    """Whether its consumers get the events that links lead to."""
 
     @property
     def place(self) -> Position | None:
@@ -161,4 +163,5 @@ def _group(info: Any) -> ConsumerGroup:
         parked=info.parked_message_count,
         known=info.last_known_event_position,
         checkpoint=info.last_checkpointed_event_position,
+        resolves=info.resolve_link_tos,
     )

@@ -12,10 +12,12 @@ from esops.errors import Busy, Unavailable
 from esops.events import Checkpoint, Position
 from esops.stores.eventstoredb.admin import NOT_STARTED, HttpAdmin, Scavenge, Scavenges
 from esops.stores.eventstoredb.connect import Connector, Link
+from esops.stores.eventstoredb.event_readers import readers
 from esops.stores.eventstoredb.groups import ALL, PersistentSubscriptions
 from esops.stores.eventstoredb.scavengeable import scavengeable
 from esops.stores.eventstoredb.server_projections import ServerProjections
 from esops.stores.parts import Scavengeable
+from esops.stores.readers import EventReader
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.store import EventStoreDBStore
@@ -92,6 +94,10 @@ class NodeAdmin:
                 )
             )
         return found
+
+    def readers(self) -> list[EventReader]:
+        """The persistent subscriptions, and the projections that emit."""
+        return readers(self, self._store)
 
     def unlisted(self, patience: timedelta) -> str:
         """What the list of `$streams` lacks of a sample of the log."""

@@ -13,6 +13,8 @@ from esops.postgres.connection import database_of
 from esops.stores.base import EVERYTHING
 from esops.stores.parts import Concern, SqlRange, SqlTables
 from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.published import published
+from esops.stores.readers import EventReader
 
 
 class PostgresSql:
@@ -80,6 +82,11 @@ class PostgresSql:
     ) -> str:
         """By the library's own means."""
         return self._layout.set_checkpoint(connection, name, position, stopped=stopped)
+
+    def published(self) -> list[EventReader]:
+        """By the catalogue; which types pass a row filter, by the events."""
+        with self.control() as connection:
+            return published(connection, self._layout.events, self._layout.mapped.type)
 
     def range(self, after: Position | None, until: Position, events: int) -> SqlRange:
         """By the columns that order the events; counted in the server."""

@@ -1,0 +1,96 @@
+"""`[contracts.NAME]`: which events other teams may read, and what these events promise."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, model_validator
+
+from esops.settings.base import Settings
+
+
+def _without_user(text: str) -> str:
+    parts = urlsplit(text)
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", parts.scheme) or not parts.netloc:
+        raise ValueError("this is not an address: write it like kafka://broker.example:9092")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "an address in a document that others read must have no user and no password"
+        )
+    return text.rstrip("/")
+
+
+ServerAddress = Annotated[str, AfterValidator(_without_user)]
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+"""Names, or patterns of names: `*` for anything, `?` for one character, anything else for itself."""
+
+
+class OutboxTable(Settings):
+    """A table of the application's own that holds messages to be sent, by its columns."""
+
+    table: str
+    """`table` or `schema.table`."""
+    type: str
+    """The column with the type of the message."""
+    payload: str | None = None
+    """The column with its data as JSON. Default: none, so that only types are looked at."""
+    destination: str | None = None
+    """The column with where it is sent to, such as a topic. Default: the table's name."""
+
+
+class ContractSettings(Settings):
+    """`[contracts.NAME]`: what is public. Everything that no contract names is private."""
+
+    store: str | None = None
+    types: Names | None = None
+    """The public types. Default: all, in the places that the contract names."""
+    streams: Names | None = None
+    categories: Names | None = None
+    """Public are only events of these streams, or of these categories. Default: of any stream,
+    where the contract names no place at all.
+    """
+    outbox: Names | None = None
+    """Public are messages of these outboxes: destinations, or names of tables. Default: those of
+    `outbox_tables`.
+    """
+    outbox_tables: tuple[OutboxTable, ...] = ()
+    """Outboxes that are tables of the application's own."""
+    schemas: Path | None = None
+    """The directory with the JSON Schema of each public type."""
+    consumers: tuple[str, ...] = ()
+    """The foreign readers that may read what is public."""
+    own: tuple[str, ...] = ()
+    """Readers, publications and destinations of the application itself: these may read all."""
+    title: str | None = None
+    version: str = "1.0.0"
+    description: str | None = None
+    owner: str | None = None
+    """The team that answers for it."""
+    server: ServerAddress | None = None
+    """Where consumers get the events, for the documents."""
+    source: str | None = None
+    """CloudEvents: the `source` of the events. Default: `/NAME`."""
+    schema_url: str | None = None
+    """CloudEvents: where the schemas are published; `dataschema` is this and the file's name."""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether the contract names no place, so that its types are public wherever they are."""
+        return self.streams is None and self.categories is None and not self.outboxes
+
+    @property
+    def outboxes(self) -> tuple[str, ...]:
+        """The destinations and tables whose messages are public; empty where none is named."""
+        return self.outbox or tuple(each.table for each in self.outbox_tables)
+
+    @model_validator(mode="after")
+    def _names_something(self) -> ContractSettings:
+        if self.types is None and self.everywhere:
+            raise ValueError(
+                "a contract needs `types`, `streams`, `categories` or `outbox`: without them, it "
+                "says of no event that it is public"
+            )
+        return self
