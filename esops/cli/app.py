@@ -54,14 +54,16 @@ def command(at: typer.Typer, name: str | None = None) -> Callable[[Callable[...,
     return at.command(name, cls=Command)
 
 
-def group(name: str, help: str, *shown: str) -> typer.Typer:
-    """Add a command group to the root. `shown` are the examples that its help begins with."""
+def group(name: str, help: str, *shown: str, at: typer.Typer = app) -> typer.Typer:
+    """Add a command group to the root, or to another. `shown` are the examples that its help begins
+    with.
+    """
     help = "\n\n".join(["\n".join(shown), help])
     # Typer shows the help of the callback for the group, and this one in the list of commands.
     added = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
 
     added.callback(help=help)(lambda: None)
-    app.add_typer(added, name=name, help=help)
+    at.add_typer(added, name=name, help=help)
     return added
 
 

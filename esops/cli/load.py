@@ -24,6 +24,7 @@ class RootCommand(NamedTuple):
 
 
 _PROJECTION = ("projection", "serving", "renaming", "dead_letters", "check", "step", "trial")
+_SCHEMA = ("schema", "schema_contracts")
 ROOT: Mapping[str, RootCommand] = {
     "init": RootCommand(
         ("init",),
@@ -83,6 +84,11 @@ ROOT: Mapping[str, RootCommand] = {
     "audit": RootCommand(
         ("audit",),
         "Find streams that are too long, look into them, and review how events are modelled.",
+    ),
+    "schema": RootCommand(
+        _SCHEMA,
+        "See which schemas events have had over the years, check them, and check code against "
+        "them.",
     ),
     "trace": RootCommand(
         ("trace",),

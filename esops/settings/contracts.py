@@ -25,7 +25,7 @@ def _without_user(text: str) -> str:
 
 ServerAddress = Annotated[str, AfterValidator(_without_user)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
-"""Names, or patterns of names: `*` for anything, `?` for one character, anything else for itself."""
+"""Names, or patterns of them: `*` for anything, `?` for one character, all else for itself."""
 
 
 class OutboxTable(Settings):

@@ -21,7 +21,6 @@ from esops.events import (
 )
 
 if TYPE_CHECKING:
-    from esops.stores.readers import EventReader
     import psycopg
     from psycopg import sql
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from esops.stores.eventstoredb.admin import Scavenge
     from esops.stores.eventstoredb.groups import PersistentSubscriptions
     from esops.stores.eventstoredb.server_projections import ServerProjections
+    from esops.stores.readers import EventReader
 
 EVERYTHING = EventFilter()
 WITH_ARCHIVED = EventFilter(archived=True)

@@ -59,7 +59,7 @@ UNKNOWN = EventsRead(known=False, words="events that only its own code chooses")
 
 @dataclass(frozen=True, slots=True)
 class EventReader:
-    """One that reads events: an application's processor, a consumer group, a server's projection."""
+    """A processor of an application, a consumer group, a projection of a server, and the like."""
 
     name: str
     names: tuple[str, ...]

@@ -15,6 +15,20 @@ def everything(_: Record) -> bool:
     return True
 
 
+def described(options) -> dict | None:
+    """A filter as the server writes it down: prefixes with commas between them."""
+    if options.WhichOneof("filter_option") != "filter":
+        return None
+    which = options.filter.WhichOneof("filter")
+    expression = getattr(options.filter, which)
+    return {
+        "context": "eventtype" if which == "event_type" else "streamid",
+        "type": "regex" if expression.regex else "prefix",
+        "data": expression.regex or ",".join(expression.prefix),
+        "isAllStream": True,
+    }
+
+
 def from_options(options) -> Passes:
     """Read `filter` of a read's or a persistent subscription's options. Raises Status."""
     if options.WhichOneof("filter_option") != "filter":

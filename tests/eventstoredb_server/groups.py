@@ -325,6 +325,7 @@ class Groups:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._groups: dict[tuple[str, str], Group] = {}
+        self._described: dict[tuple[str, str], dict | None] = {}
 
     def create(
         self,
@@ -333,10 +334,12 @@ class Groups:
         settings: GroupSettings,
         start: int,
         passes: Callable[[Record], bool],
+        described: dict | None = None,
     ) -> Group:
         if (source, name) in self._groups:
             raise GroupExists
         settings.check()
+        self._described[source, name] = described
         group = self._groups[source, name] = Group(
             self.storage, source, name, settings, start, passes
         )
@@ -375,6 +378,9 @@ class Groups:
         ]
 
     def _note(self) -> None:
-        entries = [{"stream": group.source, "group": group.name} for group in self._groups.values()]
+        entries = [
+            {"stream": source, "group": name, "filter": self._described.get((source, name))}
+            for source, name in self._groups
+        ]
         document = json.dumps({"version": "2", "entries": entries}).encode()
         self.storage.append(CONFIG_STREAM, ANY, [Proposed("$PersistentConfig", document)])

@@ -45,6 +45,7 @@ class _Administration:
             Route("/health/live", anybody(self.live), methods=["GET"]),
             Route("/projections/any", anybody(self.projections), methods=["GET"]),
             Route("/projection/{name}/statistics", anybody(self.projection), methods=["GET"]),
+            Route("/projection/{name}/query", anybody(self.query), methods=["GET"]),
             Route("/subscriptions", anybody(self.subscriptions), methods=["GET"]),
             Route(
                 "/subscriptions/{stream}/{group}/info", anybody(self.subscription), methods=["GET"]
@@ -199,6 +200,32 @@ class _Administration:
         except NoSuchProjection:
             return PlainTextResponse("Not Found", 404)
         return JSONResponse({"projections": [self._projection(found)]})
+
+    async def query(self, request: Request) -> Response:
+        """With `config`, what it reads and whether it emits."""
+        try:
+            found = self.cluster.projector.get(request.path_params["name"])
+        except NoSuchProjection:
+            return PlainTextResponse("Not Found", 404)
+        if request.query_params.get("config") != "yes":
+            return PlainTextResponse(found.text)
+        source = found.query.source if found.query is not None else {}
+        handled = found.query.handled if found.query is not None else []
+        definition = {
+            "allStreams": bool(source.get("all")),
+            "streams": source.get("streams", []),
+            "categories": source.get("categories", []),
+            "allEvents": "$any" in handled,
+            "events": [] if "$any" in handled else [each for each in handled if each[0] != "$"],
+        }
+        return JSONResponse(
+            {
+                "name": found.name,
+                "query": found.text,
+                "emitEnabled": found.emit,
+                "definition": definition,
+            }
+        )
 
     def _projection(self, projection: Projection) -> dict[str, object]:
         return {

@@ -64,7 +64,7 @@ function __process(text, state) {
   __transforms.forEach(function (by) { if (result !== null && result !== undefined) result = by(result); });
   return JSON.stringify({state: after, result: result === undefined ? null : result, emitted: __emitted});
 }
-function __definition() { return JSON.stringify({source: __source, output: __output || __transforms.length > 0, partitioned: !!__partition}); }
+function __definition() { return JSON.stringify({source: __source, output: __output || __transforms.length > 0, partitioned: !!__partition, handled: Object.keys(__handlers)}); }
 """
 
 
@@ -96,6 +96,7 @@ class Query:
         self.source: dict[str, object] = definition["source"]
         self.output: bool = definition["output"]
         self.partitioned: bool = definition["partitioned"]
+        self.handled: list[str] = definition["handled"]
         if not self.source:
             raise QueryError("the query has no source")
 

@@ -47,7 +47,12 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         source, start, passes = self._source(options)
         try:
             self.groups.create(
-                source, options.group_name, _settings(options.settings), start or 0, passes
+                source,
+                options.group_name,
+                _settings(options.settings),
+                start or 0,
+                passes,
+                filters.described(options.all) if source == "$all" else None,
             )
         except GroupExists:
             raise Status(

@@ -20,10 +20,18 @@ def _table(path: tuple[str, ...], table: Mapping[str, Any]) -> Iterator[str]:
     if path and (values or not table):
         yield f"[{'.'.join(map(_key, path))}]"
     for key, value in values.items():
-        yield f"{_key(key)} = {json.dumps(value, ensure_ascii=False)}"
+        yield f"{_key(key)} = {_value(value)}"
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from _table((*path, key), value)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(key)} = {_value(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _key(key: str) -> str:

@@ -55,9 +55,7 @@ def _filters(store: EventStoreDBStore) -> Mapping[tuple[str, str], Any] | None:
     return {(each["stream"], each["group"]): each.get("filter") for each in entries}
 
 
-def _of_group(
-    group: ConsumerGroup, filters: Mapping[tuple[str, str], Any] | None
-) -> EventReader:
+def _of_group(group: ConsumerGroup, filters: Mapping[tuple[str, str], Any] | None) -> EventReader:
     name = f"{group.stream}::{group.name}"
     names, kind = (name, group.name), "persistent subscription"
     if group.stream == ALL:

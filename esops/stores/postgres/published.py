@@ -22,9 +22,7 @@ def published(
     ).fetchone()
     assert row is not None
     found = [
-        EventReader(
-            name, (name,), "publication", _rows(connection, events, type_, condition)
-        )
+        EventReader(name, (name,), "publication", _rows(connection, events, type_, condition))
         for name, condition in of_rows(connection, row[0])
     ]
     for name, plugin in decoding_slots(connection):

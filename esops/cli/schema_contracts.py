@@ -1,0 +1,110 @@
+"""`esops schema contracts`: what is public, what leaves beside it, and documents about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from esops.cli.app import command, current_output, group
+from esops.cli.schema import schema
+from esops.cli.shared import JobProgress
+
+if TYPE_CHECKING:
+    from esops.schema.contracts.check import ContractsChecked
+    from esops.schema.reading import Progress
+    from esops.term import Output
+
+contracts = group(
+    "contracts",
+    "Check what leaves the application against the contracts of esops.toml, and describe it.",
+    "esops schema contracts check",
+    at=schema,
+)
+
+
+@command(contracts)
+def check(
+    context: typer.Context,
+    names: list[str] | None = typer.Argument(
+        None, metavar="[NAME]...", help="Contracts of esops.toml. Default: all."
+    ),
+) -> int:
+    """Find private events that leave, and public ones that break their contract.
+
+    Who reads the events is asked of the store. What nobody's table shows, such as a catch-up
+    subscription, cannot be found.
+
+    Exit code 1 if there are findings; notes do not count.
+
+    esops schema contracts check
+    esops schema contracts check orders --output json | jq .contracts[].findings
+    """
+    from esops.config import load_config
+    from esops.schema.contracts.check import check_contracts
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    form = output.format("table", "json")  # refuses others before the long read
+    progress = JobProgress(output)
+
+    def of_store(store: str) -> Progress:
+        return lambda done, total: progress.update(f"events of {store}", done, total)
+
+    try:
+        found = check_contracts(config, names or (), output.settings.store, of_store)
+    finally:
+        progress.close()
+    if form == "json":
+        output.json(found.as_dict())
+    else:
+        _show(output, found)
+    if found.short is not None:
+        raise found.short
+    return 1 if found.broken else 0
+
+
+def _show(output: Output, found: ContractsChecked) -> None:
+    from esops.schema.contracts.findings import ADVICE
+    from esops.wording import count
+
+    rows = []
+    for each in found.checks:
+        for finding in each.findings:
+            key = finding.key
+            first = finding.samples[0] if finding.samples else {}
+            rows.append(
+                (
+                    each.contract.name,
+                    key.kind,
+                    key.type,
+                    key.path if key.rule is None else f"{key.path} ({key.rule})",
+                    finding.events or None,
+                    key.where if not finding.detail else f"{key.where}: {finding.detail}",
+                    _coordinates(first),
+                )
+            )
+    if rows:
+        output.table(
+            "",
+            ("contract", "finding", "type", "path", "events", "where", "first"),
+            rows,
+            drop=("first", "contract"),
+            wrap=("where",),
+        )
+    for kind in dict.fromkeys(finding.key.kind for each in found.checks for finding in each.findings):
+        if kind in ADVICE:
+            output.say(f"{kind}: {ADVICE[kind]}")
+    for each in found.checks:
+        broken = sum(not finding.is_note for finding in each.findings)
+        public = count(sum(each.public.values()), "public event")
+        said = count(broken, "finding") if broken else "nothing private leaves, as far as is known"
+        output.say(f"{each.contract.name}: {public}, {said}", "yellow" if broken else "green")
+
+
+def _coordinates(sample: object) -> str | None:
+    if not isinstance(sample, dict) or not sample:
+        return None
+    if "stream" in sample:
+        return f"{sample['stream']} {sample['version']}"
+    return f"{sample['table']} {sample['row']}"

@@ -1,0 +1,1 @@
+"""Contracts: which events are public, what these promise, and what leaves beside them."""
