@@ -9,6 +9,5 @@ from esops.cli.app import group
 schema = group(
     "schema",
     "See which schemas events have had over the years, check them, and check code against them.",
-    "esops schema list",
-    "esops schema show product_item_added",
+    "esops schema contracts check",
 )

@@ -92,7 +92,9 @@ def _show(output: Output, found: ContractsChecked) -> None:
             drop=("first", "contract"),
             wrap=("where",),
         )
-    for kind in dict.fromkeys(finding.key.kind for each in found.checks for finding in each.findings):
+    for kind in dict.fromkeys(
+        finding.key.kind for each in found.checks for finding in each.findings
+    ):
         if kind in ADVICE:
             output.say(f"{kind}: {ADVICE[kind]}")
     for each in found.checks:

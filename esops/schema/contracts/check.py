@@ -15,7 +15,12 @@ from esops.config import Config
 from esops.errors import UsageError
 from esops.events import RecordedEvent
 from esops.schema.contracts.contract import Contract, contracts_of, named_contracts
-from esops.schema.contracts.findings import ContractFinding, FindingKey, FindingKind, Findings
+from esops.schema.contracts.findings import (
+    ContractFinding,
+    ContractFindings,
+    FindingKey,
+    FindingKind,
+)
 from esops.schema.contracts.leaving import ForeignReader, ReadByOthers, foreign_readers
 from esops.schema.contracts.outboxes import OutboxMessage, messages, outboxes
 from esops.schema.contracts.payloads import PayloadCheck
@@ -37,7 +42,7 @@ class ContractCheck:
 
     contract: Contract
     store: str
-    findings: Findings = field(default_factory=Findings)
+    findings: ContractFindings = field(default_factory=ContractFindings)
     public: dict[str, int] = field(default_factory=dict)
     """How many public events of each type there are, messages in outboxes included."""
     payloads: dict[tuple[str, str | None], PayloadCheck | None] = field(default_factory=dict)

@@ -104,7 +104,7 @@ class ContractFinding:
         }
 
 
-class Findings:
+class ContractFindings:
     """The findings of one contract."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from esops.config import Config
 from esops.events import RecordedEvent
 from esops.schema.contracts.contract import Contract
-from esops.schema.contracts.findings import ContractFinding, FindingKey, Findings
+from esops.schema.contracts.findings import ContractFinding, ContractFindings, FindingKey
 from esops.schema.contracts.name_patterns import NamePatterns
 from esops.stores.readers import EventReader
 
@@ -80,7 +80,7 @@ class ReadByOthers:
         self,
         readers: Sequence[ForeignReader],
         contracts: Sequence[Contract],
-        findings: dict[Contract, Findings],
+        findings: dict[Contract, ContractFindings],
         home: Contract,
     ) -> None:
         """`findings`: of the contracts that are checked; `home` is one of them."""

@@ -88,15 +88,15 @@ def _check(
 def messages(connection: psycopg.Connection, outbox: Outbox) -> Iterator[OutboxMessage]:
     """All messages of an outbox, read in one transaction, in pages."""
     columns = outbox.described
-    chosen = [sql.SQL("ctid::text"), _text(columns.type)]
-    chosen.append(sql.SQL("NULL") if columns.destination is None else _text(columns.destination))
+    selected = [sql.SQL("ctid::text"), _text(columns.type)]
+    selected.append(sql.SQL("NULL") if columns.destination is None else _text(columns.destination))
     if columns.payload is None:
-        chosen.append(sql.SQL("NULL"))
+        selected.append(sql.SQL("NULL"))
     else:
         # Bytes come in hexadecimal digits, and everything else as it is written.
-        chosen.append(sql.SQL("{}::text").format(sql.Identifier(columns.payload)))
+        selected.append(sql.SQL("{}::text").format(sql.Identifier(columns.payload)))
     statement = sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join(chosen), sql.Identifier(*_parts(outbox.name))
+        sql.SQL(", ").join(selected), sql.Identifier(*_parts(outbox.name))
     )
     with connection.transaction(), connection.cursor("esops_outbox") as cursor:
         cursor.itersize = _PAGE

@@ -10,7 +10,7 @@ import jsonschema_rs
 import orjson
 
 from esops.json_paths import Step, Steps, Wild, written
-from esops.schema.contracts.findings import ContractFinding, FindingKey, Findings
+from esops.schema.contracts.findings import ContractFinding, ContractFindings, FindingKey
 from esops.schema.contracts.named_fields import NamedFields
 from esops.schema.files import FILES, SchemaSet
 from esops.schema.shapes import Shapes, is_data
@@ -26,7 +26,7 @@ class PayloadCheck:
 
     def __init__(
         self,
-        findings: Findings,
+        findings: ContractFindings,
         type_: str,
         schemas: SchemaSet,
         shapes: Shapes,
