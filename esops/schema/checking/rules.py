@@ -1,0 +1,138 @@
+"""The rules of one event type, compiled; and which of them an event breaks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import jsonschema_rs
+import orjson
+
+from esops.json_paths import Step, Wild, written
+from esops.schema.files import SchemaFile, SchemaSet
+from esops.schema.payloads import NoJson, decoded
+from esops.schema.shapes import is_data
+
+PAYLOAD = "x-payload"
+"""In a schema file: "binary" or "empty", for events of its type that are no JSON."""
+NO_JSON, TOO_DEEP = "json", "depth"
+"""Rules that no schema states: that a payload is JSON, and that it can be looked through."""
+_MOST_ERRORS = 1_000
+"""Of one event, no more are looked at."""
+
+
+class BrokenRule(NamedTuple):
+    """What an event breaks: where in it, which keyword, and where that is written."""
+
+    path: str
+    rule: str
+    file: str
+    line: int
+
+
+class TypeRules:
+    """The schemas of one event type. An event has to fit one of them."""
+
+    def __init__(self, schemas: SchemaSet, type_: str) -> None:
+        """Compiles what all events are held against; the rest when an event does not fit."""
+        self.type = type_
+        self._schemas = schemas
+        self._files = schemas.types[type_].files
+        self.fits: Callable[[Any], bool] = schemas.validator(type_).is_valid
+        """Whether a decoded payload fits. Raises ValueError for what cannot be looked through."""
+        self._without_json = {each.schema.get(PAYLOAD) for each in self._files}
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one for each text of the schemas, and of all that they refer to."""
+        texts = [each.text for each in self._files]
+        whole = orjson.dumps(
+            [texts, self._schemas.standalone(self.type)], option=orjson.OPT_SORT_KEYS
+        )
+        return hashlib.sha256(whole).hexdigest()[:16]
+
+    def broken(self, data: bytes) -> set[BrokenRule]:
+        """The rules that a payload breaks: none if it fits. Where several schemas are alternatives,
+        those of the one that it breaks the fewest rules of.
+        """
+        value = decoded(data)
+        if isinstance(value, NoJson):
+            fits = value.value in self._without_json
+            return set() if fits else {self._unstated(NO_JSON)}
+        try:
+            if self.fits(value):
+                return set()
+            errors = min((self._errors(each, value) for each in self._alternatives), key=len)
+        except ValueError:  # deeper than the validator looks
+            return {self._unstated(TOO_DEEP)}
+        return {rule for error in errors for rule in self._named(error)}
+
+    @cached_property
+    def _alternatives(self) -> list[jsonschema_rs.Validator]:
+        return [
+            jsonschema_rs.validator_for(
+                each.schema,
+                registry=self._schemas.registry,
+                base_uri=each.uri,
+                offline=True,
+                validate_formats=True,
+            )
+            for each in self._files
+        ]
+
+    @cached_property
+    def _places(self) -> dict[str, SchemaFile]:
+        every = [*self._schemas.parts, *(f for t in self._schemas.types.values() for f in t.files)]
+        return {uri: each for each in every for uri in (each.file_uri, each.uri)}
+
+    @cached_property
+    def _lines(self) -> dict[str, tuple[str, int]]:
+        return {}
+
+    def _errors(
+        self, validator: jsonschema_rs.Validator, value: Any
+    ) -> list[jsonschema_rs.ValidationError]:
+        return list(islice(validator.iter_errors(value), _MOST_ERRORS))
+
+    def _unstated(self, rule: str) -> BrokenRule:
+        return BrokenRule("$", rule, self._files[0].where, 1)
+
+    def _named(self, error: jsonschema_rs.ValidationError) -> Iterator[BrokenRule]:
+        """An error without what it says of values. A member that is missing, or should not be
+        there, is named by its own path.
+        """
+        file, line = self._stated(error.absolute_keyword_location)
+        kind: Any = error.kind
+        members: Iterable[str | None] = [None]
+        if kind.name == "required":
+            members = [kind.property]
+        elif kind.name in ("additionalProperties", "unevaluatedProperties"):
+            members = kind.unexpected
+        for member in members:
+            path = [*error.instance_path, *([] if member is None else [member])]
+            yield BrokenRule(written(tuple(map(_step, path))), kind.name, file, line)
+
+    def _stated(self, location: str | None) -> tuple[str, int]:
+        """The file and the line of a keyword."""
+        known = self._lines.get(location or "")
+        if known is not None:
+            return known
+        uri, _, pointer = (location or "").partition("#")
+        file = self._places.get(uri, self._files[0])
+        at = tuple(map(_of_pointer, pointer.split("/")[1:])) if uri in self._places else ()
+        found = file.where, int(file.line(at).rpartition(":")[2])
+        self._lines[location or ""] = found
+        return found
+
+
+def _step(part: str | int) -> Step:
+    return Wild.EVERY if isinstance(part, int) or is_data(part) else part
+
+
+def _of_pointer(part: str) -> str | int:
+    name = unquote(part).replace("~1", "/").replace("~0", "~")
+    return int(name) if name.isdigit() else name

@@ -1,0 +1,188 @@
+"""One check of a store, from the first event or from where the last one had stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from esops.errors import NothingFound, Unavailable, nearest
+from esops.events import Position
+from esops.schema.checking.history import HistoryCheck, SchemaCheckResult, SchemalessType
+from esops.schema.checking.violations import EventCoordinates, ViolationGroup, Violations
+from esops.schema.files import SchemaSet
+from esops.schema.progress import KeptProgress, SchemaJob
+from esops.schema.reading import EventSelection, Progress, SchemaReader
+from esops.stores.base import EventStore
+from esops.stores.filters import unknown_names
+from esops.wording import count
+
+JOB = SchemaJob("check", "--since-last --from-start", "--since-last")
+KEPT_EVERY = timedelta(seconds=60)
+"""How often a long run keeps how far it came."""
+_FORM = 1
+"""Of the document that is kept."""
+
+
+class SchemaCheck:
+    """Checks a selection of a store's events; with `kept`, from where the last run stopped."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        schemas: SchemaSet,
+        selection: EventSelection,
+        progress: Progress = lambda *_: None,
+        stop: Callable[[], bool] = lambda: False,
+        kept: KeptProgress | None = None,
+    ) -> None:
+        """Nothing is read yet."""
+        self._store, self._schemas, self._selection = store, schemas, selection
+        self._progress, self._stop, self._kept = progress, stop, kept
+        self._history = HistoryCheck(schemas)
+        self._notes: list[str] = []
+        self._read = 0
+        self._stopped = False
+
+    def run(self, *, from_start: bool = False) -> SchemaCheckResult:
+        """Read, and say what was found. `from_start` forgets what was kept.
+
+        Raises UsageError where the selection names nothing, AnotherLog where the store is not the
+        one that was checked, Busy where another check was quicker, and what reading raises. A run
+        that ends before its end keeps nothing half: the next one neither skips nor doubles events.
+        """
+        for what, name in unknown_names(self._store, self._selection.filter):
+            raise NothingFound(
+                f"store {self._store.name} has no event of {what.removeprefix('event ')} {name!r}",
+                hint=nearest(name, self._store.names(what)),
+            )
+        since = None if self._kept is None else self._resume(self._kept, from_start)
+        reader = SchemaReader(
+            self._store, self._selection, self._progress, after=since, stop=self._stop
+        )
+        if not self._stopped:
+            self._read_new(reader)
+        return self._result(since, reader)
+
+    def _read_new(self, reader: SchemaReader) -> None:
+        last = time.monotonic()
+        for events in reader.batches():
+            # What was kept before this batch is complete up to the reader's position.
+            if self._kept is not None and time.monotonic() - last > KEPT_EVERY.total_seconds():
+                self._keep(self._kept, reader.position)
+                last = time.monotonic()
+            self._history.take(events)
+        self._read += reader.events
+        if self._kept is not None:
+            self._keep(self._kept, reader.position)
+
+    def _result(self, since: Position | None, reader: SchemaReader) -> SchemaCheckResult:
+        found = self._history
+        seen = found.events
+        narrow = bool(self._selection.types or self._selection.category)
+        return SchemaCheckResult(
+            store=self._store.name,
+            against=self._schemas.where,
+            events=self._read,
+            total=seen.total(),
+            violations=found.violations.listed(),
+            schemaless=[found.schemaless[each] for each in sorted(found.schemaless)],
+            unused=[] if narrow else sorted(set(found.rules) - set(seen)),
+            position=reader.position,
+            since=since,
+            notes=self._notes,
+            short=reader.short,
+            stopped=self._stopped or reader.stopped,
+        )
+
+    # -- from where the last run stopped
+
+    def _resume(self, kept: KeptProgress, from_start: bool) -> Position | None:
+        """Take over what the last run found, and read again what does not hold any more."""
+        kept.prepare()
+        if from_start:
+            kept.forget()
+            return None
+        found = kept.read()
+        if kept.note:
+            self._notes.append(kept.note)
+        if found is None or found.document.get("form") != _FORM:
+            return None
+        known: Mapping[str, str] = found.document["schemas"]
+        self._take_over(found.document)
+        history = self._history
+        now = {name: rules.fingerprint for name, rules in history.rules.items()}
+        changed = {each for each in {*known, *now} if known.get(each) != now.get(each)}
+        changed &= set(history.events)
+        self._note(changed, "another schema than at the last check")
+        moved = self._with_other_samples(changed)
+        self._note(moved, "events that were changed, erased or archived since the last check")
+        self._read_again(changed | moved, found.position)
+        return found.position
+
+    def _take_over(self, document: Mapping[str, Any]) -> None:
+        history = self._history
+        history.events.update(document["events"])
+        history.violations = Violations(map(ViolationGroup.of, document["violations"]))
+        for each in document["schemaless"]:
+            first = EventCoordinates(**each["first"])
+            history.schemaless[each["type"]] = SchemalessType(each["type"], each["events"], first)
+
+    def _with_other_samples(self, apart_from: Collection[str]) -> set[str]:
+        """The types of which an event that broke a rule does not break it any more, or is gone."""
+        other: set[str] = set()
+        for group in self._history.violations.listed():
+            if group.type in apart_from or group.type in other:
+                continue
+            if not all(self._still_breaks(group, each) for each in group.samples):
+                other.add(group.type)
+        return other
+
+    def _still_breaks(self, group: ViolationGroup, sample: EventCoordinates) -> bool:
+        rules = self._history.rules[group.type]
+        for event in self._store.read_stream(sample.stream, sample.version - 1):
+            if event.version != sample.version:
+                return False
+            if event.tenant == sample.tenant:  # others may have a stream of the same name
+                return event.type == group.type and bool(rules.broken(event.data))
+        return False
+
+    def _read_again(self, types: set[str], until: Position | None) -> None:
+        """Read all earlier events of some types."""
+        self._history.drop(types)
+        if not types or until is None:
+            return
+        wanted = replace(self._selection.filter, types=tuple(sorted(types)))
+        for batch in self._store.read_all(None, until, wanted):
+            if self._stop():
+                self._stopped = True
+                return
+            self._history.take(batch.events)
+            self._read += len(batch.events)
+            self._progress(self._read, None)
+
+    def _note(self, types: Collection[str], why: str) -> None:
+        if types:
+            some = ", ".join(sorted(types)[:5]) + (", …" if len(types) > 5 else "")
+            what = count(len(types), "event type has", "event types have")
+            self._notes.append(f"{what} {why}; their history is read again: {some}")
+
+    def _keep(self, kept: KeptProgress, position: Position | None) -> None:
+        history = self._history
+        document = {
+            "form": _FORM,
+            "schemas": {name: rules.fingerprint for name, rules in history.rules.items()},
+            "events": dict(history.events),
+            "violations": [each.as_dict() for each in history.violations.listed()],
+            "schemaless": [each.as_dict() for each in history.schemaless.values()],
+        }
+        try:
+            kept.write(document, position)
+        except Unavailable as error:
+            raise type(error)(
+                f"the check has read {count(self._read, 'event')}, and could not keep it: "
+                f"{error.message}",
+                hint=error.hint,
+            ) from error

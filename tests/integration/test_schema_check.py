@@ -1,0 +1,193 @@
+"""`esops schema check` on real stores: what it finds, and that `--since-last` finds the same."""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from esops.archive.run import run as run_policy
+from esops.config import load_config
+from esops.events import NewEvent
+from esops.schema.checking import run as checking
+from esops.schema.checking.run import JOB, SchemaCheck
+from esops.schema.files import parse_schemas
+from esops.schema.progress import progress_of
+from esops.schema.reading import EventSelection
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from tests.support import emmett, marten
+
+SCHEMA = {"properties": {"price": {"minimum": 0}}, "required": ["price"]}
+
+
+def event(price, kind: str = "added", **more) -> NewEvent:
+    return NewEvent(str(uuid.uuid4()), kind, orjson.dumps({"price": price, **more}))
+
+
+def check(project, *options: str, code: int, store: str = "shop") -> dict:
+    done = project.run(
+        "--store", store, "schema", "check", "--against", "schemas", "--output", "json", *options
+    )
+    assert done.code == code, done.err + done.out
+    return done.json
+
+
+def write_schema(project, schema: dict, name: str = "added.json") -> None:
+    (project.folder / "schemas").mkdir(exist_ok=True)
+    project.write(f"schemas/{name}", json.dumps(schema))
+
+
+def found(document: dict) -> dict[tuple[str, str, str], int]:
+    return {(v["type"], v["path"], v["rule"]): v["events"] for v in document["violations"]}
+
+
+@pytest.fixture(params=["marten", "emmett", "eventstoredb"])
+def store_section(request):
+    """A store to append to, as a section of esops.toml."""
+    if request.param == "eventstoredb":
+        return {"backend": "eventstoredb", "uri": request.getfixturevalue("node").uri}
+    connection = request.getfixturevalue("connection")
+    if request.param == "emmett":
+        emmett.create(connection)
+    else:
+        marten.create(connection, marten.VARIANTS["marten-optional"])
+    return {"dsn": request.getfixturevalue("dsn"), "hole_threshold": "0.2s"}
+
+
+def test_since_last_reads_what_is_new_and_what_a_changed_schema_is_about(project, store_section):
+    kind, other = f"added_{uuid.uuid4().hex[:8]}", f"opened_{uuid.uuid4().hex[:8]}"
+    project.configure(stores={"shop": store_section})
+    write_schema(project, {**SCHEMA, "x-event-type": kind})
+    write_schema(project, {"x-event-type": other}, "opened.json")
+    settings = load_config(project.folder / "esops.toml").stores["shop"]
+    only = ("--type", kind, "--type", other, "--since-last")
+    stream = f"cart-{uuid.uuid4()}"
+    with open_store("shop", settings) as store:
+        store.append(stream, [event(1, kind), event(-1, kind), event(2, other)])
+        first = check(project, *only, code=1)
+        assert (first["events"], first["since"]) == (3, None)
+        assert found(first) == {(kind, "$.price", "minimum"): 1}
+        [sample] = first["violations"][0]["samples"]
+        version = store.capabilities.first_version + 1
+        assert (sample["stream"], sample["version"]) == (stream, version)
+        again = check(project, *only, code=1)
+        assert (again["events"], again["total_events"], again["since"]) == (0, 3, first["position"])
+        assert again["violations"] == first["violations"]
+        store.append(stream, [event("x", kind), event(-3, kind), event(4, other)])
+        third = check(project, *only, code=1)
+        assert (third["events"], third["total_events"]) == (3, 6)
+        assert found(third) == {(kind, "$.price", "minimum"): 2}
+        # The schema of one type changes: its history alone is read again.
+        write_schema(
+            project, {**SCHEMA, "x-event-type": kind, "properties": {"price": {"type": "number"}}}
+        )
+        changed = check(project, *only, code=1)
+        assert changed["events"] == 4
+        assert found(changed) == {(kind, "$.price", "type"): 1}
+        assert "another schema than at the last check" in changed["notes"][0]
+    whole = check(project, *only[:-1], code=1)
+    assert whole["violations"] == changed["violations"]
+    assert whole["events"] == changed["total_events"] == 6
+
+
+def test_a_finding_stays_until_the_event_or_the_schema_changes(project, dsn, connection):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    project.configure(stores={"shop": {"dsn": dsn}})
+    write_schema(project, SCHEMA)
+    settings = load_config(project.folder / "esops.toml").stores["shop"]
+    with open_store("shop", settings) as store:
+        store.append("cart-1", [event(-n) for n in range(1, 9)])
+        store.append("cart-2", [event(1, "unknown")])
+    assert found(check(project, "--since-last", code=1)) == {("added", "$.price", "minimum"): 8}
+    connection.execute("UPDATE mt_events SET data = '{\"price\": 0}' WHERE version IN (3, 7)")
+    healed = check(project, "--since-last", "--allow-unknown", code=1)
+    assert found(healed) == {("added", "$.price", "minimum"): 6}
+    assert "changed, erased or archived" in healed["notes"][0]
+    connection.execute("DELETE FROM mt_events WHERE data->>'price' < '0'")
+    last = check(project, "--since-last", code=1)
+    assert (found(last), last["total_events"]) == ({}, 3)
+    assert [each["type"] for each in last["types_without_schema"]] == ["unknown"]
+    assert check(project, "--since-last", "--allow-unknown", code=0)["events"] == 0
+    assert check(project, "--since-last", "--from-start", "--allow-unknown", code=0)["events"] == 3
+
+
+def test_a_check_that_is_killed_anywhere_neither_skips_nor_doubles(dsn, connection, monkeypatch):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    settings = PostgresSettings(dsn=dsn)
+    schemas = parse_schemas("schemas", {"added.json": json.dumps(SCHEMA).encode()})
+    monkeypatch.setattr(checking, "KEPT_EVERY", timedelta(0))
+    chance = random.Random(7)
+    with open_store("shop", settings) as store:
+        whole = store.read_all
+
+        def in_small_batches(*args, **options):
+            for batch in whole(*args, **options):
+                for at in range(0, len(batch.events), 3):
+                    part = batch.events[at : at + 3]
+                    if chance.random() < 0.3:
+                        raise KeyboardInterrupt
+                    yield type(batch)(part, part[-1].position)
+
+        killed = 0
+        for _ in range(6):
+            store.append("cart-1", [event(chance.choice([-1, 1])) for _ in range(20)])
+            monkeypatch.setattr(store, "read_all", in_small_batches)
+            while True:
+                kept = progress_of(store, settings, JOB, {})
+                try:
+                    seen = SchemaCheck(store, schemas, EventSelection(), kept=kept).run()
+                    break
+                except KeyboardInterrupt:
+                    killed += 1
+            monkeypatch.setattr(store, "read_all", whole)
+            truth = SchemaCheck(store, schemas, EventSelection()).run()
+            assert seen.violations == truth.violations
+            assert seen.total == truth.events
+        assert killed > 5
+
+
+def test_an_archive_and_a_joined_store_are_checked_as_the_store_was(project, dsn, connection):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    policy = {"store": "shop", "category": "cart", "never_younger_than": "0s", "remove": "delete"}
+    project.configure(
+        stores={
+            "shop": {"dsn": dsn, "archive": "cold"},
+            "old": {"backend": "archive", "archive": "cold"},
+        },
+        archives={"cold": {"repository": "archive", "policies": {"all": policy}}},
+    )
+    write_schema(project, SCHEMA)
+    config = load_config(project.folder / "esops.toml")
+    project.begin_archive("archive")
+    with open_store("shop", config.stores["shop"].without_archive) as store:
+        store.append("cart-1", [event(-1), event(1)])
+        store.append("order-1", [event(None)])
+    before = check(project, "--since-last", code=1)
+    assert found(before) == {("added", "$.price", "minimum"): 1}
+    assert run_policy(config, "all", new_archive=True).state == "done"
+    after = check(project, "--since-last", code=1)
+    assert (after["events"], after["violations"]) == (0, before["violations"])
+    old = check(project, "--since-last", code=1, store="old")
+    assert (old["events"], old["violations"]) == (2, before["violations"])
+    assert check(project, "--since-last", code=1, store="old")["events"] == 0
+
+
+def test_what_makes_no_answer_is_an_error(project, dsn, connection):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    project.configure(stores={"shop": {"dsn": dsn}})
+    arguments = ("schema", "check", "--against", "schemas")
+    assert project.run(*arguments).code == 2
+    write_schema(project, {"type": "nothing"})
+    assert "schemas/added.json:1" in project.run(*arguments).err
+    write_schema(project, SCHEMA)
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
+        store.append("cart-1", [event(1)])
+    assert project.run(*arguments).code == 0
+    typo = project.run(*arguments, "--type", "added", "--type", "aded")
+    assert (typo.code, "'aded'" in typo.err) == (1, True)
+    assert project.run(*arguments, "--from-start").code == 2

@@ -1,0 +1,136 @@
+"""Events against the schemas of their types: which rules they break, where, and nothing of what they say."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pytest
+
+from esops.events import Position, RecordedEvent
+from esops.schema.checking import violations
+from esops.schema.checking.history import HistoryCheck, SchemaCheckResult
+from esops.schema.checking.metrics import text
+from esops.schema.checking.sarif import sarif
+from esops.schema.files import parse_schemas
+
+SECRET = "ann.secret@example.com"
+ORDER = """{
+  "type": "object",
+  "properties": {
+    "id": {"type": "string", "format": "uuid"},
+    "items": {"type": "array", "items": {"$ref": "_parts/item.json"}},
+    "by_day": {"type": "object", "additionalProperties": {"type": "number"}}
+  },
+  "required": ["id"],
+  "additionalProperties": false
+}"""
+ITEM = '{"type": "object",\n "properties": {"price": {"minimum": 0}},\n "required": ["price"]}'
+FILES = {"Order.json": ORDER, "_parts/item.json": ITEM}
+
+
+def checked(files: dict[str, str], *payloads, type: str = "Order") -> HistoryCheck:
+    check = HistoryCheck(parse_schemas("schemas", {k: v.encode() for k, v in files.items()}))
+    check.take(
+        [
+            RecordedEvent(
+                f"e{n}", "order-1", n, Position((n,)), type,
+                each if isinstance(each, bytes) else orjson.dumps(each), b"", None,
+            )
+            for n, each in enumerate(payloads, 1)
+        ]
+    )  # fmt: skip
+    return check
+
+
+def groups(check: HistoryCheck) -> dict[tuple[str, str], tuple[int, str]]:
+    return {
+        (each.path, each.rule): (each.events, f"{each.file}:{each.line}")
+        for each in check.violations.listed()
+    }
+
+
+def test_what_events_break_is_grouped_by_path_and_rule_and_counted_once_for_each_event():
+    good = {"id": "0af76519-16cd-43dd-8448-eb211c80319c", "items": [{"price": 1}]}
+    check = checked(
+        FILES,
+        good,
+        {},
+        {**good, "items": [{"price": -1}, {"price": -2}, {}]},
+        {**good, "items": [{"price": -3}]},
+        {**good, "id": SECRET, "extra": SECRET},
+        {**good, "by_day": {"2024-01-31": SECRET}},
+        [],
+    )
+    assert groups(check) == {
+        ("$", "type"): (1, "schemas/Order.json:2"),
+        ("$.id", "required"): (1, "schemas/Order.json:8"),
+        ("$.id", "format"): (1, "schemas/Order.json:4"),
+        ("$.extra", "additionalProperties"): (1, "schemas/Order.json:9"),
+        ("$.by_day[*]", "type"): (1, "schemas/Order.json:6"),
+        ("$.items[*].price", "minimum"): (2, "schemas/_parts/item.json:2"),
+        ("$.items[*].price", "required"): (1, "schemas/_parts/item.json:3"),
+    }
+    [minimum] = [each for each in check.violations.listed() if each.rule == "minimum"]
+    assert [(s.stream, s.version, s.position) for s in minimum.samples] == [
+        ("order-1", 3, "3"),
+        ("order-1", 4, "4"),
+    ]
+    found = SchemaCheckResult("shop", "schemas", 7, 7, check.violations.listed(), [], [], None)
+    log = sarif(found, schemaless=True)
+    assert SECRET not in json.dumps([found.as_dict(), log]) + text(found)
+    for each in log["runs"][0]["results"]:
+        rule = log["runs"][0]["tool"]["driver"]["rules"][each["ruleIndex"]]["id"]
+        assert each["ruleId"] == rule
+        assert each["locations"][0]["physicalLocation"]["region"]["startLine"] > 0
+    assert (
+        'esops_schema_violations{path="$.id",rule="format",store="shop",type="Order"} 1.0'
+        in text(found)
+    )
+
+
+def test_of_alternatives_the_nearest_one_is_what_an_event_breaks():
+    old = '{"x-event-type": "Order", "required": ["a", "b", "c"]}'
+    new = (
+        '{"x-event-type": "Order", "required": ["d", "e"], "properties": {"d": {"type": "string"}}}'
+    )
+    check = checked({"Order/old.json": old, "Order/new.json": new},
+                    {"a": 1, "b": 1, "c": 1}, {"d": "", "e": 1}, {"a": 1, "b": 1}, {"d": ""})  # fmt: skip
+    assert {key: events for key, (events, _) in groups(check).items()} == {
+        ("$.c", "required"): 1,
+        ("$.e", "required"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        (b"", "json"), (b"\x93NUMPY", "json"), (b'{"n": NaN}', "json"), (b"{", "json"),
+        (b'{"n": 1e400}', None), (b'{"n": 123456789012345678901234567890}', None),
+        (b'{"n": 1, "t": "\\ud800"}', None), (b'{"n": 1, "n": 2}', None),
+        (b'{"n": 1, "t": ' + b"[" * 300 + b"]" * 300 + b"}", None),
+        (b"[" * 100_000, "json"),
+    ],
+)  # fmt: skip
+def test_payloads_that_few_decoders_take(data, rule):
+    check = checked({"Order.json": '{"properties": {"n": {"type": "number"}}}'}, data)
+    assert set(groups(check)) == (set() if rule is None else {("$", rule)})
+
+
+def test_a_file_says_that_events_are_no_json():
+    binary = {"Order.json": '{"x-payload": "binary", "not": {}}'}
+    check = checked({**binary, "b.json": '{"x-event-type": "Order", "type": "array"}'},
+                    b"\xff", [], b"", {})  # fmt: skip
+    assert {key: events for key, (events, _) in groups(check).items()} == {
+        ("$", "json"): 1,
+        ("$", "not"): 1,
+    } or groups(check).keys() == {("$", "json"), ("$", "type")}
+
+
+def test_types_without_a_schema_are_counted_and_groups_are_bounded(monkeypatch):
+    assert checked(FILES, {}, b"", type="Other").schemaless["Other"].events == 2
+    monkeypatch.setattr(violations, "MOST_PATHS", 10)
+    check = checked(FILES, *({"id": "", f"name{n}": 1} for n in range(40)))
+    extra = {key: events for key, (events, _) in groups(check).items() if key[1] != "format"}
+    assert len(extra) == 11
+    assert extra["$", "additionalProperties"] == 30
