@@ -24,7 +24,7 @@ class RootCommand(NamedTuple):
 
 
 _PROJECTION = ("projection", "serving", "renaming", "dead_letters", "check", "step", "trial")
-_SCHEMA = ("schema", "schema_check", "schema_contracts")
+_SCHEMA = ("schema", "schema_list", "schema_show", "schema_check", "schema_contracts")
 ROOT: Mapping[str, RootCommand] = {
     "init": RootCommand(
         ("init",),

@@ -496,6 +496,15 @@ class EventStore(Protocol):
         """
         return []
 
+    def archived_streams(self) -> Iterator[StreamKey]:
+        """The streams that the store has marked as archived, or that are in its archive only; not
+        those of which the name was used again.
+        """
+        again = set(self.used_again())
+        for info in self.streams(WITH_ARCHIVED):
+            if info.archived and info.key not in again:
+                yield info.key
+
     def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:  # noqa: ARG002
         """When streams were last appended to, as the store's own list of them has it beside the
         times of their events; a stream of which it has nothing is left out. Either of the two times

@@ -461,6 +461,10 @@ class ArchiveStore(EventStore):
             self._ask(f"SELECT 1 FROM ({source}) WHERE NOT hidden AND {where} LIMIT 1", values)
         )
 
+    def archived_streams(self) -> Iterator[StreamKey]:
+        """All that it has."""
+        return self.stream_keys()
+
     def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
         """As the store had them."""
         named = super().categories_of(streams)

@@ -20,6 +20,7 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
+    StreamKey,
 )
 from esops.settings import EventStoreDBSettings
 from esops.stores.archiving import LateBeginning, StreamPart
@@ -476,6 +477,10 @@ class EventStoreDBStore(EventStore):
         """
         log.info("streams", source=self.listing.source())
         return lookup.infos(self._connector, self.listing.each(filter), limit, closed_by)
+
+    def archived_streams(self) -> Iterator[StreamKey]:
+        """None: a node has no such mark, and what was removed cannot be read."""
+        return iter(())
 
     def allowed_streams(
         self,

@@ -25,9 +25,9 @@ from esops.stores.lengths import (
     MonthCount,
     SampledPage,
 )
-from esops.stores.parts import EVERYTHING
+from esops.stores.parts import EVERYTHING, WITH_ARCHIVED
 from esops.stores.postgres.counted import are_few, column_values, parts_of, stream_info, without
-from esops.stores.postgres.layouts.base import TRUE, Layout, category_in, storable
+from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, category_in, storable
 
 if TYPE_CHECKING:
     from esops.stores.postgres.bulk import BulkReader
@@ -150,6 +150,25 @@ class Counting:
             "SELECT g.*, (SELECT {category} FROM {table} WHERE {same} LIMIT 1) FROM ({grouped}) AS "
             "g (stream, tenant)"
         ).format(category=own.category, table=own.table, same=same, grouped=grouped)
+
+    def archived_streams(self, again: Collection[StreamKey]) -> Iterator[StreamKey]:
+        """See EventStore. `again`: the names that were used again."""
+        layout = self._layout
+        if layout.archived is FALSE:
+            return
+        statement = sql.SQL("SELECT DISTINCT {}, {} FROM {} WHERE {} AND {}").format(
+            layout.mapped.stream,
+            layout.mapped.tenant,
+            layout.events,
+            layout.where(WITH_ARCHIVED),
+            layout.archived,
+        )
+        with closing(self._bulk()) as reader:
+            for batch in reader.read(iter([statement.as_string(None)])):
+                for row in zip(*map(column_values, batch.columns), strict=True):
+                    key = StreamKey(*row)
+                    if key not in again:
+                        yield key
 
     def categories_of(self, streams: Collection[StreamKey]) -> dict[StreamKey, str | None]:
         """See EventStore."""

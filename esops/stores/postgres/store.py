@@ -579,6 +579,10 @@ class PostgresStore(EventStore):
         with self.control() as connection:
             return used_again.names(connection, self.layout, stream)
 
+    def archived_streams(self) -> Iterator[StreamKey]:
+        """By the mark of their events, where the library has one."""
+        return self.lengths.archived_streams(set(self.used_again()))
+
     def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:
         """From the library's own list of streams, where that has such times."""
         times = self.layout.times

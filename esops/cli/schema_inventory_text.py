@@ -1,0 +1,128 @@
+"""What `esops schema list` and `show` write."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from esops.wording import count
+
+if TYPE_CHECKING:
+    from esops.schema.history import TypeHistory
+    from esops.schema.inventory import Inventory
+    from esops.term import Output
+
+_SENTENCES = 20
+_CHANGE_COLUMNS = (
+    "kind", "path", "position", "stream", "version", "recorded_at", "category", "previous", "new",
+)  # fmt: skip
+
+
+def inventory(output: Output, found: Inventory) -> None:
+    """All types, in the format that was asked for."""
+    from esops.schema.documents import VERSION_COLUMNS, list_document, version_rows
+
+    match output.format("table", "json", "ndjson", "csv"):
+        case "json":
+            output.json(list_document(found))
+        case "ndjson":
+            output.ndjson(list_document(found)["types"])
+        case "csv":
+            output.csv(version_rows(found), VERSION_COLUMNS)
+        case _:
+            _versions(output, found, "Types of events, with their versions and shapes")
+            _summary(output, found)
+
+
+def history(output: Output, found: TypeHistory) -> None:
+    """One type, in the format that was asked for."""
+    document = found.as_dict()
+    match output.format("table", "json", "ndjson", "csv"):
+        case "json":
+            output.json(document)
+        case "ndjson":
+            output.ndjson(document["changes"])
+        case "csv":
+            output.csv(map(_change, document["changes"]), _CHANGE_COLUMNS)
+        case _:
+            _versions(output, found.inventory, f"Shapes of {found.base}")
+            if document["changes"]:
+                _changes(output, document["changes"])
+            _summary(output, found.inventory)
+
+
+def _versions(output: Output, found: Inventory, title: str) -> None:
+    from esops.schema.documents import version_rows
+
+    rows = version_rows(found)
+    names = ["type", "category", "version", "shape", "events", "bytes", "first_at", "last_at",
+             "open_streams"]  # fmt: skip
+    if not any(row["version"] for row in rows):
+        names.remove("version")
+    if all(row["stored_type"] == row["type"] for row in rows):
+        drop = ["bytes", "first_at", "category", "last_at", "version"]
+    else:
+        names.insert(2, "stored_type")
+        drop = ["bytes", "first_at", "category", "version", "last_at"]
+    cells = [[_minutes(row[name]) for name in names] for row in rows]
+    output.table(title, names, cells, drop=drop)
+
+
+def _changes(output: Output, changes: list[dict[str, Any]]) -> None:
+    several = len({each["category"] for each in changes}) > 1
+    names = ["kind", "path", "previous", "new", "position", "stream", "version", "recorded_at"]
+    if several:
+        names.insert(0, "category")
+    rows = [[_minutes(row[name]) for name in names] for row in map(_change, changes)]
+    output.line()
+    output.table(
+        "Changes, each at its first event",
+        names,
+        rows,
+        drop=["version", "recorded_at", "previous", "new"],
+    )
+
+
+def _change(change: dict[str, Any]) -> dict[str, Any]:
+    """A change with what was before and after it in columns of their own."""
+    detail = change["detail"]
+    before, after = detail.get("previous"), detail.get("new")
+    if change["kind"] == "values" and before is None:
+        before, after = count(detail["values_before"], "value"), "another one"
+    return {**change, "previous": _joined(before), "new": _joined(after)}
+
+
+def _joined(value: Any) -> Any:
+    return (", ".join(value) or "-") if isinstance(value, list) else value
+
+
+def _summary(output: Output, found: Inventory) -> None:
+    from esops.schema.forecast import closing_note, sentences
+
+    output.line()
+    for type_ in found.ordered():
+        if type_.names.everything:
+            output.line(
+                f"{type_.base} has too many shapes to tell apart; all of them are counted as one."
+            )
+        elif type_.maps:
+            output.line(
+                f"{type_.base}: the names of members at {', '.join(type_.maps)} count as data, "
+                "since there are very many."
+            )
+    said = list(sentences(found))
+    for sentence in said[:_SENTENCES]:
+        output.line(f"{sentence}.")
+    if len(said) > _SENTENCES:
+        output.line(f"and {len(said) - _SENTENCES:,} more old versions (--output json)")
+    output.line(closing_note(found))
+    shapes = sum(len(each.versions) for each in found.types.values())
+    output.line(
+        f"{count(found.events, 'event')} of {count(len(found.types), 'type')} with "
+        f"{count(shapes, 'version or shape', 'versions and shapes')}"
+    )
+
+
+def _minutes(value: Any) -> Any:
+    """A time without its seconds; anything else as it is."""
+    return f"{value:%Y-%m-%d %H:%M}" if isinstance(value, datetime) else value

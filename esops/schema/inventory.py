@@ -1,0 +1,301 @@
+"""Which versions and shapes each type of event has: how many events, when, how large, and in how
+many streams that are still open.
+
+One pass over the events. Memory holds something for each shape, and the newest streams
+(open_streams.py). For each event there is a look-up of its stream, and one of its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from esops.events import Position, RecordedEvent
+from esops.moments import INFINITY, Moment, moment
+from esops.schema.closing import ClosingRule
+from esops.schema.columns import LookedAt, looked_at, stream_key
+from esops.schema.open_streams import OPEN, OpenStreams, StreamState
+from esops.schema.reading import EventSelection, Progress, SchemaReader
+from esops.schema.shapes import Shapes, ShapeVariant
+from esops.schema.type_inventory import Occurrence, TypeInventory, TypeVersion
+from esops.schema.versions import CLASS_VERSION, MARK, class_version, version_in, versioned
+from esops.stores.base import EventStore, Unsettled
+
+_VARIANTS = 50_000
+"""Variants of a type that are held in memory."""
+_WINDOW = timedelta(days=30)
+_DAY = 86_400_000_000
+Watch = Callable[[TypeInventory, ShapeVariant, RecordedEvent], None]
+"""Is given each event with its shape, in order."""
+
+
+@dataclass
+class Inventory:
+    """What a read of the events found."""
+
+    store: str
+    rule: ClosingRule
+    types: dict[tuple[str, str | None], TypeInventory] = field(default_factory=dict)
+    position: Position | None = None
+    """Up to which the events were read."""
+    short: Unsettled | None = None
+    """Why some events could not be read; None if all were."""
+    window: timedelta | None = None
+    """The time up to the newest event over which streams were counted as closed lately: 30 days,
+    or since the first event; None where no event has a time.
+    """
+    newest_at: Moment | None = None
+
+    @property
+    def events(self) -> int:
+        """How many were looked at."""
+        return sum(each.events for each in self.types.values())
+
+    def ordered(self) -> list[TypeInventory]:
+        """The types by category and name."""
+        return sorted(self.types.values(), key=lambda each: (each.category or "", each.base))
+
+    def last_closes_in(self, type_: TypeInventory, version: TypeVersion) -> float | None:
+        """In how many days the last open stream with a version that is not written any more closes
+        at the present rate; None where that version is still written, or nothing closes.
+        """
+        if (
+            self.window is None
+            or not version.open_streams
+            or not version.closed_since
+            or not type_.superseded(version)
+        ):
+            return None
+        days = self.window / timedelta(days=1)
+        return version.open_streams / (version.closed_since / days)
+
+
+class _Cell:
+    """One stored type in one category, and the versions of the payloads that it had."""
+
+    __slots__ = ("closes", "explicit", "known", "stored", "type")
+
+    def __init__(self, type_: TypeInventory, stored: str, *, closes: bool) -> None:
+        self.type, self.stored, self.closes = type_, stored, closes
+        self.explicit = versioned(stored).version
+        self.known: dict[Any, TypeVersion] = {}
+        """By variant; by variant and version where the metadata or the payload has one."""
+
+
+class _Cells(dict[str, "_Cell | None"]):
+    """Those of a category by stored type, made as they are asked for; None: not wanted."""
+
+    def __init__(
+        self, found: Inventory, category: str | None, wanted: Callable[[str], bool] | None
+    ) -> None:
+        super().__init__()
+        self._found, self._category, self._wanted = found, category, wanted
+
+    def __missing__(self, stored: str) -> _Cell | None:
+        base = versioned(stored).base
+        made: _Cell | None = None
+        if self._wanted is None or self._wanted(stored):
+            key = (base, self._category)
+            type_ = self._found.types.get(key)
+            if type_ is None:
+                type_ = self._found.types[key] = TypeInventory(base, self._category)
+            closes = self._found.rule.closes(stored, self._category)
+            made = _Cell(type_, stored, closes=closes)
+        self[stored] = made
+        return made
+
+
+class InventoryReader:
+    """Reads the events of a store into an inventory, once."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        rule: ClosingRule,
+        *,
+        by_day: bool = False,
+        watch: Watch | None = None,
+        wanted: Callable[[str], bool] | None = None,
+        in_memory: int | None = None,
+    ) -> None:
+        """`by_day`: count the events of each day. `wanted`: which stored types are looked at; None:
+        all. `in_memory`: how many streams are in memory at once.
+        """
+        self._store, self._watch, self._wanted, self._by_day = store, watch, wanted, by_day
+        self._shapes = Shapes()
+        self._versions: list[TypeVersion] = []
+        """By the number of their bits."""
+        self._counted_as: dict[int, int] = {}
+        """The numbers of versions that are counted with others by now."""
+        self._cells: dict[str | None, _Cells] = {}
+        self._tenants = store.capabilities.tenants or store.capabilities.named_tenants
+        self._streams = OpenStreams() if in_memory is None else OpenStreams(in_memory)
+        self._found = Inventory(store.name, rule)
+
+    def read(
+        self,
+        selection: EventSelection,
+        progress: Progress = lambda *_: None,
+        after_batch: Callable[[], None] = lambda: None,
+    ) -> Inventory:
+        """Read all selected events. Raises as SchemaReader does; where some cannot be read yet, the
+        inventory is of the others, and its `short` says why.
+        """
+        reader = SchemaReader(self._store, selection, progress)
+        with self._streams:
+            for events in reader.batches():
+                at = looked_at(events, tenants=self._tenants)
+                self._learn(at.streams)
+                self._add(events, at, self._streams.held)
+                after_batch()
+            self._found.position, self._found.short = reader.position, reader.short
+            self._found.types = {
+                key: each for key, each in self._found.types.items() if each.versions
+            }
+            self._count()
+        return self._found
+
+    def _learn(self, names: Sequence[Any]) -> None:
+        """Have a state in memory for each of some streams."""
+        held = self._streams.held
+        new = set(names) - held.keys()
+        if not new:
+            return
+        if self._streams.make_room(stream_key):
+            new = set(names)
+        keys = {stream_key(name): name for name in new}
+        for key, category in self._store.categories_of(keys).items():
+            cells = self._cells.get(category)
+            if cells is None:
+                cells = self._cells[category] = _Cells(self._found, category, self._wanted)
+            held[keys[key]] = StreamState(cells)
+
+    def _add(
+        self, events: Sequence[RecordedEvent], columns: LookedAt, held: Mapping[Any, StreamState]
+    ) -> None:
+        of, watch = self._shapes.of, self._watch
+        for row, (event, name, meta) in enumerate(
+            zip(events, columns.streams, columns.metadata, strict=True)
+        ):
+            state = held[name]
+            cell = state.place[event.type]
+            if cell is None:
+                state.closed = OPEN  # it may come after one that closes
+                continue
+            variant = of(event.data)
+            if MARK in meta and cell.explicit is None:
+                version = self._version(cell, variant, event, version_in(meta))
+            else:
+                version = cell.known.get(variant) or self._version(
+                    cell, variant, event, cell.explicit
+                )
+            type_ = cell.type
+            if version is not type_.current:
+                type_.turn(version)
+            version.events += 1
+            version.rows.append(row)
+            state.shapes |= version.bit
+            if cell.closes:
+                state.close(columns.times[row])
+            else:
+                state.closed = OPEN
+            if watch is not None:
+                watch(type_, variant, event)
+        self._sum_up(events, columns.times)
+
+    def _sum_up(self, events: Sequence[RecordedEvent], times: Sequence[int | None]) -> None:
+        """What a batch adds to its versions beside the number of events."""
+        for version in self._versions:
+            rows = version.rows
+            if not rows:
+                continue
+            version.rows = []
+            version.bytes += sum(len(events[row].data) for row in rows)
+            version.last = Occurrence.of(events[rows[-1]])
+            known = [at for row in rows if (at := times[row]) is not None]
+            if not known:
+                continue
+            version.low = min(known if version.low is None else [version.low, *known])
+            version.high = max(known if version.high is None else [version.high, *known])
+            if self._by_day:
+                version.days.update(at // _DAY for at in known)
+
+    def _version(
+        self, cell: _Cell, variant: ShapeVariant, event: RecordedEvent, explicit: str | None
+    ) -> TypeVersion:
+        """The version that an event of a variant which was not looked up before is counted with."""
+        key: Any = variant
+        if explicit is not None and cell.explicit is None:
+            key = (variant, explicit)
+        elif explicit is None and (CLASS_VERSION,) in variant.types:
+            explicit = class_version(event.data)
+            key = (variant, explicit)
+        if len(cell.known) > _VARIANTS:
+            cell.known.clear()
+        found = cell.known.get(key)
+        if found is None:
+            found = cell.known[key] = self._counted(cell, variant, event, explicit)
+        return found
+
+    def _counted(
+        self, cell: _Cell, variant: ShapeVariant, event: RecordedEvent, explicit: str | None
+    ) -> TypeVersion:
+        type_ = cell.type
+        shape = type_.names.shape(variant.shape)
+        found = type_.versions.get((cell.stored, explicit, shape.hash))
+        if found is not None:
+            return found
+        number = len(self._versions)
+        first = Occurrence.of(event)
+        made = TypeVersion(number, cell.stored, explicit, shape, first)
+        self._versions.append(made)
+        type_.versions[made.key] = made
+        moved = type_.gathered()
+        if not moved:
+            return made
+        self._counted_as.update(
+            (each.number, target.number) for each, target in moved.items() if each is not target
+        )
+        for cells in self._cells.values():
+            for other in cells.values():
+                if other is not None and other.type is type_:
+                    other.known.clear()
+        return moved[made]
+
+    def _count(self) -> None:
+        """Count the streams of each version."""
+        found = self._found
+        times = [
+            (version.low, version.high)
+            for type_ in found.types.values()
+            for version in type_.versions.values()
+            if version.low is not None and version.high is not None
+        ]
+        ends = [each for both in times for each in both if abs(each) != INFINITY]
+        since = INFINITY
+        if ends:
+            found.newest_at = moment(max(ends))
+            found.window = min(_WINDOW, timedelta(microseconds=max(ends) - min(ends)))
+            since = max(ends) - found.window // timedelta(microseconds=1)
+        counts = self._streams.count(self._store.archived_streams(), since, self._alias, stream_key)
+        for type_ in found.types.values():
+            for version in type_.versions.values():
+                version.streams = counts.streams[version.number]
+                version.open_streams = counts.open[version.number]
+                version.closed_since = counts.closed_since[version.number]
+
+    def _alias(self, mask: int) -> int:
+        """A mask of versions as that of those that they are counted with."""
+        if not self._counted_as:
+            return mask
+        made = 0
+        while mask:
+            low = mask & -mask
+            mask ^= low
+            number = low.bit_length() - 1
+            while number in self._counted_as:
+                number = self._counted_as[number]
+            made |= 1 << number
+        return made

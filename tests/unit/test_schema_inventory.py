@@ -1,0 +1,247 @@
+"""The inventory of types, versions and shapes, and of the streams that are still open, against a
+plain fold over the same events.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from esops.config import Config
+from esops.errors import NothingFound
+from esops.events import Position, RecordedEvent, StreamKey
+from esops.schema.closing import ClosingRule, closing_rule
+from esops.schema.forecast import closing_note, sentences
+from esops.schema.history import history_of, inventory_of
+from esops.schema.inventory import InventoryReader
+from esops.schema.open_streams import OpenStreams, StreamState
+from esops.schema.reading import EventSelection
+from esops.stores.base import Batch, EventStore, Head
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+CLOSED = ClosingRule(frozenset({"closed"}), sources=("--closed-by",))
+
+
+class ListedEvents(EventStore):
+    """A store of events in a list."""
+
+    name = "s"
+
+    def __init__(self, events, archived=()):
+        self.events, self.archived = events, archived
+
+    def ping(self):
+        raise NotImplementedError
+
+    def streams(self, filter=None, limit=None, *, closed_by=(), measured=False):
+        raise NotImplementedError
+
+    def read_stream(self, stream, after_version=None, backwards=False, limit=None):
+        return (each for each in self.events if each.stream == stream)
+
+    def head(self, patience=None, after=None, stop=None):
+        return Head(self.events[-1].position)
+
+    def read_all(self, after=None, until=None, filter=None, limit=None):
+        for at in range(0, len(self.events), 10):
+            page = self.events[at : at + 10]
+            yield Batch(page, page[-1].position)
+
+    def archived_streams(self):
+        return map(StreamKey, self.archived)
+
+
+def event(number, stream, type_, payload, metadata=b"", at=None):
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    at = BEGAN + timedelta(days=number) if at is None else at
+    return RecordedEvent(
+        str(number), stream, number, Position((number,)), type_, data, metadata, at
+    )
+
+
+def events_at_random(seed, number=400):
+    """Streams of several categories, in which anything happens."""
+    chance = random.Random(seed)
+    for n in range(1, number + 1):
+        stream = f"{chance.choice(['order', 'cart'])}-{chance.randrange(60)}"
+        type_ = chance.choice(["opened", "opened_v2", "changed", "closed"])
+        payload = chance.choice([{"a": 1}, {"a": 1, "b": "x"}, {"a": None}, b"\xff", {"a": 2.5}])
+        metadata = chance.choice([b"", b'{"schemaVersion": 2}'])
+        yield event(n, stream, type_, payload, metadata)
+
+
+def folded(events, archived):
+    """Events, streams and open streams of each version."""
+    found, streams, last = Counter(), {}, {}
+    for each in events:
+        key = key_of(each)
+        found[key] += 1
+        streams.setdefault(key, set()).add(each.stream)
+        last[each.stream] = each.type
+    alive = {name for name, type_ in last.items() if type_ != "closed"} - set(archived)
+    return {key: (n, len(streams[key]), len(streams[key] & alive)) for key, n in found.items()}
+
+
+def key_of(each):
+    base, _, suffix = each.type.partition("_v")
+    explicit = suffix or ("2" if each.metadata else None)
+    try:
+        payload = json.loads(each.data)
+        types = {name: type(value) for name, value in payload.items()}
+        shape = tuple(sorted((k, "number" if t in (int, float) else t.__name__)
+                             for k, t in types.items()))  # fmt: skip
+    except ValueError:
+        shape = "binary"
+    return base, each.stream.partition("-")[0], each.type, explicit, shape
+
+
+@pytest.mark.parametrize("in_memory", [5, 1000])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_inventory_is_that_of_a_plain_fold(seed, in_memory):
+    events, archived = list(events_at_random(seed)), ["order-1", "cart-2", "order-999"]
+    reader = InventoryReader(ListedEvents(events, archived), CLOSED, in_memory=in_memory)
+    found = reader.read(EventSelection())
+    expected = Counter(folded(events, archived).values())
+    got = Counter(
+        (version.events, version.streams, version.open_streams)
+        for type_ in found.types.values()
+        for version in type_.versions.values()
+    )
+    assert got == expected
+    assert found.events == len(events)
+    firsts = {}
+    for each in events:
+        firsts.setdefault(key_of(each), each.position)
+    assert {v.first.position for t in found.types.values() for v in t.versions.values()} == set(
+        firsts.values()
+    )
+
+
+def test_a_stream_counts_once_however_often_it_is_written_away():
+    shapes = [StreamKey(f"s-{n % 40}") for n in range(400)]
+    with OpenStreams(in_memory=3) as streams:
+        for n, key in enumerate(shapes):
+            if key not in streams.held:
+                streams.make_room(lambda key: key)
+            state = streams.held.setdefault(key, StreamState(None))
+            state.shapes |= 1 << n // 200
+            if n >= 380:
+                state.close(n)
+        counts = streams.count([StreamKey("s-0")], 390, lambda mask: mask, lambda key: key)
+    assert counts.streams == {0: 40, 1: 40}
+    assert counts.open == {0: 19, 1: 19}
+    assert counts.closed_since == {0: 10, 1: 10}
+
+
+def old_and_new(closing):
+    """Twenty streams with the old shape, of which some close lately, one a day."""
+    yield from (event(n, f"order-{n}", "opened", {"a": 1}) for n in range(1, 21))
+    yield from (event(n, f"order-{n}", "opened", {"a": 1, "b": 2}) for n in range(21, 61))
+    yield from (event(60 + n, f"order-{n}", "closed", {}) for n in range(1, closing + 1))
+
+
+def test_when_the_last_open_stream_of_an_old_shape_closes():
+    found = inventory_of(ListedEvents(list(old_and_new(10))), CLOSED)
+    (said,) = sentences(found)
+    assert "10 open streams have it" in said
+    assert "10 closed in 30 days) the last one closes in 30 days" in said
+    assert closing_note(found) == "A stream is closed by the types of --closed-by, or archived."
+
+
+def test_nothing_is_foretold_where_nothing_closes():
+    (said,) = sentences(inventory_of(ListedEvents(list(old_and_new(0))), CLOSED))
+    assert "it is not known when the last one will" in said
+    found = inventory_of(ListedEvents(list(old_and_new(0))), ClosingRule())
+    assert list(sentences(found)) == []
+    assert "every stream counts as open" in closing_note(found)
+
+
+def test_shape_that_alternates_with_another_is_not_an_old_one():
+    events = [event(n, "order-1", "opened", {"a": n % 2 or None}) for n in range(1, 20)]
+    assert list(sentences(inventory_of(ListedEvents(events), CLOSED))) == []
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_names_that_are_data_are_found_in_any_order(seed, monkeypatch):
+    from esops.schema import dynamic_names, type_inventory
+
+    monkeypatch.setattr(type_inventory, "MANY", 50)
+    monkeypatch.setattr(dynamic_names, "NAMES", 20)
+    names = [f"name{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(100)]
+    payloads = [{"votes": {name: {"n": 1}}, "kind": "x"} for name in names] * 2
+    random.Random(seed).shuffle(payloads)
+    events = [event(n, f"p-{n}", "voted", each) for n, each in enumerate(payloads, 1)]
+    found = inventory_of(ListedEvents(events), CLOSED)
+    (type_,) = found.types.values()
+    (version,) = type_.versions.values()
+    assert type_.maps == ["$.votes"]
+    assert ("$.votes[*].n", "number") in version.shape.listed
+    assert (version.events, version.streams, version.first.position) == (200, 200, Position((1,)))
+
+
+def test_too_many_shapes_are_one(monkeypatch):
+    from esops.schema import type_inventory
+
+    monkeypatch.setattr(type_inventory, "MANY", 8)
+    monkeypatch.setattr(type_inventory, "TOO_MANY", 16)
+    events = [
+        event(n, f"p-{n % 9}", "t", {f"f{bit}": 1 for bit in range(6) if n >> bit & 1})
+        for n in range(1, 64)
+    ]
+    found = inventory_of(ListedEvents(events), CLOSED)
+    (type_,) = found.types.values()
+    (version,) = type_.versions.values()
+    assert type_.names.everything
+    assert (version.events, version.streams) == (63, 9)
+
+
+def test_type_that_there_is_not():
+    store = ListedEvents(list(old_and_new(0)))
+    with pytest.raises(NothingFound, match="no event of type 'open'") as caught:
+        history_of(store, "open", CLOSED)
+    assert "opened" in (caught.value.hint or "")
+    with pytest.raises(NothingFound):
+        inventory_of(store, CLOSED, types=("nope_v2",))
+
+
+def test_type_is_found_by_either_name():
+    events = [event(1, "o-1", "paid", {"a": 1}), event(2, "o-1", "paid_v2", {"b": 1})]
+    for name in ("paid", "paid_v2"):
+        document = history_of(ListedEvents(events), name, CLOSED).as_dict()
+        assert document["type"] == "paid"
+        assert [(each["kind"], each["path"], each["position"]) for each in document["changes"]] == [
+            ("removed", "$.a", "2"),
+            ("added", "$.b", "2"),
+        ]
+
+
+def test_rule_of_what_closes_a_stream():
+    config = Config.model_validate(
+        {
+            "stores": {"shop": {"backend": "memory"}},
+            "audit": {"closed_by": ["ended"]},
+            "archives": {
+                "cold": {
+                    "repository": "/tmp/cold",
+                    "policies": {
+                        "old": {"store": "shop", "category": "order", "closed_by": ["closed"]},
+                        "carts": {"stream": "cart-*", "closed_by": ["paid"]},
+                        "odd": {"stream": "*-eu", "closed_by": ["x"]},
+                        "other": {"store": "billing", "stream": "*", "closed_by": ["y"]},
+                    },
+                }
+            },
+        }
+    )
+    rule = closing_rule(config, {"shop"}, ["done"])
+    assert rule.types("order") == {"ended", "done", "closed"}
+    assert rule.types("cart") == {"ended", "done", "paid"}
+    assert rule.types(None) == {"ended", "done"}
+    assert rule.closes("closed_v2", "order")
+    assert not rule.closes("closed_v2", "cart")
+    assert rule.sources == ("--closed-by", "[audit]", "policy old", "policy carts")
+    assert rule.not_used == ("odd",)
