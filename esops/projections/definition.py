@@ -182,6 +182,26 @@ def _nothing_compiled_is_kept() -> Iterator[None]:
 
 def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: str) -> T:
     """The object that `module:name` names, which must be of the given type."""
+    # Only what would be accepted is suggested.
+    found = _named(reference, directory, where, lambda value: isinstance(value, kind))
+    if not isinstance(found, kind):
+        raise UsageError(f"{where}: {reference} is no projection of this kind", hint=hint)
+    return found
+
+
+def load_function(reference: str, directory: Path, where: str) -> Callable[..., Any]:
+    """The function that `module:name` names; the module is also looked for in a folder.
+
+    `where` names the option, for errors. Raises UsageError where it cannot be loaded.
+    """
+    found = _named(reference, directory, where, callable)
+    if not callable(found):
+        raise UsageError(f"{where}: {reference} is a {type(found).__name__}, and no function")
+    return found
+
+
+def _named(reference: str, directory: Path, where: str, fits: Callable[[object], bool]) -> object:
+    """What `module:name` names; `fits` says what may be suggested where the name is wrong."""
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
         raise UsageError(f"{where}: {reference!r} does not have the form module:function")
@@ -208,16 +228,13 @@ def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: 
         raise UsageError(
             f"{where}: module {module_name!r} cannot be imported: {blame(error)}"
         ) from error
-    found = getattr(module, attribute, None)
+    found: object = getattr(module, attribute, None)
     if found is None:
-        # Only what would be accepted is suggested.
-        there_are = [name for name, value in vars(module).items() if isinstance(value, kind)]
+        there_are = [name for name, value in vars(module).items() if fits(value)]
         raise UsageError(
             f"{where}: module {module_name!r} has no {attribute!r}",
             hint=nearest(attribute, there_are),
         )
-    if not isinstance(found, kind):
-        raise UsageError(f"{where}: {reference} is no projection of this kind", hint=hint)
     return found
 
 

@@ -382,7 +382,7 @@ def test_a_poison_event_of_a_program_stops_it_or_is_passed(program, connection, 
     ],
 )
 def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, words):
-    program.patch("from esops.projections.kinds import process\nprocess._PATIENCE_TO_END = 0.5\n")
+    program.patch("from esops.projections.kinds import program\nprogram._PATIENCE_TO_END = 0.5\n")
     (program.folder / "cart_summary.js").write_text(code)
     text = (program.folder / "esops.toml").read_text().replace("20s", "1s")
     (program.folder / "esops.toml").write_text(text)
@@ -393,8 +393,8 @@ def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, wo
 
 def test_a_line_without_an_end_is_an_error_and_not_all_of_memory(program):
     program.patch(
-        "from esops.projections.kinds import lines, process\n"
-        "lines.MOST_BYTES = process.MOST_BYTES = 1 << 20\nprocess._PATIENCE_TO_END = 0.5\n"
+        "from esops.projections.kinds import lines, program\n"
+        "lines.MOST_BYTES = program.MOST_BYTES = 1 << 20\nprogram._PATIENCE_TO_END = 0.5\n"
     )
     (program.folder / "cart_summary.js").write_text(
         "const more = () => process.stdout.write('x'.repeat(1 << 16), more); more()"

@@ -9,14 +9,8 @@ memory.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import queue
-import select
-import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -26,14 +20,21 @@ from esops.errors import Refused, Unavailable
 from esops.events import RecordedEvent
 from esops.projections.definition import ProcessDefinition
 from esops.projections.kinds.handlers import Buffered
-from esops.projections.kinds.lines import MOST_BYTES, Lines, TooLong
+from esops.projections.kinds.lines import MOST_BYTES
+from esops.projections.kinds.program import (
+    NotStarted,
+    Program,
+    ProgramEnded,
+    ProgramSilent,
+    ProtocolBroken,
+    shown,
+)
 from esops.projections.kinds.writes import operations
 from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent, Rows
 
 PROTOCOL = 1
 _BATCH = 5_000
-_PATIENCE_TO_END = 5.0
 _IN_BULK = 50
 """From this many upserts in a row, a COPY into a temporary table and one merge are faster."""
 
@@ -47,11 +48,10 @@ class Processing(Buffered):
         """Make it ready; the program is started with the first batch."""
         super().__init__(tables)
         self._definition, self._tables = definition, tables
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lines: Lines | None = None
+        self._program: Program | None = None
         self._number = 0
         self._waiting: list[Mapping[str, Any]] = []
-        self._received = self._waiting_bytes = 0
+        self._waiting_bytes = 0
         self._rows = {
             name: Rows(table, tables.keys[name], {}, tables.ensure_keys)
             for name, table in tables.by_name.items()
@@ -86,7 +86,8 @@ class Processing(Buffered):
             match message.get("type", "write" if "op" in message else None):
                 case "write":
                     self._waiting += message.get("ops", [message])
-                    self._waiting_bytes += self._received
+                    assert self._program is not None
+                    self._waiting_bytes += self._program.received
                     if self._waiting_bytes >= MOST_BYTES:
                         self._do(connection)
                 case "get":
@@ -105,9 +106,7 @@ class Processing(Buffered):
                 case "done" if message.get("number") == number:
                     return
                 case _:
-                    raise self._violation(
-                        f"wrote {_short(message)} in the middle of batch {number}"
-                    )
+                    raise self._violation(f"wrote {shown(message)} in the middle of batch {number}")
 
     def flushed(self) -> None:
         """Tell the program that its batch is committed."""
@@ -144,30 +143,13 @@ class Processing(Buffered):
             at = end
 
     def _start(self) -> None:
-        if self._process is not None:
+        if self._program is not None:
             return
-        command = list(self._definition.command)
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - the operator's own program
-                command,
-                cwd=self._definition.directory,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
+        definition = self._definition
+        with self._faults():
+            self._program = Program(
+                definition.command, definition.directory, definition.timeout.total_seconds()
             )
-        except OSError as error:
-            raise Refused(
-                f"the program {command[0]!r} cannot be started: {error.strerror}",
-                hint="Correct the projection's `command` in esops.toml.",
-            ) from None
-        assert self._process.stdin is not None
-        # See _write: a program that reads nothing must not block us.
-        os.set_blocking(self._process.stdin.fileno(), False)
-        # New for each program, so that nothing is left in it from the last one. A thread reads, for
-        # the program may write while we still send it events.
-        assert self._process.stdout is not None
-        output: Any = self._process.stdout
-        self._lines = Lines(io.BufferedReader(output, 1 << 20))
         tables = {
             name: {
                 "columns": {each.name: each.type for each in table.columns},
@@ -184,82 +166,45 @@ class Processing(Buffered):
         answer = self._receive()
         if answer.get("type") != "ready" or answer.get("protocol") != PROTOCOL:
             raise self._violation(
-                f"answered {_short(answer)} instead of ready with protocol {PROTOCOL}"
+                f"answered {shown(answer)} instead of ready with protocol {PROTOCOL}"
             )
 
     def _send(self, document: Mapping[str, Any]) -> None:
-        self._write(orjson.dumps(document, default=str) + b"\n")
+        assert self._program is not None
+        with self._faults():
+            self._program.send(document)
 
     def _write(self, line: bytes) -> None:
-        """Write a line. Raises Unavailable for a program that reads nothing until the timeout."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        pipe, left, limit = (
-            self._process.stdin.fileno(),
-            memoryview(line),
-            self._definition.timeout.total_seconds(),
-        )
-        deadline = time.monotonic() + limit
-        while left:
-            # The pipe is full while the program does not read; a plain write would wait for ever.
-            _, ready, _ = select.select([], [pipe], [], 0.5)
-            if not ready and time.monotonic() >= deadline:
-                raise self._silent("has not read its input")
-            try:
-                written = os.write(pipe, left) if ready else 0
-            except BlockingIOError:
-                written = 0
-            except OSError:
-                raise self._ended() from None
-            if written:
-                left, deadline = left[written:], time.monotonic() + limit
+        assert self._program is not None
+        with self._faults():
+            self._program.write(line)
 
     def _receive(self) -> Mapping[str, Any]:
-        assert self._lines is not None
-        try:
-            line = self._lines.get(self._definition.timeout.total_seconds())
-        except queue.Empty:
-            raise self._silent("has written nothing") from None
-        except TooLong:
-            raise self._violation(
-                f"wrote more than {MOST_BYTES >> 20} MB without a line break"
-            ) from None
-        self._received = len(line)
-        if not line:
-            raise self._ended()
-        try:
-            message = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            raise self._violation(
-                f"wrote a line that is no JSON: {line[:200].decode(errors='replace')!r}"
-            ) from None
-        if not isinstance(message, dict):
-            raise self._violation(
-                f"wrote {line[:200].decode(errors='replace')!r}, which is no JSON object"
-            )
-        return message
+        assert self._program is not None
+        with self._faults():
+            return self._program.receive()
 
-    def _silent(self, what: str) -> Unavailable:
-        limit = self._definition.timeout.total_seconds()
-        return Unavailable(
-            f"the program {self._definition.command[0]!r} {what} for {limit:g} s",
-            hint="Find out why it hangs, or raise the projection's `timeout` in esops.toml.",
-        )
-
-    def _ended(self) -> BadEvent:
-        """The error of a program that is gone: perhaps one event did it, and the runner finds
-        it.
-        """
-        assert self._process is not None
-        # The pipe closes a moment before the exit code is there.
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Raise what a program's faults mean for a projection."""
         try:
-            code = self._process.wait(_PATIENCE_TO_END)
-        except subprocess.TimeoutExpired:
-            return BadEvent("the program closed its input or output before it was done")
-        return BadEvent(
-            f"the program ended with {'signal' if code < 0 else 'code'} {abs(code)} before it "
-            "was done"
-        )
+            yield
+        except ProgramEnded as ended:
+            # Perhaps one event did it, and the runner finds it.
+            raise BadEvent(f"the program {ended}") from None
+        except NotStarted as fault:
+            raise Refused(
+                f"the program {self._definition.command[0]!r} {fault}",
+                hint="Correct the projection's `command` in esops.toml.",
+            ) from None
+        except ProgramSilent as silent:
+            raise Unavailable(
+                f"the program {self._definition.command[0]!r} {silent}",
+                hint="Find out why it hangs, or raise the projection's `timeout` in esops.toml.",
+            ) from None
+        except ProtocolBroken as broken:
+            wrote = f": {broken.wrote}" if broken.wrote else ""
+            raise self._violation(f"{broken}{wrote}") from None
 
     def _violation(self, what: str) -> Refused:
         return Refused(
@@ -269,19 +214,9 @@ class Processing(Buffered):
 
     def close(self) -> None:
         """Close the program's input, which tells it to end; kill it where it does not."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if self._lines is not None:
-            self._lines.close()
-        assert process.stdin is not None
-        with contextlib.suppress(OSError):  # it may be gone already
-            process.stdin.close()
-        try:
-            process.wait(_PATIENCE_TO_END)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        program, self._program = self._program, None
+        if program is not None:
+            program.close()
 
 
 def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -299,11 +234,6 @@ def _key_of(row: Mapping[str, Any], key: Sequence[str]) -> Any:
     """The key that a row has: a value, or a tuple for several columns."""
     parts = tuple(row.get(name) for name in key)
     return parts if len(parts) > 1 else parts[0]
-
-
-def _short(message: Mapping[str, Any]) -> str:
-    """A message of the program's as an error shows it."""
-    return orjson.dumps(message).decode()[:200]
 
 
 def _batch(events: Sequence[RecordedEvent]) -> bytes:
