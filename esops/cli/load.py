@@ -24,7 +24,14 @@ class RootCommand(NamedTuple):
 
 
 _PROJECTION = ("projection", "serving", "renaming", "dead_letters", "check", "step", "trial")
-_SCHEMA = ("schema", "schema_list", "schema_show", "schema_check", "schema_contracts")
+_SCHEMA = (
+    "schema",
+    "schema_list",
+    "schema_show",
+    "schema_check",
+    "schema_contracts",
+    "schema_decode",
+)
 ROOT: Mapping[str, RootCommand] = {
     "init": RootCommand(
         ("init",),

@@ -1,0 +1,206 @@
+"""The application's function, in a process of its own: it may end, hang or fill its memory, and the
+event that did it is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from esops import errors
+from esops.errors import EsopsError, Unavailable, UsageError
+from esops.events import RecordedEvent
+from esops.schema.decode.batches import packed
+from esops.schema.decode.child import BETWEEN, COUNTER, LENGTH, PythonTask
+from esops.schema.decode.fatal import FatalEvents
+from esops.schema.decode.outcomes import (
+    MOST_LONE_ENDS,
+    DecodeOutcome,
+    NotDecoded,
+    NotTheSame,
+    not_tried,
+)
+
+_LOOK_EVERY_SECONDS = 0.5
+_PATIENCE_SECONDS = 5.0
+_PREPARES_SECONDS = 120.0
+"""How long the code may take to be imported."""
+
+
+class _ProcessEnd(NamedTuple):
+    """How the process ended: the place of the event that it was at, and what happened."""
+
+    at: int
+    error: str
+    message: str
+
+
+class PythonDecoder:
+    """One process."""
+
+    def __init__(self, task: PythonTask, timeout: float, fatal: FatalEvents) -> None:
+        """Start it, and wait until it is ready. `timeout`: seconds that one event may take. Raises
+        UsageError where the code cannot be loaded.
+        """
+        self._task, self._timeout, self._fatal = task, timeout, fatal
+        self._closed = False
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the decoder
+        self._file.write(b"\0" * COUNTER)
+        self._file.flush()
+        self._shared = memoryview(mmap.mmap(self._file.fileno(), COUNTER)).cast("Q")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.fingerprint = self._start()
+
+    def decode(self, events: Sequence[RecordedEvent]) -> DecodeOutcome:
+        """See EventDecoder."""
+        outcome = DecodeOutcome()
+        left_out = self._fatal.left_out(events)
+        outcome.failures += map(not_tried, left_out)
+        places = [at for at in range(len(events)) if at not in left_out]
+        while places:
+            found = len(outcome.failures), len(outcome.differences)
+            end = self._run([events[at] for at in places], places, outcome)
+            if end is None:
+                break
+            if end.at == BETWEEN:
+                outcome.lone_ends += 1
+                if outcome.lone_ends > MOST_LONE_ENDS:
+                    how = end.message.removeprefix("its process ")
+                    raise Unavailable(
+                        f"the process of {self._task.decode} {how} again and again, while the "
+                        "code was at no event",
+                        hint="The system may have ended it for its memory, or a thread of the "
+                        "code. What it wrote to stderr is above.",
+                    )
+                del outcome.failures[found[0] :], outcome.differences[found[1] :]
+                self._start()
+                continue
+            at = places[end.at]
+            self._fatal.ended(events[at])
+            outcome.failures.append(NotDecoded(at, end.error, end.message, end.message, fatal=True))
+            # What came before it was answered for.
+            left_out = self._fatal.left_out(events)
+            rest = places[end.at + 1 :]
+            outcome.failures += [not_tried(at) for at in rest if at in left_out]
+            places = [at for at in rest if at not in left_out]
+            self._start()
+        outcome.failures.sort()
+        return outcome
+
+    def close(self) -> None:
+        """See EventDecoder."""
+        self._closed = True
+        self._kill()
+
+    def _run(
+        self, events: Sequence[RecordedEvent], places: Sequence[int], outcome: DecodeOutcome
+    ) -> _ProcessEnd | None:
+        """Decode some events; None where all were, or how the process ended."""
+        self._shared[0] = BETWEEN
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        content = packed(events)
+        try:
+            process.stdin.write(len(content).to_bytes(LENGTH, "big") + content)
+            process.stdin.flush()
+        except OSError:
+            return self._end(process)
+        while True:
+            message = self._receive(process)
+            if isinstance(message, _ProcessEnd):
+                return message
+            if message is None:
+                return None
+            moved = message._replace(at=places[message.at])
+            if isinstance(moved, NotTheSame):
+                outcome.differences.append(moved)
+            else:
+                outcome.failures.append(moved)
+
+    def _receive(self, process: subprocess.Popen[bytes], patience: float | None = None) -> Any:
+        """The next message, or how the process ended."""
+        assert process.stdout is not None
+        output = process.stdout.fileno()
+        limit = self._timeout if patience is None else patience
+        content, size = bytearray(), LENGTH
+        since, at = time.monotonic(), self._shared[0]
+        header = True
+        while len(content) < size:
+            if select.select([output], [], [], min(_LOOK_EVERY_SECONDS, limit))[0]:
+                part = os.read(output, min(size - len(content), 1 << 20))
+                if not part:
+                    return self._end(process)
+                content += part
+                if header and len(content) == size:
+                    header, size = False, int.from_bytes(content, "big")
+                    content.clear()
+                continue
+            if self._shared[0] != at:
+                since, at = time.monotonic(), self._shared[0]
+            elif time.monotonic() - since >= limit:
+                self._kill()
+                return _ProcessEnd(
+                    at, "Timeout", f"not decoded within {limit:g} s; its process was ended"
+                )
+        return pickle.loads(content)  # noqa: S301 - from our own process
+
+    def _end(self, process: subprocess.Popen[bytes]) -> _ProcessEnd:
+        try:
+            code = process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            code = process.wait()
+        how = f"signal {-code}" if code < 0 else f"code {code}"
+        return _ProcessEnd(self._shared[0], "ProcessEnded", f"its process ended with {how}")
+
+    def _start(self) -> str:
+        self._kill()
+        if self._closed:
+            raise errors.Stopped
+        # -P: a module of the project named like one of ours must not be imported instead.
+        command = [sys.executable, "-P", "-m", "esops.schema.decode.child"]
+        process = self._process = subprocess.Popen(  # noqa: S603 - our own module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self._file.fileno()],
+        )
+        assert process.stdin is not None
+        content = pickle.dumps((self._task, self._file.fileno()))
+        with contextlib.suppress(OSError):  # then its end says more
+            process.stdin.write(len(content).to_bytes(LENGTH, "big") + content)
+            process.stdin.flush()
+        self._shared[0] = BETWEEN
+        found = self._receive(process, _PREPARES_SECONDS)
+        if isinstance(found, _ProcessEnd):
+            raise UsageError(
+                f"--python: {self._task.decode} cannot be loaded: {found.message}",
+                hint="What it wrote to stderr is above.",
+            )
+        if isinstance(found, tuple):
+            name, message, hint = found
+            kind: type[EsopsError] = getattr(errors, name, EsopsError)
+            raise kind(message, hint=hint)
+        assert isinstance(found, str)
+        return found
+
+    def _kill(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
