@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,6 +21,7 @@ contracts = group(
     "contracts",
     "Check what leaves the application against the contracts of esops.toml, and describe it.",
     "esops schema contracts check",
+    "esops schema contracts print orders",
     at=schema,
 )
 
@@ -62,6 +65,62 @@ def check(
     if found.short is not None:
         raise found.short
     return 1 if found.broken else 0
+
+
+class _Form(StrEnum):
+    """A form of a document."""
+
+    asyncapi = "asyncapi"
+    cloudevents = "cloudevents"
+
+
+@command(contracts, "print")
+def print_(
+    context: typer.Context,
+    name: str = typer.Argument(..., metavar="NAME", help="A contract of esops.toml."),
+    form: _Form = typer.Option(
+        _Form.asyncapi,
+        "--format",
+        help="AsyncAPI 3.0, or an example of each event as CloudEvents 1.0.",
+    ),
+    check: Path | None = typer.Option(
+        None,
+        "--check",
+        metavar="FILE",
+        help="Compare with this file instead, and say what differs.",
+    ),
+) -> int:
+    """Print an AsyncAPI or CloudEvents document of what is public.
+
+    It is made from esops.toml and the schemas alone: no store is read, and no value of an event is
+    in it.
+
+    Exit code 1 with --check if the file differs.
+
+    esops schema contracts print orders -o contracts/orders.asyncapi.json
+    esops schema contracts print orders --check contracts/orders.asyncapi.json
+    esops schema contracts print orders --format cloudevents
+    """
+    from esops.config import load_config
+    from esops.schema.contracts.documents.written import difference, document
+
+    output = current_output(context)
+    output.format("json")
+    text, undescribed = document(load_config(output.settings.config), name, form.value)
+    if undescribed:
+        output.warn(f"no schema describes {', '.join(undescribed)}: only the name is written")
+    if check is None:
+        output.out.write(text)
+        output.out.flush()
+        return 0
+    lines = difference(text, check)
+    for each in lines:
+        output.line(each)
+    if lines:
+        output.say(f"{check} is not what the contract says now; write it again with -o {check}")
+        return 1
+    output.say(f"{check} is what the contract says")
+    return 0
 
 
 def _show(output: Output, found: ContractsChecked) -> None:

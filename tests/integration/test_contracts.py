@@ -218,6 +218,29 @@ def test_persistent_subscriptions_are_asked_for_their_filters_and_links(project)
 PAID = {"types": ["Paid"], "schemas": "contracts"}
 
 
+# -- documents
+
+
+def test_a_document_lives_in_git_and_ci_sees_that_it_is_old(project):
+    contract = {"types": ["Paid", "Other"], "schemas": "contracts"}
+    write_contracts(project, {"dsn": "service=nowhere"}, {"Paid": of("x")}, {"c": contract})
+    written = project.ok("schema", "contracts", "print", "c", "-o", "c.json")
+    assert "no schema describes Other" in written.err
+    assert json.loads((project.folder / "c.json").read_text())["asyncapi"] == "3.0.0"
+    check = ("schema", "contracts", "print", "c", "--check", "c.json")
+    assert project.ok(*check).out == ""
+    write_contracts(project, {"dsn": "service=nowhere"}, {"Paid": of("y")}, {"c": contract})
+    changed = project.run(*check)
+    assert changed.code == 1
+    assert '-          "x": true' in changed.out
+    assert '+          "y": true' in changed.out
+    examples = project.ok("schema", "contracts", "print", "c", "--format", "cloudevents").json
+    assert [(each["type"], each.get("data")) for each in examples] == [
+        ("Other", None),
+        ("Paid", {"y": "text"}),
+    ]
+
+
 # -- help
 
 

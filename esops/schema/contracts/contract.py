@@ -83,9 +83,14 @@ def contracts_of(config: Config) -> dict[str, list[Contract]]:
     found: dict[str, list[Contract]] = {}
     for name, settings in config.contracts.items():
         store, _ = config.store(settings.store)
-        contract = Contract(name, settings, _schemas(config, settings))
-        found.setdefault(store, []).append(contract)
+        found.setdefault(store, []).append(contract_of(config, name))
     return found
+
+
+def contract_of(config: Config, name: str) -> Contract:
+    """One contract. Raises UsageError that names the nearest one, or what is wrong with it."""
+    settings = config.contract(name)
+    return Contract(name, settings, _schemas(config, settings))
 
 
 def named_contracts(config: Config, names: list[str]) -> list[str]:
