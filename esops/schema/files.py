@@ -129,17 +129,17 @@ class SchemaSet:
         return self.links.standalone([each.uri for each in found.files], found.schema)
 
 
-def read_schemas(folder: Path) -> SchemaSet:
-    """Read a directory. Raises BadSchemaFile, with file and line, and UsageError where the
-    directory is none, or has no schema.
+def read_schemas(folder: Path, where: str | None = None) -> SchemaSet:
+    """Read a directory, which messages name `where`. Raises BadSchemaFile, with file and line, and
+    UsageError where the directory is none, or has no schema.
     """
     if not folder.is_dir():
         what = "is a file, not a directory" if folder.exists() else "does not exist"
         raise UsageError(
-            f"the schema directory {folder} {what}",
+            f"the schema directory {where or folder} {what}",
             hint="Make one with `esops schema infer -o schemas/`, or write a file for each type.",
         )
-    return parse_schemas(str(folder), dict(_read(folder)))
+    return parse_schemas(where or str(folder), dict(_read(folder)))
 
 
 def parse_schemas(where: str, texts: Mapping[str, bytes]) -> SchemaSet:

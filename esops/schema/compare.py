@@ -1,0 +1,186 @@
+"""Compares the schemas of two sets, type by type: what changed, what it breaks, and the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jsonschema_rs import CanonicalSchema
+
+from esops.json_paths import Steps, Wild, written
+from esops.schema.containment import Answer, ComparedSchema, Refusal, Verdict, takes_all
+from esops.schema.files import SchemaSet
+from esops.schema.naming import Naming, SchemaChange, SchemaSide, similar
+from esops.schema.rules import BACKWARD, FORWARD, Direction
+from esops.schema.writers import read_by, written_by
+
+DIRECTIONS: tuple[Direction, ...] = (BACKWARD, FORWARD)
+
+
+@dataclass
+class TypeComparison:
+    """One event type in two sets."""
+
+    type: str
+    changes: list[SchemaChange]
+    verdicts: dict[Direction, Verdict]
+    refusals: dict[Direction, Refusal] = field(default_factory=dict)
+    """For each direction that breaks: a value that is written, and refused by its readers."""
+
+    def compatible(self, directions: Sequence[Direction]) -> bool:
+        """Whether it is proven that nothing breaks."""
+        return all(self.verdicts[each] is Verdict.YES for each in directions)
+
+
+@dataclass
+class SetComparison:
+    """Two sets of schemas."""
+
+    old: str
+    new: str
+    types: list[TypeComparison]
+
+    @property
+    def changes(self) -> list[SchemaChange]:
+        """All changes, by type."""
+        return [change for each in self.types for change in each.changes]
+
+    def compatible(self, directions: Sequence[Direction] = DIRECTIONS) -> bool:
+        """Whether it is proven that nothing breaks."""
+        return all(each.compatible(directions) for each in self.types)
+
+    def as_dict(self, directions: Sequence[Direction] = DIRECTIONS) -> dict[str, Any]:
+        """The fields of `--output json`."""
+        return {
+            "old": self.old,
+            "new": self.new,
+            "changes": [each.as_dict() for each in self.changes],
+            "compatible": self.compatible(directions),
+            "backward": self.compatible([BACKWARD]),
+            "forward": self.compatible([FORWARD]),
+            "witnesses": [
+                {
+                    "type": each.type,
+                    "direction": direction,
+                    "path": written(steps_of(refusal.path)),
+                    "rule": refusal.rule,
+                    "value": refusal.value,
+                }
+                for each in self.types
+                for direction, refusal in each.refusals.items()
+            ],
+        }
+
+
+def compare_sets(old: SchemaSet, new: SchemaSet, *, strict: bool = False) -> SetComparison:
+    """Compare two sets. `strict`: an open object may have been written with any members, and
+    readers have to know every type.
+    """
+    gone = [each for each in old.types if each not in new.types]
+    came = [each for each in new.types if each not in old.types]
+    found = []
+    for name in sorted({*old.types, *new.types}):
+        if name in old.types and name in new.types:
+            found.append(compare_types(name, old, new, strict=strict))
+        else:
+            found.append(_only_in_one(name, gone, came, strict=strict))
+    return SetComparison(old.where, new.where, [each for each in found if each.changes])
+
+
+def _only_in_one(name: str, gone: list[str], came: list[str], *, strict: bool) -> TypeComparison:
+    removed = name in gone
+    breaking: list[Direction] = [BACKWARD] if removed else [FORWARD] if strict else []
+    others = [each for each in (came if removed else gone) if similar(each, name)]
+    detail = f"looks like {others[0]}, which is {'new' if removed else 'gone'}" if others else ""
+    kind = "type-removed" if removed else "type-added"
+    change = SchemaChange(name, kind, (), frozenset(breaking), detail=detail)
+    verdicts = {each: Verdict.NO if each in breaking else Verdict.YES for each in DIRECTIONS}
+    return TypeComparison(name, [change], verdicts)
+
+
+def compare_types(
+    name: str, old: SchemaSet, new: SchemaSet, *, strict: bool = False
+) -> TypeComparison:
+    """Compare what two sets say of one type."""
+    reads = [ComparedSchema(read_by(each, name)) for each in (old, new)]
+    writes = reads if strict else [ComparedSchema(written_by(each, name)) for each in (old, new)]
+    if reads[0].document == reads[1].document:
+        return TypeComparison(name, [], dict.fromkeys(DIRECTIONS, Verdict.YES))
+    answers: dict[Direction, Answer] = {
+        BACKWARD: takes_all(reads[1], writes[0]),
+        FORWARD: takes_all(reads[0], writes[1]),
+    }
+    normal = [(r.normals, w.normals) for r, w in zip(reads, writes, strict=True)]
+    changes = _named(name, normal)
+    return TypeComparison(
+        name,
+        _settled(name, changes, answers),
+        {direction: each.verdict for direction, each in answers.items()},
+        {direction: each.refusal for direction, each in answers.items() if each.refusal},
+    )
+
+
+def _named(
+    name: str, normal: list[tuple[list[CanonicalSchema] | None, list[CanonicalSchema] | None]]
+) -> list[SchemaChange]:
+    naming = Naming(name)
+    (old_reads, old_writes), (new_reads, new_writes) = normal
+    if old_reads is None or old_writes is None or new_reads is None or new_writes is None:
+        return [SchemaChange(name, "rule-changed")]
+    naming.compare(SchemaSide(old_reads, old_writes), SchemaSide(new_reads, new_writes))
+    return naming.finish()
+
+
+def _settled(
+    name: str, changes: list[SchemaChange], answers: dict[Direction, Answer]
+) -> list[SchemaChange]:
+    """The changes, with what the comparison of the whole schemas says of them."""
+    for direction, answer in answers.items():
+        blamed = [each for each in changes if direction in each.breaking]
+        if answer.verdict is Verdict.YES:
+            changes = [replace(each, breaking=each.breaking - {direction}) for each in changes]
+        elif not blamed:
+            known = answer.verdict is Verdict.NO
+            path = steps_of(answer.refusal.path) if answer.refusal else ()
+            kind = "rule-changed" if known else "not-judged"
+            detail = f"refused by {answer.refusal.rule}" if answer.refusal else ""
+            changes = _merged(
+                changes,
+                SchemaChange(
+                    name,
+                    kind,
+                    path,
+                    frozenset({direction}),
+                    frozenset() if known else frozenset({direction}),
+                    detail,
+                ),
+            )
+        elif answer.verdict is Verdict.UNKNOWN:
+            changes = [
+                replace(each, unproven=each.unproven | {direction}) if each in blamed else each
+                for each in changes
+            ]
+    if all(each.verdict is Verdict.YES for each in answers.values()):
+        # The same values, said in another way.
+        changes = [each for each in changes if each.kind != "rule-changed"]
+    return changes
+
+
+def _merged(changes: list[SchemaChange], change: SchemaChange) -> list[SchemaChange]:
+    """The changes with one more, which is put together with one of its kind at its place."""
+    for number, each in enumerate(changes):
+        if each.kind == change.kind and each.steps == change.steps:
+            both = replace(
+                each,
+                breaking=each.breaking | change.breaking,
+                unproven=each.unproven | change.unproven,
+                detail=each.detail or change.detail,
+            )
+            return [*changes[:number], both, *changes[number + 1 :]]
+    return [*changes, change]
+
+
+def steps_of(path: Sequence[str | int]) -> Steps:
+    """A place in a value as a path to all like it: each element of an array."""
+    return tuple(Wild.EVERY if isinstance(each, int) else each for each in path)
