@@ -9,7 +9,7 @@ from typing import Any
 from jsonschema_rs import CanonicalSchema
 
 from esops.json_paths import Steps, Wild, written
-from esops.schema.containment import Answer, ComparedSchema, Refusal, Verdict, takes_all
+from esops.schema.containment import ComparedSchema, ContainmentAnswer, Refusal, Verdict, takes_all
 from esops.schema.files import SchemaSet
 from esops.schema.naming import Naming, SchemaChange, SchemaSide, similar
 from esops.schema.rules import BACKWARD, FORWARD, Direction
@@ -107,7 +107,7 @@ def compare_types(
     writes = reads if strict else [ComparedSchema(written_by(each, name)) for each in (old, new)]
     if reads[0].document == reads[1].document:
         return TypeComparison(name, [], dict.fromkeys(DIRECTIONS, Verdict.YES))
-    answers: dict[Direction, Answer] = {
+    answers: dict[Direction, ContainmentAnswer] = {
         BACKWARD: takes_all(reads[1], writes[0]),
         FORWARD: takes_all(reads[0], writes[1]),
     }
@@ -133,7 +133,7 @@ def _named(
 
 
 def _settled(
-    name: str, changes: list[SchemaChange], answers: dict[Direction, Answer]
+    name: str, changes: list[SchemaChange], answers: dict[Direction, ContainmentAnswer]
 ) -> list[SchemaChange]:
     """The changes, with what the comparison of the whole schemas says of them."""
     for direction, answer in answers.items():

@@ -46,7 +46,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ContainmentAnswer:
     """A verdict, and the proof of a no."""
 
     verdict: Verdict
@@ -116,33 +116,33 @@ def _alone(schema: Any, rest: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **(schema if isinstance(schema, dict) else {"allOf": [schema]})}
 
 
-def takes_all(reader: ComparedSchema, written: ComparedSchema) -> Answer:
+def takes_all(reader: ComparedSchema, written: ComparedSchema) -> ContainmentAnswer:
     """Whether a reader takes all that is written."""
     possible = [each for each in written.alternatives if not each.impossible]
     if not possible:
         # Nobody writes nothing: the schema does not say what its writers write.
-        return Answer(Verdict.UNKNOWN)
+        return ContainmentAnswer(Verdict.UNKNOWN)
     unknown = False
     for each in possible:
         found = _takes_all(reader, each)
         if found.verdict is Verdict.NO:
             return found
         unknown = unknown or found.verdict is Verdict.UNKNOWN
-    return Answer(Verdict.UNKNOWN if unknown else Verdict.YES)
+    return ContainmentAnswer(Verdict.UNKNOWN if unknown else Verdict.YES)
 
 
-def _takes_all(reader: ComparedSchema, written: ComparedSchema) -> Answer:
+def _takes_all(reader: ComparedSchema, written: ComparedSchema) -> ContainmentAnswer:
     """The same for one alternative."""
     old, new = written.normal, reader.normal
     if old is not None and new is not None and proves(new, old):
-        return Answer(Verdict.YES)
+        return ContainmentAnswer(Verdict.YES)
     for value in _candidates(reader, written):
         refusal = refused(reader, written, value)
         if refusal is not None:
-            return Answer(Verdict.NO, refusal)
+            return ContainmentAnswer(Verdict.NO, refusal)
     if old is not None and new is not None and covers(new, old) is Containment.NO:
-        return Answer(Verdict.NO)
-    return Answer(Verdict.UNKNOWN)
+        return ContainmentAnswer(Verdict.NO)
+    return ContainmentAnswer(Verdict.UNKNOWN)
 
 
 def refused(reader: ComparedSchema, written: ComparedSchema, value: Any) -> Refusal | None:

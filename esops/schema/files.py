@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -116,6 +116,12 @@ class SchemaSet:
     def registry(self) -> jsonschema_rs.Registry:
         """What resolves the references of these schemas."""
         return self.links.registry
+
+    def only(self, types: Collection[str]) -> SchemaSet:
+        """The set of some types; of all where none is named."""
+        if not types:
+            return self
+        return replace(self, types={k: v for k, v in self.types.items() if k in types})
 
     def validator(self, type_: str) -> jsonschema_rs.Validator:
         """A compiled validator of one type's data, which checks formats too."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from jsonschema_rs import CanonicalSchema
 
 from esops.json_paths import Steps, Wild, written
-from esops.schema.places import Place, Span
+from esops.schema.places import LimitSpan, SchemaPlace
 from esops.schema.proofs import proves
 from esops.schema.rules import BACKWARD, FORWARD, Breaks, Direction
 
@@ -110,7 +110,7 @@ class Naming:
             return
         self._seen.add(key)  # a schema that refers to itself comes by again
         before = len(self.changes)
-        was, now = Place.of(old.reads), Place.of(new.reads)
+        was, now = SchemaPlace.of(old.reads), SchemaPlace.of(new.reads)
         self._types(was, now, steps)
         self._values(was, now, steps)
         self._scalars(was, now, steps)
@@ -159,11 +159,11 @@ class Naming:
         """Remember a field that is gone or new, and those below it."""
         self._fields.append(_Field(steps, text_of(schemas), removed))
         if len(steps) <= _DEEPEST:
-            place = Place.of(schemas)
+            place = SchemaPlace.of(schemas)
             for name in place.names:
                 self._note((*steps, name), place.named(name), removed=removed)
 
-    def _types(self, was: Place, now: Place, steps: Steps) -> None:
+    def _types(self, was: SchemaPlace, now: SchemaPlace, steps: Steps) -> None:
         old, new = was.types - {"null"}, now.types - {"null"}
         gone, came = _not_in(old, new), _not_in(new, old)
         detail = f"{_listed(old)} → {_listed(new)}"
@@ -178,7 +178,7 @@ class Naming:
         elif "null" in now.types - was.types:
             self._add("null-allowed", steps, [FORWARD])
 
-    def _values(self, was: Place, now: Place, steps: Steps) -> None:
+    def _values(self, was: SchemaPlace, now: SchemaPlace, steps: Steps) -> None:
         if was.limited and now.limited:
             gone = [each for each in was.constants if each not in now.constants]
             came = [each for each in now.constants if each not in was.constants]
@@ -196,7 +196,7 @@ class Naming:
         elif now.limited and was.free & now.types:
             self._add("values-removed", steps, [BACKWARD], f"any → only {_shown(now.constants)}")
 
-    def _scalars(self, was: Place, now: Place, steps: Steps) -> None:
+    def _scalars(self, was: SchemaPlace, now: SchemaPlace, steps: Steps) -> None:
         if was.numbers and now.numbers:
             self._span("value", was.number_span, now.number_span, steps)
         if was.strings and now.strings:
@@ -217,7 +217,7 @@ class Naming:
         else:
             self._add("format-changed", steps, [BACKWARD, FORWARD], detail)
 
-    def _span(self, what: str, old: Span, new: Span, steps: Steps) -> None:
+    def _span(self, what: str, old: LimitSpan, new: LimitSpan, steps: Steps) -> None:
         if old == new:
             return
         detail = f"{what}: {old} → {new}"
@@ -229,8 +229,8 @@ class Naming:
             self._add("range-changed", steps, [BACKWARD, FORWARD], detail)
 
     def _arrays(self, old: SchemaSide, new: SchemaSide, steps: Steps) -> None:
-        was, now = Place.of(old.reads), Place.of(new.reads)
-        writes = Place.of(old.writes), Place.of(new.writes)
+        was, now = SchemaPlace.of(old.reads), SchemaPlace.of(new.reads)
+        writes = SchemaPlace.of(old.writes), SchemaPlace.of(new.writes)
         self._span("items", was.items_span, now.items_span, steps)
         for number in range(max(was.prefixes, now.prefixes)):
             self.compare(
@@ -245,8 +245,8 @@ class Naming:
         )
 
     def _objects(self, old: SchemaSide, new: SchemaSide, steps: Steps) -> None:
-        was, now = Place.of(old.reads), Place.of(new.reads)
-        wrote, writes = Place.of(old.writes), Place.of(new.writes)
+        was, now = SchemaPlace.of(old.reads), SchemaPlace.of(new.reads)
+        wrote, writes = SchemaPlace.of(old.writes), SchemaPlace.of(new.writes)
         # What has no schema of its own is named only by what writers write.
         old_names = dict.fromkeys([*was.names, *wrote.names])
         new_names = dict.fromkeys([*now.names, *writes.names])
@@ -279,7 +279,11 @@ class Naming:
             )
 
     def _removed(
-        self, name: str, places: tuple[Place, Place, Place], was: Place, steps: Steps
+        self,
+        name: str,
+        places: tuple[SchemaPlace, SchemaPlace, SchemaPlace],
+        was: SchemaPlace,
+        steps: Steps,
     ) -> None:
         wrote, now, writes = places
         at = (*steps, name)
@@ -294,7 +298,11 @@ class Naming:
         self._note(at, was.named(name), removed=True)
 
     def _new_field(
-        self, name: str, places: tuple[Place, Place, Place], now: Place, steps: Steps
+        self,
+        name: str,
+        places: tuple[SchemaPlace, SchemaPlace, SchemaPlace],
+        now: SchemaPlace,
+        steps: Steps,
     ) -> None:
         was, wrote, writes = places
         at = (*steps, name)

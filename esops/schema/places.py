@@ -28,7 +28,7 @@ class EmptyObject:
 
 
 @dataclass(frozen=True)
-class Span:
+class LimitSpan:
     """A range; None is without a limit. The flags say that a limit itself is outside."""
 
     least: float | None = None
@@ -36,7 +36,7 @@ class Span:
     above: bool = False
     below: bool = False
 
-    def within(self, other: Span) -> bool:
+    def within(self, other: LimitSpan) -> bool:
         """Whether all of it is in another."""
         low = other.least is None or (
             self.least is not None and (self.least, self.above) >= (other.least, other.above)
@@ -46,14 +46,14 @@ class Span:
         )
         return low and high
 
-    def __or__(self, other: Span) -> Span:
+    def __or__(self, other: LimitSpan) -> LimitSpan:
         """The range that both are in."""
         low = high = None
         if self.least is not None and other.least is not None:
             low = min((self.least, self.above), (other.least, other.above))
         if self.most is not None and other.most is not None:
             high = max((self.most, not self.below), (other.most, not other.below))
-        return Span(
+        return LimitSpan(
             low[0] if low else None,
             high[0] if high else None,
             bool(low and low[1]),
@@ -73,7 +73,7 @@ class Span:
 
 
 @dataclass
-class Place:
+class SchemaPlace:
     """One place, all alternatives merged."""
 
     types: set[str] = field(default_factory=set)
@@ -87,7 +87,7 @@ class Place:
     objects: list[kinds.ObjectView | EmptyObject | None] = field(default_factory=list)
 
     @classmethod
-    def of(cls, schemas: Iterable[CanonicalSchema]) -> Place:
+    def of(cls, schemas: Iterable[CanonicalSchema]) -> SchemaPlace:
         """The place that some alternatives speak of."""
         place = cls()
         seen: set[str] = set()
@@ -169,12 +169,12 @@ class Place:
         return bool(self.constants) and not self.free - {"null"}
 
     @property
-    def number_span(self) -> Span:
+    def number_span(self) -> LimitSpan:
         """The range of its numbers."""
         return merged(
-            Span()
+            LimitSpan()
             if each is None
-            else Span(
+            else LimitSpan(
                 _limit(each.minimum),
                 _limit(each.maximum),
                 bool(getattr(each, "exclusive_minimum", False)),
@@ -184,18 +184,18 @@ class Place:
         )
 
     @property
-    def length_span(self) -> Span:
+    def length_span(self) -> LimitSpan:
         """The range of its texts' lengths."""
         return merged(
-            Span(0) if each is None else Span(each.min_length or 0, each.max_length)
+            LimitSpan(0) if each is None else LimitSpan(each.min_length or 0, each.max_length)
             for each in self.strings
         )
 
     @property
-    def items_span(self) -> Span:
+    def items_span(self) -> LimitSpan:
         """The range of its arrays' lengths."""
         return merged(
-            Span(0) if each is None else Span(each.min_items or 0, each.max_items)
+            LimitSpan(0) if each is None else LimitSpan(each.min_items or 0, each.max_items)
             for each in self.arrays
         )
 
@@ -287,12 +287,12 @@ def _closed_names(view: kinds.ObjectView | EmptyObject) -> list[str] | None:
     return [] if isinstance(view, EmptyObject) else closed_names(view)
 
 
-def merged(spans: Iterable[Span]) -> Span:
+def merged(spans: Iterable[LimitSpan]) -> LimitSpan:
     """The range that all are in."""
-    whole: Span | None = None
+    whole: LimitSpan | None = None
     for each in spans:
         whole = each if whole is None else whole | each
-    return whole or Span()
+    return whole or LimitSpan()
 
 
 def type_of(value: Any) -> str:

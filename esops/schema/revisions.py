@@ -85,10 +85,11 @@ def _commit(revision: str, folder: Path) -> str:
 
 def _from_root(path: str, folder: Path) -> str:
     """A path from the root of the repository, without `.` and `..`."""
+    whole = path
     if path.startswith(("./", "../")) or path in (".", ".."):
         prefix = _git(["rev-parse", "--show-prefix"], folder).decode().rstrip("\n")
-        path = prefix + path
-    clean = os.path.normpath(path.strip("/") or ".")
+        whole = prefix + path
+    clean = os.path.normpath(whole.strip("/") or ".")
     if clean.startswith(".."):
         raise UsageError(f"{path} is outside of the repository")
     return "" if clean == "." else PurePosixPath(clean).as_posix()

@@ -30,6 +30,20 @@ _CONDITIONS = ("then", "else")
 _CLOSING = ("additionalProperties", "unevaluatedProperties")
 _BACKWARDS = ("not", "if", "contains", "propertyNames")
 """Less in there is more outside, so that what is written is said as what is read."""
+_NOTES = frozenset(
+    {
+        "$schema",
+        "$comment",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+    }
+)
+"""Keywords that say nothing of what is valid."""
 _MOST_LINKS = 20
 
 
@@ -55,7 +69,7 @@ class _Document:
         schema = self.schemas.types[type_].schema
         made = self._place(schema, "", "") if written else self._said(schema, "", "", written=False)
         definitions = {}
-        for uri, each in self.wanted:  # it grows meanwhile
+        for uri, each in self.wanted:  # it grows while it is read
             copy = self._said(self.documents[uri], uri, _dialect(self.documents[uri]), written=each)
             name = uri + (_WRITTEN if each else "")
             definitions[name] = {**copy, "$id": name}
@@ -94,7 +108,7 @@ class _Document:
         return made
 
     def _said(self, schema: Any, base: str, dialect: str, *, written: bool) -> Any:
-        """A schema as it stands, with places below it as they are written or read."""
+        """A schema as it is written, with places below it as they are written or read."""
         if not isinstance(schema, dict):
             return schema
         base = _base(schema, base)
@@ -102,7 +116,7 @@ class _Document:
         made = {
             keyword: self._keyword(keyword, value, base, dialect, written=written)
             for keyword, value in plain.items()
-            if keyword != "$schema"
+            if keyword not in _NOTES and not keyword.startswith("x-")
         }
         if written and not any(each in plain for each in _CLOSING):
             # A member that has to be there is one that writers write.

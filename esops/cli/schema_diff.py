@@ -1,0 +1,125 @@
+"""`esops schema diff` and `esops schema compat`: what changed between two sets of schemas, and who
+can still read what.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from esops.cli.app import command, current_output
+from esops.cli.schema import schema
+
+if TYPE_CHECKING:
+    from esops.schema.compatibility import Comparisons
+    from esops.term import Output
+
+_SIDE = "a directory, git:REV:PATH or store:NAME"
+_OLD = typer.Argument(..., metavar="OLD", help=f"The old schemas: {_SIDE}.", show_default=False)
+_NEW = typer.Argument(..., metavar="NEW", help=f"The new schemas: {_SIDE}.", show_default=False)
+_MODE: Any = typer.Option(
+    "backward",
+    "--mode",
+    help="backward: new code reads old events; forward: old code reads new events; full: both.",
+)
+_TYPES = typer.Option(
+    None, "--type", metavar="T", help="Compare only this event type. May be repeated."
+)
+_STRICT = typer.Option(
+    False,
+    "--strict",
+    help="Assume that open objects hold any members, and that readers know every type.",
+)
+Mode = Literal["backward", "forward", "full"]
+
+
+@command(schema)
+def diff(
+    context: typer.Context,
+    old: str = _OLD,
+    new: str = _NEW,
+    mode: Mode = _MODE,
+    types: list[str] | None = _TYPES,
+    strict: bool = _STRICT,
+    exit_code: bool = typer.Option(
+        False, "--exit-code", help="Exit with 1 if there is any change, as git diff does."
+    ),
+) -> int:
+    """Name each change between two sets of schemas, what it breaks, and what to do.
+
+    Exit code 1 if a change breaks readers, as --mode says, or if nobody can prove that it does not.
+
+    esops schema diff git:main:schemas schemas
+    esops schema diff store:shop schemas
+    esops schema diff git:v1.4:schemas git:v1.5:schemas --output json | jq .changes
+    """
+    from esops.cli import schema_diff_text as text
+    from esops.schema.compatibility import CompareRequest, compare
+
+    output = current_output(context)
+    form = output.format("table", "json", "csv", "ndjson")
+    request = CompareRequest([old], new, mode, tuple(types or ()), strict)
+    found = compare(request, _from_store(output))
+    _print(output, found, form)
+    if form == "table":
+        text.changes(output, found)
+        text.last_line(output, found)
+    return int(not found.compatible or (exit_code and bool(found.changes)))
+
+
+@command(schema)
+def compat(
+    context: typer.Context,
+    old: str = _OLD,
+    new: str = _NEW,
+    mode: Mode = _MODE,
+    also: list[str] | None = typer.Option(
+        None, "--also", metavar="OLD", help="Check against this too. May be repeated."
+    ),
+    types: list[str] | None = _TYPES,
+    strict: bool = _STRICT,
+) -> int:
+    """Check whether code can read the events of other versions.
+
+    It shows only what breaks. OLD may be a range of revisions: each is checked then.
+
+    Exit code 1 if something breaks, or if nobody can prove that it does not.
+
+    esops schema compat git:main:schemas schemas --mode backward
+    esops schema compat git:v1.0..v3.0:schemas schemas --mode full
+    esops schema compat old-schemas schemas --also older-schemas --output json
+    """
+    from esops.cli import schema_diff_text as text
+    from esops.schema.compatibility import CompareRequest, compare
+
+    output = current_output(context)
+    form = output.format("table", "json", "csv", "ndjson")
+    request = CompareRequest([old, *(also or ())], new, mode, tuple(types or ()), strict)
+    found = compare(request, _from_store(output))
+    _print(output, found, form)
+    if form == "table":
+        text.breaks(output, found)
+        text.last_line(output, found)
+    return int(not found.compatible)
+
+
+def _print(output: Output, found: Comparisons, form: str) -> None:
+    if form == "json":
+        output.json(found.as_dict())
+    elif form == "csv":
+        from esops.schema.compatibility import COLUMNS
+
+        output.csv(found.change_rows(), COLUMNS)
+    elif form == "ndjson":
+        output.ndjson(found.change_rows())
+
+
+def _from_store(output: Output) -> Any:
+    from esops.errors import UsageError
+
+    def from_store(name: str) -> Any:
+        output.say(f"the schemas of {name} are inferred from its events")
+        raise UsageError(f"store:{name}: the schemas of a store cannot be compared yet")
+
+    return from_store
