@@ -24,18 +24,15 @@ class RootCommand(NamedTuple):
 
 
 _PROJECTION = ("projection", "serving", "renaming", "dead_letters", "check", "step", "trial")
-<<<<<<< HEAD
 _SCHEMA = (
     "schema",
     "schema_list",
     "schema_show",
     "schema_check",
     "schema_contracts",
+    "schema_diff",
     "schema_decode",
 )
-=======
-_SCHEMA = ("schema", "schema_contracts", "schema_diff")
->>>>>>> d6c16fd (esops schema diff and compat: each change between two sets of schemas, named and judged with a proof)
 ROOT: Mapping[str, RootCommand] = {
     "init": RootCommand(
         ("init",),
