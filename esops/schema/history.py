@@ -94,6 +94,23 @@ def history_of(
 
     `show_values`: whether changes tell new values of fields. Raises as `inventory_of`.
     """
+    found, changes = histories_of(
+        store, rule, (name,), category=category, show_values=show_values, progress=progress
+    )
+    base = changes[0][0].base if changes else versioned(name).base
+    return TypeHistory(base, found, changes)
+
+
+def histories_of(
+    store: EventStore,
+    rule: ClosingRule,
+    types: tuple[str, ...] = (),
+    *,
+    category: str | None = None,
+    show_values: bool = False,
+    progress: Progress = lambda *_: None,
+) -> tuple[Inventory, list[tuple[TypeInventory, list[FieldChange]]]]:
+    """As `history_of`, for some types or all of them."""
     finders: dict[TypeInventory, tuple[FieldChanges, EnumValues]] = {}
 
     def watch(type_: TypeInventory, variant: ShapeVariant, event: RecordedEvent) -> None:
@@ -107,18 +124,16 @@ def history_of(
         for fields, _ in finders.values():
             fields.end_batch()
 
-    wanted = WantedTypes((name,))
+    wanted = WantedTypes(types)
     reader = InventoryReader(store, rule, by_day=True, watch=watch, wanted=wanted)
     found = reader.read(EventSelection(category=category), progress, after_batch)
-    if not found.events and found.short is None:
+    if types and not found.events and found.short is None:
         raise wanted.none_found(store.name)
-    changes = [
+    return found, [
         (type_, sorted([*fields.changes(), *values.changes()], key=_place))
         for type_ in found.ordered()
         for fields, values in [finders[type_]]
     ]
-    base = changes[0][0].base if changes else versioned(name).base
-    return TypeHistory(base, found, changes)
 
 
 def _place(change: FieldChange) -> tuple[Any, ...]:

@@ -77,15 +77,16 @@ class _Cell:
 
     __slots__ = ("closes", "explicit", "known", "stored", "type")
 
-    def __init__(self, type_: TypeInventory, stored: str, *, closes: bool) -> None:
+    def __init__(self, type_: TypeInventory | None, stored: str, *, closes: bool) -> None:
+        """`type_`: None where the type is not wanted, so that only its end of a stream counts."""
         self.type, self.stored, self.closes = type_, stored, closes
         self.explicit = versioned(stored).version
         self.known: dict[Any, TypeVersion] = {}
         """By variant; by variant and version where the metadata or the payload has one."""
 
 
-class _Cells(dict[str, "_Cell | None"]):
-    """Those of a category by stored type, made as they are asked for; None: not wanted."""
+class _Cells(dict[str, _Cell]):
+    """Those of a category by stored type, made as they are asked for."""
 
     def __init__(
         self, found: Inventory, category: str | None, wanted: Callable[[str], bool] | None
@@ -93,17 +94,15 @@ class _Cells(dict[str, "_Cell | None"]):
         super().__init__()
         self._found, self._category, self._wanted = found, category, wanted
 
-    def __missing__(self, stored: str) -> _Cell | None:
-        base = versioned(stored).base
-        made: _Cell | None = None
+    def __missing__(self, stored: str) -> _Cell:
+        type_: TypeInventory | None = None
         if self._wanted is None or self._wanted(stored):
-            key = (base, self._category)
+            key = (versioned(stored).base, self._category)
             type_ = self._found.types.get(key)
             if type_ is None:
-                type_ = self._found.types[key] = TypeInventory(base, self._category)
-            closes = self._found.rule.closes(stored, self._category)
-            made = _Cell(type_, stored, closes=closes)
-        self[stored] = made
+                type_ = self._found.types[key] = TypeInventory(*key)
+        closes = self._found.rule.closes(stored, self._category)
+        made = self[stored] = _Cell(type_, stored, closes=closes)
         return made
 
 
@@ -181,8 +180,12 @@ class InventoryReader:
         ):
             state = held[name]
             cell = state.place[event.type]
-            if cell is None:
-                state.closed = OPEN  # it may come after one that closes
+            if cell.closes:
+                state.close(columns.times[row])
+            else:
+                state.closed = OPEN
+            type_ = cell.type
+            if type_ is None:
                 continue
             variant = of(event.data)
             if MARK in meta and cell.explicit is None:
@@ -191,16 +194,11 @@ class InventoryReader:
                 version = cell.known.get(variant) or self._version(
                     cell, variant, event, cell.explicit
                 )
-            type_ = cell.type
             if version is not type_.current:
                 type_.turn(version)
             version.events += 1
             version.rows.append(row)
             state.shapes |= version.bit
-            if cell.closes:
-                state.close(columns.times[row])
-            else:
-                state.closed = OPEN
             if watch is not None:
                 watch(type_, variant, event)
         self._sum_up(events, columns.times)
@@ -243,6 +241,7 @@ class InventoryReader:
         self, cell: _Cell, variant: ShapeVariant, event: RecordedEvent, explicit: str | None
     ) -> TypeVersion:
         type_ = cell.type
+        assert type_ is not None
         shape = type_.names.shape(variant.shape)
         found = type_.versions.get((cell.stored, explicit, shape.hash))
         if found is not None:
@@ -260,7 +259,7 @@ class InventoryReader:
         )
         for cells in self._cells.values():
             for other in cells.values():
-                if other is not None and other.type is type_:
+                if other.type is type_:
                     other.known.clear()
         return moved[made]
 

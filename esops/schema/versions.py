@@ -48,7 +48,10 @@ def version_in(metadata: bytes, keys: Iterable[str] = VERSION_KEYS) -> str | Non
         value = orjson.loads(metadata)
     except orjson.JSONDecodeError:
         return None
-    return _as_text(value, keys)
+    found = _as_text(value, keys)
+    if found is None and isinstance(value, dict):
+        found = _as_text(value.get("headers"), keys)  # Marten's, which the application writes
+    return found
 
 
 def class_version(data: bytes) -> str | None:

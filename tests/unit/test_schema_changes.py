@@ -207,6 +207,7 @@ def test_version_that_a_name_ends_in(stored, base, version):
     [
         (b'{"schemaVersion": "2.1"}', "2.1"),
         (b'{"$schemaVersion": 3, "eventVersion": 4}', "3"),
+        (b'{"headers": {"schemaVersion": "4"}, "correlationId": "x"}', "4"),
         (b'{"schema_version": true}', None),
         (b'{"conversion": 2}', None),
         (b"\x01ersion", None),

@@ -152,6 +152,16 @@ def test_when_the_last_open_stream_of_an_old_shape_closes():
     assert closing_note(found) == "A stream is closed by the types of --closed-by, or archived."
 
 
+def test_a_stream_is_closed_by_an_event_of_a_type_that_was_not_asked_for():
+    store = ListedEvents(list(old_and_new(10)))
+    for found in (
+        inventory_of(store, CLOSED, types=("opened",)),
+        history_of(store, "opened", CLOSED).inventory,
+    ):
+        ((old, new),) = (each.ordered() for each in found.types.values())
+        assert (old.open_streams, new.open_streams) == (10, 40)
+
+
 def test_nothing_is_foretold_where_nothing_closes():
     (said,) = sentences(inventory_of(ListedEvents(list(old_and_new(0))), CLOSED))
     assert "it is not known when the last one will" in said
