@@ -26,6 +26,8 @@ from esops.stores.base import EventStore, Unsettled
 _VARIANTS = 50_000
 """Variants of a type that are held in memory."""
 _WINDOW = timedelta(days=30)
+_SHORTEST = timedelta(hours=1)
+"""A store with less history than this tells no rate."""
 _DAY = 86_400_000_000
 Watch = Callable[[TypeInventory, ShapeVariant, RecordedEvent], None]
 """Is given each event with its shape, in order."""
@@ -63,6 +65,7 @@ class Inventory:
         """
         if (
             self.window is None
+            or self.window < _SHORTEST
             or not version.open_streams
             or not version.closed_since
             or not type_.superseded(version)

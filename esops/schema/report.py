@@ -162,14 +162,14 @@ def _timeline(type_: TypeInventory, axis: list[str], changes: Sequence[FieldChan
         layout(
             barmode="stack",
             bargap=0.05,
-            height=360 + 18 * len(series),
-            margin={"l": 60, "r": 20, "t": 40, "b": 45},
-            legend={"orientation": "h", "y": -0.15, "yanchor": "top"},
+            height=380 + 12 * len(series),
+            margin={"l": 60, "r": 20, "t": 40, "b": 60},
+            legend={"orientation": "h", "y": 1.1, "yanchor": "bottom", "traceorder": "normal"},
             xaxis={"type": "category"},
             yaxis={"title": "share of events", "tickformat": ".0%", "range": [0, 1]},
             shapes=[
                 {"type": "line", "xref": "x", "yref": "paper", "x0": month, "x1": month, "y0": 0,
-                 "y1": 1, "line": {"width": 1, "dash": "dot", "color": "#d14343"}}
+                 "y1": 1, "line": {"width": 2, "dash": "dot", "color": "#222222"}}
                 for month in marks
             ],
             annotations=[

@@ -1,0 +1,65 @@
+"""On every layout, the inventory of event schemas is the same: versions, shapes, streams that are
+still open, and the first event of a change.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from esops.schema.closing import ClosingRule
+from esops.schema.history import history_of
+from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
+
+
+@pytest.fixture(params=[*LAYOUTS, "eventstoredb"])
+def kit(request):
+    if request.param == "eventstoredb":
+        yield from eventstoredb_kit(request)
+    else:
+        yield from layout_kit(
+            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
+        )
+
+
+def test_versions_shapes_open_streams_and_changes(kit):
+    name = f"opened{uuid.uuid4().hex}"
+    old, closed, new, gone = (kit.stream() for _ in range(4))
+    for stream, kind, data in (
+        (old, name, {"a": 1}),
+        (closed, name, {"a": 2}),
+        (gone, name, {"a": 3}),
+        (closed, f"{name}_end", {}),
+        (new, f"{name}_v2", {"a": 1.5, "b": "x"}),
+        (old, f"{name}_v2", {"a": None, "b": "x"}),
+    ):
+        kit.store.append(stream, kit.events(kind, **data))
+    if getattr(kit, "archive", None) is not None:
+        kit.archive(gone)
+        dead = {closed, gone}
+    else:
+        dead = {closed}
+    rule = ClosingRule(frozenset({f"{name}_end"}))
+    document = history_of(kit.store, f"{name}_v2", rule).as_dict()
+    assert document["type"] == name
+    versions = [
+        (version["type"], version["version"], version["events"], version["open_streams"])
+        for category in document["categories"]
+        for version in category["versions"]
+    ]
+    assert versions == [
+        (name, None, 3, 3 - len(dead)),
+        (f"{name}_v2", "2", 1, 1),
+        (f"{name}_v2", "2", 1, 1),
+    ]
+    changes = [
+        (each["kind"], each["path"], each["stream"], each["version"])
+        for each in document["changes"]
+    ]
+    after = kit.after
+    assert changes == [
+        ("type", "$.a", new, after(1)),
+        ("added", "$.b", new, after(1)),
+        ("nullable", "$.a", old, after(2)),
+    ]
