@@ -470,6 +470,13 @@ class EventStore(Protocol):
         """
         return []
 
+    def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
+        """From now on, give payloads as the library wrote them; what it names their classes by is
+        in the metadata. Returns what makes the plain JSON of one; None where they always come as
+        they were written.
+        """
+        return None
+
     def absent_tenant(self) -> str | None:
         """What to say where the settings name a tenant of which the store has nothing, and others
         have events: most often the name is wrong.

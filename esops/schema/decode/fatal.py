@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from esops.events import RecordedEvent
-from esops.schema.shapes import Shapes
+from esops.schema.decode.plain_shapes import PlainShapes
 
 MOST_ENDS = 3
 """Of events of one type and shape."""
@@ -18,10 +18,10 @@ MOST_ENDS = 3
 class FatalEvents:
     """Counts the ends, for all processes together."""
 
-    def __init__(self) -> None:
-        """None has ended it yet."""
+    def __init__(self, shapes: PlainShapes) -> None:
+        """None has ended it yet. `shapes` is its own: several threads ask for it, one at a time."""
         self._ends: Counter[tuple[str, str]] = Counter()
-        self._shapes = Shapes()
+        self._shapes = shapes
         self._lock = threading.Lock()
 
     def add(self, known: Iterable[tuple[str, str, int]]) -> None:
@@ -53,4 +53,4 @@ class FatalEvents:
             }
 
     def _shape(self, event: RecordedEvent) -> str:
-        return self._shapes.of(event.data).shape.hash
+        return self._shapes.hash(event.data)

@@ -13,7 +13,8 @@ import orjson
 
 from esops.events import RecordedEvent
 from esops.schema.decode.outcomes import DecodeOutcome, NotDecoded, RoundTripDifference
-from esops.schema.shapes import JsonType, Shapes
+from esops.schema.decode.plain_shapes import PlainShapes
+from esops.schema.shapes import JsonType
 
 SAMPLES = 3
 MOST_GROUPS = 1_000
@@ -116,10 +117,10 @@ class RoundTripDifferences:
 class DecodeGroups:
     """All that was found, in bounded memory. Outcomes are added in the order of the log."""
 
-    def __init__(self, *, show: bool) -> None:
+    def __init__(self, shapes: PlainShapes, *, show: bool) -> None:
         """`show`: whether samples keep payloads and whole messages."""
         self._show = show
-        self._shapes = Shapes()
+        self._shapes = shapes
         self.failures: dict[tuple[str, ...], DecodeFailures] = {}
         self.differences: dict[tuple[Any, ...], RoundTripDifferences] = {}
         self.failed = self.not_tried = self.differing = self.lone_ends = 0
@@ -138,7 +139,7 @@ class DecodeGroups:
                 self._difference(events[differing.at], difference)
 
     def _failure(self, event: RecordedEvent, each: NotDecoded) -> None:
-        shape = self._shapes.of(event.data).shape.hash
+        shape = self._shapes.hash(event.data)
         if each.not_tried:
             self.not_tried += 1
             for one in self.failures.values():

@@ -16,6 +16,7 @@ from esops.schema.decode.fatal import FatalEvents
 from esops.schema.decode.groups import DecodeGroups
 from esops.schema.decode.kept import KeptDecoding
 from esops.schema.decode.outcomes import DecodeOutcome
+from esops.schema.decode.plain_shapes import PlainShapes
 from esops.schema.decode.pool import DecoderPool
 from esops.schema.decode.request import DecodeHooks, DecodeReport, DecodeRequest
 from esops.schema.decode.samples import ShapeSamples
@@ -44,7 +45,9 @@ class _DecodeRun:
     ) -> None:
         self._store, self._request, self._hooks = store, request, hooks
         self._kept = KeptDecoding(store, settings, request, hooks)
-        self._fatal = FatalEvents()
+        # Before anything is read.
+        self._plain = store.give_stored_payloads()
+        self._fatal = FatalEvents(PlainShapes(self._plain))
         self._report = self._new_report()
 
     def run(self) -> DecodeReport:
@@ -79,15 +82,18 @@ class _DecodeRun:
         return DecodeReport(
             self._store.name,
             request.code,
-            DecodeGroups(show=request.show_payload),
+            self._groups(),
             request.round_trip or request.encode is not None,
         )
+
+    def _groups(self) -> DecodeGroups:
+        return DecodeGroups(PlainShapes(self._plain), show=self._request.show_payload)
 
     # -- the events of distinct shapes
 
     def _distinct_shapes(self, pool: DecoderPool) -> None:
         began = time.monotonic()
-        report, samples = self._report, ShapeSamples()
+        report, samples = self._report, ShapeSamples(PlainShapes(self._plain))
         reader = self._reader("shapes: events read")
         for batch in reader.batches():
             samples.add(batch)
@@ -96,7 +102,7 @@ class _DecodeRun:
         report.shapes, report.types = samples.shapes, samples.types
         found = time.monotonic()
         # What fails here fails among all events once more, and is counted there.
-        groups = DecodeGroups(show=self._request.show_payload)
+        groups = self._groups()
         events = list(samples.events())
         report.sampled = len(events)
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from esops.events import RecordedEvent
 from esops.schema.decode.batches import packed, unpacked
-from esops.schema.shapes import Shapes
+from esops.schema.decode.plain_shapes import PlainShapes
 from esops.stores.arrow_events import ColumnsInUse
 
 _MOST_BYTES = 256 << 20
@@ -29,9 +29,9 @@ class _SampledShape:
 class ShapeSamples:
     """Finds them in one read of the events."""
 
-    def __init__(self) -> None:
+    def __init__(self, shapes: PlainShapes) -> None:
         """None is found yet."""
-        self._shapes = Shapes()
+        self._shapes = shapes
         self._found: dict[tuple[str, str], _SampledShape] = {}
         self._bytes = 0
         self.left_out = 0
@@ -49,13 +49,13 @@ class ShapeSamples:
 
     def add(self, events: Sequence[RecordedEvent]) -> None:
         """Look at some events, which are given in the order of the log."""
-        of = self._shapes.of
+        hash_of = self._shapes.hash
         last: dict[tuple[str, str], RecordedEvent] = {}
         first: dict[tuple[str, str], RecordedEvent] = {}
         smallest: dict[tuple[str, str], tuple[int, RecordedEvent]] = {}
         for event in events:
             data = event.data
-            key = (event.type, of(data).shape.hash)
+            key = (event.type, hash_of(data))
             last[key] = event
             size = len(data)
             least = smallest.get(key)

@@ -551,6 +551,10 @@ class PostgresStore(EventStore):
         with self.control() as connection:
             return has_events(connection, self.layout, events, archived=archived)
 
+    def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
+        """As the layout unwraps them."""
+        return self.layout.give_stored_payloads()
+
     def absent_tenant(self) -> str | None:
         """As the layout knows tenants."""
         with self.control() as connection:

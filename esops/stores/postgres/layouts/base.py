@@ -295,6 +295,10 @@ class Layout(ABC):
         del connection
         return []
 
+    def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
+        """See EventStore."""
+        return None
+
     def absent_tenant(self, connection: psycopg.Connection) -> str | None:
         """What to say where the settings name a tenant of which there is nothing, and others have
         events.

@@ -9,7 +9,8 @@ and persistence.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import psycopg
 from psycopg import sql
@@ -22,7 +23,7 @@ from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.checkpoints import moved
 from esops.stores.masking import Document
-from esops.stores.payloads import DECODERS
+from esops.stores.payloads import DECODERS, decode_state
 from esops.stores.postgres.drawn import refuse_beyond
 from esops.stores.postgres.layouts.appending import expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
@@ -34,6 +35,7 @@ _AGGREGATE = sql.SQL("split_part(split_part(topic, ':', 2), '.', 1)")
 base.
 """
 _COLUMNS = ["originator_id", "originator_version", "topic", "state", "notification_id"]
+_TOPIC = sql.SQL("jsonb_build_object('topic', topic)")
 _MIGRATED = "__migration__"
 _EVENT = {"stream": "originator_id", "version": "originator_version", "data": "state"}
 _C = sql.Identifier
@@ -55,6 +57,14 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[E
         for table in found
         if settings.application is None or application(table.name) == settings.application.lower()
     ]
+
+
+def _with_its_time(state: bytes) -> tuple[bytes, int | None]:
+    return state, decode_state(state)[1]
+
+
+def _plain(state: bytes) -> bytes:
+    return decode_state(state)[0]
 
 
 def application(table: str) -> str:
@@ -110,6 +120,12 @@ class Eventsourcing(NumberedLayout):
             if plain
             else "compressed or encrypted; esops leaves them as they are, with unknown times",
         }
+
+    def give_stored_payloads(self) -> Callable[[bytes], bytes]:
+        """States with the library's types in them, for its own mapper, which needs the topic."""
+        self.decode = _with_its_time
+        self.mapped = replace(self.mapped, metadata=_TOPIC)
+        return _plain
 
     def stream_equals(self, name: str) -> sql.Composable:
         """By a uuid or a text, as the library was set up."""
