@@ -28,6 +28,7 @@ _SCHEMA = (
     "schema",
     "schema_list",
     "schema_show",
+    "schema_infer",
     "schema_check",
     "schema_contracts",
     "schema_diff",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
@@ -81,8 +81,13 @@ class TypeRules:
                 offline=True,
                 validate_formats=True,
             )
-            for each in self._files
+            for each in self._for_json
         ]
+
+    @property
+    def _for_json(self) -> Sequence[SchemaFile]:
+        """The files that may be the nearest: not those that are for other payloads."""
+        return [each for each in self._files if PAYLOAD not in each.schema] or self._files
 
     @cached_property
     def _places(self) -> dict[str, SchemaFile]:
