@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 
 import psycopg
 import pytest
 
-from tests.support import shop
+from tests.support import emmett, shop
 from tests.support.databases import QUICK, database, embedded
 from tests.support.waiting import until
 
@@ -298,3 +299,37 @@ def test_a_subscriber_moves_to_a_publication_of_schemas(subscriber, dsn, project
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     assert subscriber.goes_on()
+
+
+def test_a_publication_of_events_carries_private_ones_out_unless_a_filter_keeps_them(
+    dsn, dumps, project
+):
+    with psycopg.connect(dsn, autocommit=True) as source:
+        emmett.restore(source, (dumps / "emmett-0.42.0.sql").read_text())
+        source.execute("""
+            CREATE PUBLICATION all_events FOR TABLE emt_messages;
+            CREATE PUBLICATION deletes FOR TABLE emt_messages WITH (publish = 'delete');
+            CREATE PUBLICATION other FOR TABLE emt_streams;
+            CREATE PUBLICATION confirmed FOR TABLE emt_messages
+                WHERE (message_type IN ('ShoppingCartConfirmed', 'ShoppingCartCancelled'))
+                WITH (publish = 'insert', publish_via_partition_root);
+        """)
+    contract = {"types": ["ShoppingCartConfirmed"], "own": ["shipping", "all_*"]}
+    assert private_reads(project, dsn, contract) == {
+        ("publication confirmed", "ShoppingCartCancelled"): 9
+    }
+    found = private_reads(project, dsn, {**contract, "own": ["shipping"]})
+    assert Counter(where for where, _ in found) == {
+        "publication all_events": 4,
+        "publication confirmed": 1,
+    }
+
+
+def private_reads(project, dsn, contract):
+    project.configure(stores={"shop": {"dsn": dsn}}, contracts={"carts": contract})
+    found = project.run("schema", "contracts", "check", "--output", "json").json
+    return {
+        (each["where"], each["type"]): each["events"]
+        for each in found["contracts"][0]["findings"]
+        if each["kind"] == "private-read"
+    }

@@ -16,6 +16,7 @@ from esops.schema.contracts.payloads import PayloadCheck
 from esops.schema.files import parse_schemas
 from esops.schema.shapes import Shapes
 
+OBJECT = {"type": "object"}
 MONEY = {"type": "object", "properties": {"amount": {"type": "number"}, "next": {"$ref": "#"}}}
 
 
@@ -77,11 +78,26 @@ def test_what_a_schema_says_of_any_name_is_named():
         **dict.fromkeys(("x_y", "also", "one", "two", "three", "other"), 1),
     }
     assert found(schema, payload) == {
-        ("unnamed-field", "$.opaque.b"): 1,
+        ("unnamed-field", "$.opaque[*]"): 1,
         ("unnamed-field", "$.items[*].new"): 1,
         ("unnamed-field", "$.years[*].m"): 1,
         ("unnamed-field", "$.other"): 1,
     }
+
+
+def test_no_name_that_is_data_gets_into_a_path():
+    schema = {
+        "type": "object",
+        "properties": {"by": {"additionalProperties": {"type": "number"}}, "who": OBJECT},
+    }
+    payload = {"by": {"Ada Lovelace": "x"}, "who": {"Ada Lovelace": 1, "Alan Turing": 2}}
+    assert found(schema, payload) == {
+        ("breaks-schema", "$.by[*]", "type"): 1,
+        ("unnamed-field", "$.who[*]"): 1,
+    }
+    many = found({"properties": {"a": {}}}, *({f"name {each}": 1} for each in range(600)))
+    assert len(many) == 501
+    assert many["unnamed-field", "$[*]"] == 100
 
 
 def test_a_payload_that_breaks_its_schema_counts_once_for_each_path_and_rule():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jsonschema_rs
@@ -55,9 +55,35 @@ class NamedFields:
             below = [place for each in members for place in _all_of(each)]
             if below:
                 known[steps] = below
-            else:
-                found.append(steps)
-        return found
+                continue
+            # Where nothing is named, the names may be data, such as those of people.
+            found.append(steps if any(map(_names_members, above)) else (*steps[:-1], Wild.EVERY))
+        return list(dict.fromkeys(found))
+
+    def place(self, path: Sequence[str | int]) -> Steps:
+        """A place in a payload without names that the schema does not know: these may be data."""
+        steps: list[Step] = []
+        there = list(_all_of(self._root))
+        for part in path:
+            step: Step = part
+            if isinstance(part, int) or not any(_has_property(each, part) for each in there):
+                step = Wild.EVERY
+            inner = [each for place in there for each in _step(place, part)]
+            there = [each for place in inner for each in _all_of(place)]
+            steps.append(step)
+        return tuple(steps)
+
+
+def _has_property(place: _Place, name: str) -> bool:
+    schema, _ = place
+    return isinstance(schema, dict) and name in (schema.get("properties") or {})
+
+
+def _names_members(place: _Place) -> bool:
+    schema, _ = place
+    return isinstance(schema, dict) and bool(
+        schema.get("properties") or schema.get("patternProperties")
+    )
 
 
 def _is_open(schema: Any) -> bool:
@@ -103,7 +129,7 @@ def _step(place: _Place, step: Step) -> Iterator[_Place]:
     if isinstance(schema.get("$id"), str):
         resolver = resolver.lookup(schema["$id"]).resolver
     found: list[Any] = []
-    if step is Wild.EVERY:
+    if step is Wild.EVERY or isinstance(step, int):
         found += [schema[key] for key in ("items", "contains") if key in schema]
         found += schema.get("prefixItems") or ()
         # Names that are data: what the schema says of any name is meant.

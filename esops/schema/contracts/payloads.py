@@ -9,14 +9,16 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from esops.json_paths import Step, Steps, Wild, written
+from esops.json_paths import Steps, Wild, written
 from esops.schema.contracts.findings import ContractFinding, ContractFindings, FindingKey
 from esops.schema.contracts.named_fields import NamedFields
 from esops.schema.files import FILES, SchemaSet
-from esops.schema.shapes import Shapes, is_data
+from esops.schema.shapes import Shapes
 
 _KNOWN = 10_000
 """Shapes of one type whose unnamed fields are held in memory; they are found again otherwise."""
+_PATHS = 500
+"""Unnamed fields of one type, from which on those of one object are one: names that are data."""
 Count = Callable[[ContractFinding], None]
 """Counts an occurrence of a finding, with its coordinates."""
 
@@ -38,6 +40,7 @@ class PayloadCheck:
         self._validator = schemas.validator(type_)
         schema = schemas.types[type_].schema
         self._fields = NamedFields(schema, schemas.registry.resolver(FILES))
+        self._paths: set[Steps] = set()
         self._unnamed: dict[str, list[ContractFinding]] = {}
 
     def check(self, data: bytes, count: Count) -> None:
@@ -49,7 +52,7 @@ class PayloadCheck:
             return
         if not self._validator.is_valid(value):
             # One payload counts once for a path and a rule, however many elements break it.
-            for path, rule in {_place(each) for each in self._validator.iter_errors(value)}:
+            for path, rule in {self._place(each) for each in self._validator.iter_errors(value)}:
                 count(self._finding("breaks-schema", path, rule))
         for each in self._unnamed_in(value):
             count(each)
@@ -61,9 +64,21 @@ class PayloadCheck:
             if len(self._unnamed) >= _KNOWN:
                 self._unnamed.clear()
             unnamed = self._fields.unnamed(frozenset(steps for steps, _ in shape.fields))
+            if len(self._paths) >= _PATHS:
+                unnamed = [(*each[:-1], Wild.EVERY) for each in unnamed]
+            self._paths.update(unnamed)
             found = [self._finding("unnamed-field", written(each)) for each in unnamed]
             self._unnamed[shape.hash] = found
         return found
+
+    def _place(self, error: jsonschema_rs.ValidationError) -> tuple[str, str]:
+        """The path and the rule of a violation. No value of the payload is in it."""
+        steps = self._fields.place(error.instance_path)
+        rule = next((each for each in reversed(error.schema_path) if isinstance(each, str)), "")
+        missing = getattr(error.kind, "property", None)
+        if rule == "required" and isinstance(missing, str):
+            steps = (*steps, missing)
+        return written(steps), rule
 
     def _finding(
         self, kind: Any, path: str | None = None, rule: str | None = None
@@ -76,18 +91,3 @@ def _decoded(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         return json.loads(data)  # what orjson refuses, such as very large numbers
-
-
-def _place(error: jsonschema_rs.ValidationError) -> tuple[str, str]:
-    """The path and the rule of a violation. No value of the payload is in it."""
-    steps: list[Step] = [_step(each) for each in error.instance_path]
-    rule = next((each for each in reversed(error.schema_path) if isinstance(each, str)), "")
-    missing = getattr(error.kind, "property", None)
-    if rule == "required" and isinstance(missing, str):
-        steps.append(missing)
-    kept: Steps = tuple(steps)
-    return written(kept), rule
-
-
-def _step(part: str | int) -> Step:
-    return Wild.EVERY if isinstance(part, int) or is_data(part) else part
