@@ -64,6 +64,14 @@ class ContractSettings(Settings):
     """The foreign readers that may read what is public."""
     own: tuple[str, ...] = ()
     """Readers, publications and destinations of the application itself: these may read all."""
+    python: str | None = None
+    """The function that decodes public events, as `module:function`."""
+    encode: str | None = None
+    """The function that encodes what `python` returned."""
+    command: tuple[str, ...] = ()
+    """A program that decodes public events."""
+    round_trip: bool = False
+    """Whether the program encodes, too."""
     title: str | None = None
     version: str = "1.0.0"
     description: str | None = None
@@ -85,6 +93,16 @@ class ContractSettings(Settings):
     def outboxes(self) -> tuple[str, ...]:
         """The destinations and tables whose messages are public; empty where none is named."""
         return self.outbox or tuple(each.table for each in self.outbox_tables)
+
+    @model_validator(mode="after")
+    def _names_one_code(self) -> ContractSettings:
+        if self.python is not None and self.command:
+            raise ValueError("`python` and `command` both decode the events: name one of them")
+        if self.encode is not None and self.python is None:
+            raise ValueError("`encode` names a Python function and needs `python`")
+        if self.round_trip and not self.command:
+            raise ValueError("`round_trip` is for a `command`; name a function in `encode`")
+        return self
 
     @model_validator(mode="after")
     def _names_something(self) -> ContractSettings:

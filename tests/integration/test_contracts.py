@@ -169,6 +169,46 @@ def test_a_table_of_the_applications_own_is_an_outbox_where_a_contract_describes
     assert "contracts.out.outbox_tables: table public.out box has no column 'bdy'" in result.err
 
 
+CODE = """
+import json
+
+def decode(event):
+    data = event.json()
+    if "currency" not in data:
+        raise KeyError("currency")
+    return data
+
+def encode(data):
+    item = {**data, "weight": 1}
+    del item["quantity"]
+    return json.dumps(item)
+"""
+
+
+def test_code_that_cannot_read_public_events_or_writes_others_breaks_the_contract(
+    restored, project
+):
+    project.write("code.py", CODE)
+    restored(
+        "emmett-0.42.0",
+        {"ProductItemAdded": of("productId", "quantity", "unitPrice", "currency")},
+        carts={
+            "types": ["ProductItemAdded"],
+            "schemas": "contracts",
+            "own": ["shipping"],
+            "python": "code:decode",
+            "encode": "code:encode",
+        },
+    )
+    found = check(project)["carts"]["findings"]
+    assert [(each["kind"], each["path"], each["rule"]) for each in found] == [
+        ("code-fails", None, "KeyError"),
+        ("code-changes", "$.quantity", "lost"),
+        ("code-changes", "$.weight", "added"),
+    ]
+    assert {"stream", "version", "position"} == set(found[0]["samples"][0])
+
+
 # -- EventStoreDB
 
 

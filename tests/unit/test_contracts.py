@@ -148,6 +148,12 @@ def test_no_password_of_a_destination_is_shown():
             "contracts.c.server: an address in a document that others read must have no user",
             None,
         ),
+        ({"types": ["a"], "encode": "m:f"}, "contracts.c: `encode` names a Python function", None),
+        (
+            {"types": ["a"], "python": "m:f", "command": ["x"]},
+            "contracts.c: `python` and `command` both decode the events: name one of them",
+            None,
+        ),
         ({"types": ["a"], "server": "host:1"}, "contracts.c.server: this is not an address", None),
     ],
 )

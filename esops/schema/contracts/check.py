@@ -14,6 +14,7 @@ from typing import Any
 from esops.config import Config
 from esops.errors import UsageError
 from esops.events import RecordedEvent
+from esops.schema.contracts.code import check_code
 from esops.schema.contracts.contract import Contract, contracts_of, named_contracts
 from esops.schema.contracts.findings import (
     ContractFinding,
@@ -24,6 +25,7 @@ from esops.schema.contracts.findings import (
 from esops.schema.contracts.leaving import ForeignReader, ReadByOthers, foreign_readers
 from esops.schema.contracts.outboxes import OutboxMessage, messages, outboxes
 from esops.schema.contracts.payloads import PayloadCheck
+from esops.schema.decode.request import DecodeHooks
 from esops.schema.reading import EventSelection, Progress, SchemaReader
 from esops.schema.shapes import Shapes
 from esops.stores import open_store
@@ -45,6 +47,8 @@ class ContractCheck:
     findings: ContractFindings = field(default_factory=ContractFindings)
     public: dict[str, int] = field(default_factory=dict)
     """How many public events of each type there are, messages in outboxes included."""
+    in_log: set[str] = field(default_factory=set)
+    """The types of which there are public events in the log."""
     payloads: dict[tuple[str, str | None], PayloadCheck | None] = field(default_factory=dict)
 
     @property
@@ -55,6 +59,8 @@ class ContractCheck:
     def count(self, type_: str, shapes: Shapes, where: str | None = None) -> PayloadCheck | None:
         """Count a public event, and give what checks its payload."""
         self.public[type_] = self.public.get(type_, 0) + 1
+        if where is None:
+            self.in_log.add(type_)
         key = (type_, where)
         if key not in self.payloads:
             schemas = self.contract.schemas
@@ -162,7 +168,7 @@ class _StoreCheck:
         contracts: Sequence[Contract],
         checked: Sequence[Contract],
     ) -> None:
-        self._store, self._contracts = store, contracts
+        self._store, self._config, self._contracts = store, config, contracts
         self._checks = [ContractCheck(each, store.name) for each in checked]
         self._shapes = Shapes()
         findings = {each.contract: each.findings for each in self._checks}
@@ -180,6 +186,15 @@ class _StoreCheck:
         for foreign in self._foreign:
             self._follow_links(foreign)
         found.messages += self._outboxes()
+        for each in self._checks:
+            check_code(
+                each.contract,
+                sorted(each.in_log),
+                each.findings,
+                self._store,
+                self._config,
+                DecodeHooks(progress=lambda _, done, total: progress(done, total)),
+            )
         for each in self._checks:
             each.finish()
         found.checks += self._checks

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from esops.config import Config
 from esops.errors import UsageError
 from esops.events import RecordedEvent
@@ -103,7 +101,5 @@ def named_contracts(config: Config, names: list[str]) -> list[str]:
 def _schemas(config: Config, settings: ContractSettings) -> SchemaSet | None:
     if settings.schemas is None:
         return None
-    folder = config.directory / settings.schemas.expanduser()
-    found = read_schemas(folder)
     # As esops.toml names it: the same words wherever the project's folder is.
-    return replace(found, where=str(settings.schemas))
+    return read_schemas(config.directory / settings.schemas.expanduser(), str(settings.schemas))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from esops.events import RecordedEvent
@@ -18,6 +19,8 @@ FindingKind = Literal[
     "breaks-schema",
     "unnamed-field",
     "not-json",
+    "code-fails",
+    "code-changes",
     "no-schema",
     "unlisted-schema",
     "no-events",
@@ -32,6 +35,8 @@ MEANINGS: Mapping[FindingKind, str] = {
     "breaks-schema": "a public event that breaks its schema",
     "unnamed-field": "a field that the contract does not name",
     "not-json": "a public event that is no JSON",
+    "code-fails": "a public event that the code cannot read",
+    "code-changes": "a field of a public event that the code does not write as it was",
     "no-schema": "a public type without a schema",
     "unlisted-schema": "a schema of a type that is not public",
     "no-events": "a public type without events",
@@ -49,6 +54,8 @@ ADVICE: Mapping[FindingKind, str] = {
     "breaks-schema": "correct the schema or upcast the old events: who reads them relies on it",
     "unnamed-field": "name the field in the schema, or leave it out of what is published",
     "not-json": "publish it as JSON, or leave it out of the contract",
+    "code-fails": "`esops schema decode` shows each failure with its smallest event",
+    "code-changes": "let the code write what the contract names, and nothing else",
     "no-schema": "write one, or make it with `esops schema infer`",
     "unlisted-schema": "name its type in `types`, or remove the file",
 }
@@ -86,6 +93,10 @@ class ContractFinding:
         self.events += 1
         if len(self.samples) < SAMPLES:
             self.samples.append(_coordinates(event))
+
+    def add_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
+        """Take coordinates that somebody else noted, as many as are wanted."""
+        self.samples += islice(samples, SAMPLES - len(self.samples))
 
     def add_message(self, table: str, id_: str) -> None:
         """Count a message of an outbox."""

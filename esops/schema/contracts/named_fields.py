@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -60,21 +60,19 @@ class NamedFields:
             found.append(steps if any(map(_names_members, above)) else (*steps[:-1], Wild.EVERY))
         return list(dict.fromkeys(found))
 
-    def place(self, path: Sequence[str | int]) -> Steps:
-        """A place in a payload without names that the schema does not know: these may be data."""
-        steps: list[Step] = []
+    def without_data(self, steps: Steps) -> Steps:
+        """A path without names of members where the schema names none: these may be data."""
+        kept: list[Step] = []
         there = list(_all_of(self._root))
-        for part in path:
-            step: Step = part
-            if isinstance(part, int) or not any(_has_property(each, part) for each in there):
-                step = Wild.EVERY
-            inner = [each for place in there for each in _step(place, part)]
+        for step in steps:
+            known = any(_names_members(each) or _has_property(each, step) for each in there)
+            kept.append(step if known or not isinstance(step, str) else Wild.EVERY)
+            inner = [each for place in there for each in _step(place, step)]
             there = [each for place in inner for each in _all_of(place)]
-            steps.append(step)
-        return tuple(steps)
+        return tuple(kept)
 
 
-def _has_property(place: _Place, name: str) -> bool:
+def _has_property(place: _Place, name: Step) -> bool:
     schema, _ = place
     return isinstance(schema, dict) and name in (schema.get("properties") or {})
 
@@ -129,7 +127,7 @@ def _step(place: _Place, step: Step) -> Iterator[_Place]:
     if isinstance(schema.get("$id"), str):
         resolver = resolver.lookup(schema["$id"]).resolver
     found: list[Any] = []
-    if step is Wild.EVERY or isinstance(step, int):
+    if step is Wild.EVERY:
         found += [schema[key] for key in ("items", "contains") if key in schema]
         found += schema.get("prefixItems") or ()
         # Names that are data: what the schema says of any name is meant.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from esops.stores.eventstoredb.node import NodeAdmin
     from esops.stores.eventstoredb.store import EventStoreDBStore
 
+_HIDDEN = EventsRead(
+    known=False, words="what its filter lets through, and this user may not read that"
+)
 _CONFIG = "$persistentSubscriptionConfig"
 
 
@@ -61,7 +64,7 @@ def _of_group(group: ConsumerGroup, filters: Mapping[tuple[str, str], Any] | Non
     if group.stream == ALL:
         key = (group.stream, group.name)
         known = filters is not None and key in filters
-        reads = _filtered(filters[key]) if known and filters is not None else UNKNOWN
+        reads = _filtered(filters[key]) if known and filters is not None else _HIDDEN
         return EventReader(name, names, kind, reads)
     what, separator, of = group.stream.partition("-")
     if what in {"$ce", "$et"} and separator:
