@@ -14,6 +14,8 @@ import orjson
 from jsonschema_rs import CanonicalSchema
 from jsonschema_rs import canonical as kinds
 
+from esops.schema.pattern_samples import examples
+
 _MOST = 12
 """Values for one place."""
 _MOST_IN_ALL = 3_000
@@ -79,6 +81,7 @@ class _Hints:
         self.constants: list[Any] = []
         self.numbers: list[Any] = []
         self.lengths: list[int] = []
+        self.patterns: list[str] = []
         self.names: list[str] = []
         self.sizes: list[int] = []
         self.seen: set[str] = set()
@@ -104,6 +107,7 @@ class _Hints:
                     each for each in (view.min_length, view.max_length) if each is not None
                 )
                 self.constants.extend(view.excluded)
+                self.patterns.extend([*view.patterns, *view.excluded_patterns])
             case kinds.NumberView() | kinds.IntegerView():
                 self.numbers.extend(
                     each for each in (view.minimum, view.maximum) if each is not None
@@ -200,6 +204,9 @@ class _Samples:
         yield from (value for each in wanted for value in _OF_TYPE[each])
 
     def _texts(self) -> Iterator[str]:
+        for pattern in self.hints.patterns:
+            for each in examples(pattern):
+                yield from (each, f"a{each}", f"{each}a")
         yield from (each for each in self.hints.constants if isinstance(each, str))
         yield from ("a" * (each + more) for each in self.hints.lengths for more in (0, 1))
         yield from ("a" * (each - 1) for each in self.hints.lengths if each > 0)
@@ -207,6 +214,8 @@ class _Samples:
         yield from _OF_FORMAT.values()
 
     def _strings(self, view: kinds.StringView) -> Iterator[str]:
+        for pattern in view.patterns:
+            yield from examples(pattern)
         yield from (_OF_FORMAT[each] for each in view.formats if each in _OF_FORMAT)
         if view.min_length:
             yield "a" * view.min_length
