@@ -103,6 +103,9 @@ def compare_types(
     name: str, old: SchemaSet, new: SchemaSet, *, strict: bool = False
 ) -> TypeComparison:
     """Compare what two sets say of one type."""
+    was, now = old.types[name].payloads, new.types[name].payloads
+    if was != now:
+        return _other_payloads(name, was, now)
     reads = [ComparedSchema(read_by(each, name)) for each in (old, new)]
     writes = reads if strict else [ComparedSchema(written_by(each, name)) for each in (old, new)]
     if reads[0].document == reads[1].document:
@@ -119,6 +122,21 @@ def compare_types(
         {direction: each.verdict for direction, each in answers.items()},
         {direction: each.refusal for direction, each in answers.items() if each.refusal},
     )
+
+
+def _other_payloads(name: str, was: frozenset[str], now: frozenset[str]) -> TypeComparison:
+    """One is JSON and the other is not, so that nothing below can be compared."""
+    detail = f"{' or '.join(sorted(was))} → {' or '.join(sorted(now))}"
+    if was < now or now < was:
+        kind, breaking = ("type-widened", FORWARD) if was < now else ("type-narrowed", BACKWARD)
+        unproven = frozenset(DIRECTIONS) - {breaking}
+        change = SchemaChange(name, kind, (), frozenset(DIRECTIONS), unproven, detail)
+        verdicts = {
+            each: Verdict.NO if each == breaking else Verdict.UNKNOWN for each in DIRECTIONS
+        }
+        return TypeComparison(name, [change], verdicts)
+    change = SchemaChange(name, "type-changed", (), frozenset(DIRECTIONS), detail=detail)
+    return TypeComparison(name, [change], dict.fromkeys(DIRECTIONS, Verdict.NO))
 
 
 def _named(

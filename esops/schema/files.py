@@ -28,6 +28,8 @@ from esops.schema.json_lines import line_of, repeated_name
 from esops.schema.references import BadSchemaFile, Links, complain, link
 
 EVENT_TYPE, SHAPE = "x-event-type", "x-shape"
+PAYLOAD = "x-payload"
+"""In a schema file: "binary" or "empty", for events of its type that are no JSON."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FILES = "https://schemas.esops.invalid/"
 """Where the files of a directory stand for `$ref`, since the directory may be anywhere. No name
@@ -99,6 +101,11 @@ class TypeSchema:
         references = [{"$ref": each.uri} for each in self.files]
         rest = references[0] if len(references) == 1 else {"anyOf": references}
         return {"$schema": DIALECT, **rest}
+
+    @property
+    def payloads(self) -> frozenset[str]:
+        """What its payloads may be: JSON, or what `x-payload` says."""
+        return frozenset(str(each.schema.get(PAYLOAD, "JSON")) for each in self.files)
 
 
 @dataclass(frozen=True)

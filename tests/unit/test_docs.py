@@ -269,3 +269,9 @@ def test_the_page_about_installing_lists_every_extra():
     page = (ROOT / "docs/how-to/install.md").read_text()
     listed = re.findall(r"^\| `esops\[(\w+)\]` \|", page, re.M)
     assert {*listed} == {*project["optional-dependencies"]} - {"dev"}
+
+
+def test_the_table_of_changes_between_schemas_is_what_the_code_says():
+    script = runpy.run_path(str(ROOT / "docs/reference/schema_rules.py"))
+    page = (ROOT / "docs/how-to/compare-schemas.md").read_text()
+    assert page == script["written"](page), "run: python docs/reference/schema_rules.py"

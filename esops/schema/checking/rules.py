@@ -13,12 +13,10 @@ import jsonschema_rs
 import orjson
 
 from esops.json_paths import Step, Wild, written
-from esops.schema.files import SchemaFile, SchemaSet
+from esops.schema.files import PAYLOAD, SchemaFile, SchemaSet
 from esops.schema.payloads import NoJson, decoded
 from esops.schema.shapes import is_data
 
-PAYLOAD = "x-payload"
-"""In a schema file: "binary" or "empty", for events of its type that are no JSON."""
 NO_JSON, TOO_DEEP = "json", "depth"
 """Rules that no schema states: that a payload is JSON, and that it can be looked through."""
 _MOST_ERRORS = 1_000

@@ -1,0 +1,93 @@
+"""`esops schema diff` and `compat` as a person and a pipeline run them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+OLD = {
+    "type": "object",
+    "properties": {"id": {"type": "string"}, "status": {"enum": ["new", "paid"]}},
+    "required": ["id", "status"],
+}
+NEW = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "status": {"enum": ["paid", "shipped"]},
+        "note": {"type": "string"},
+    },
+    "required": ["id", "status"],
+}
+
+
+@pytest.fixture
+def schemas(project):
+    """A function that writes a directory of schemas."""
+
+    def write(folder: str, **types) -> None:
+        (project.folder / folder).mkdir()
+        for name, schema in types.items():
+            (project.folder / folder / f"{name}.json").write_text(json.dumps(schema))
+
+    write("old", OrderPlaced=OLD, CartOpened={"type": "object"})
+    write("new", OrderPlaced=NEW, CartOpened={"type": "object"})
+    return write
+
+
+def test_diff_names_each_change_and_says_what_to_do(project, schemas):
+    found = project.run("schema", "diff", "old", "new")
+    assert found.code == 1, found.err
+    assert "OrderPlaced\n" in found.out
+    assert (
+        '$.status: some values are new and others are gone (enum, const) (no longer "new"; new: "shipped")'
+        in found.out
+    )
+    assert "an old event that the new schema refuses (enum)" in found.out
+    assert found.out.endswith(
+        "2 changes of 1 event type: not backward compatible because of OrderPlaced\n"
+    )
+    document = project.run("schema", "diff", "old", "new", "--output", "json").json
+    assert document["compatible"] is False
+    assert [
+        (each["type"], each["path"], each["kind"], each["breaks"]) for each in document["changes"]
+    ] == [
+        ("OrderPlaced", "$.note", "field-added", "none"),
+        ("OrderPlaced", "$.status", "values-changed", "both"),
+    ]
+    assert document["comparisons"][0]["witnesses"][0]["value"]["status"] == "new"
+
+
+def test_exit_codes(project, schemas):
+    schemas(
+        "open",
+        OrderPlaced={**NEW, "properties": {**NEW["properties"], "status": {"type": "string"}}},
+        CartOpened={"type": "object"},
+    )
+    for arguments, code in [
+        (("diff", "old", "old"), 0),
+        (("diff", "old", "open"), 0),
+        (("diff", "old", "open", "--exit-code"), 1),
+        (("diff", "old", "open", "--mode", "full"), 1),
+        (("diff", "old", "open", "--strict"), 1),
+        (("compat", "old", "open"), 0),
+        (("compat", "old", "open", "--mode", "forward"), 1),
+        (("compat", "open", "old", "--mode", "forward"), 0),
+        (("compat", "open", "open", "--also", "old", "--also", "new"), 0),
+        (("compat", "new", "new", "--also", "old"), 1),
+        (("compat", "old", "new", "--type", "CartOpened"), 0),
+        (("compat", "old", "new", "--type", "CartOpen"), 2),
+        (("compat", "old", "none"), 2),
+        (("compat", "git:main:x", "new"), 2),
+    ]:
+        found = project.run("schema", *arguments)
+        assert found.code == code, (arguments, found.out, found.err)
+
+
+def test_compat_shows_only_what_breaks(project, schemas):
+    found = project.run("schema", "compat", "old", "new")
+    assert "$.note" not in found.out
+    assert "$.status" in found.out
+    rows = project.run("schema", "compat", "old", "new", "--output", "ndjson").out.splitlines()
+    assert [json.loads(each)["kind"] for each in rows] == ["field-added", "values-changed"]
