@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esops.json_paths import Step, Wild, written
-from esops.schema.checking.rules import PAYLOAD
-from esops.schema.files import DIALECT, EVENT_TYPE, SHAPE
+from esops.schema.files import DIALECT, EVENT_TYPE, PAYLOAD, SHAPE
 from esops.schema.inferring.nodes import ValueNode
 from esops.schema.inferring.personal import PERSONAL, PersonalSuspicion, suspected_by_name
 from esops.schema.payloads import NoJson
