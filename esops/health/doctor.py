@@ -11,6 +11,7 @@ from esops.config import Config
 from esops.health import (
     archives,
     configuration,
+    contracts,
     filters,
     other_names,
     projections,
@@ -41,6 +42,7 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
     for name in [config.store(store)[0]] if store is not None else config.stores:
         found += stores.examine(config, name)
         found += filters.examine(config, name)
+        found += contracts.examine(config, name)
         found += other_names.examine(config, name)
     for name, settings in config.projections.items():
         if store is None or settings.store == store or len(config.stores) == 1:

@@ -95,6 +95,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D092": ("warning", "a notification could not be delivered as it is configured"),
     "ESOPS-D094": ("error", "a processor of the application's has stopped because of a fault"),
     "ESOPS-D093": ("error", "the application could not take over where a rebuild ends"),
+    "ESOPS-D096": ("warning", "a reader of events is named by no contract"),
+    "ESOPS-D099": ("error", "a contract cannot be checked"),
     "ESOPS-D097": ("warning", "rows may be of old logic or of two"),
     "ESOPS-D098": ("error", "a processor makes what the application is said to write itself"),
 }

@@ -258,6 +258,27 @@ def test_persistent_subscriptions_are_asked_for_their_filters_and_links(project)
 PAID = {"types": ["Paid"], "schemas": "contracts"}
 
 
+# -- doctor
+
+
+def test_doctor_names_readers_that_no_contract_knows_and_schemas_that_are_none(restored, project):
+    contracts = {"deposits": {"types": ["Deposited"]}, "other": {"types": ["x"], "schemas": "no"}}
+    restored("message-db-1.3.1", **contracts)
+    assert {each["code"]: each["message"] for each in doctor(project)} == {
+        "ESOPS-D096": "processor account:position-accountSummary reads category account, which no "
+        "contract names",
+        "ESOPS-D099": "the schema directory no does not exist",
+    }
+    contracts = {"deposits": {"types": ["Deposited"], "consumers": ["accountSummary"]}}
+    write_contracts(project, project_store(project), {}, contracts)
+    assert doctor(project) == []
+
+
+def doctor(project):
+    found = project.run("doctor", "--output", "json").json["findings"]
+    return [each for each in found if each["code"] in {"ESOPS-D096", "ESOPS-D099"}]
+
+
 # -- documents
 
 
