@@ -86,6 +86,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D081": ("error", "events lack a part that esops needs"),
     "ESOPS-D082": ("warning", "numbers are missing that the writer cannot have left out"),
     "ESOPS-D083": ("note", "partitions forbid the index that keeps a stream's versions apart"),
+    "ESOPS-D084": ("error", "events break the schemas of their types"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
     "ESOPS-D088": ("error", "a version has not advanced for a minute while events wait"),
     "ESOPS-D089": ("error", "a processor of the application's has not advanced for a minute"),

@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from esops.config import Config
+from esops.health import schema_checks
 from esops.health.status import Status, look
 
 NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -86,6 +87,19 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "When the last finished check ended, in seconds since 1970",
         ("projection",),
     ),
+    "esops_schema_violations": (
+        "Events that break a rule of their type's schema",
+        ("store", "type", "path", "rule"),
+    ),
+    "esops_schema_events_without_schema": (
+        "Events of a type that has no schema",
+        ("store", "type"),
+    ),
+    "esops_schema_checked_events": ("Events that the last schema check is about", ("store",)),
+    "esops_schema_check_time_seconds": (
+        "When the last schema check ended, in seconds since 1970",
+        ("store",),
+    ),
     "esops_check_seconds": ("How long the last finished check took", ("projection",)),
     "esops_rebuild_seconds": ("Working time of the newest rebuild", ("projection",)),
 }
@@ -159,6 +173,7 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         yield "esops_rebuild", [each["projection"], _rebuild_state(each)], 1.0
         yield "esops_rebuild_seconds", [each["projection"]], float(each["seconds"])
     yield from _of_checks(status.checks)
+    yield from schema_checks.samples(status.schema_checks)
     for each in status.archives:
         policy = str(each.get("policy"))
         yield "esops_archive_run", [each["archive"], policy, each["state"]], 1.0

@@ -15,6 +15,7 @@ from esops.check import checks
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
+from esops.health import schema_checks
 from esops.health.heads import seen_by_followers
 from esops.health.lag import UNKNOWN, Lag, lag_of, seconds_behind
 from esops.health.late import missed
@@ -39,6 +40,8 @@ class Status:
     archives: list[dict[str, Any]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     """The last finished check of each projection."""
+    schema_checks: list[dict[str, Any]] = field(default_factory=list)
+    """What the last schema check of each store has found."""
     reached: bool = True
     """False where a store, a read model or an archive could not be reached."""
 
@@ -68,6 +71,7 @@ class Status:
             "rebuilds": self.rebuilds,
             "archives": self.archives,
             "checks": self.checks,
+            "schema_checks": self.schema_checks,
         }
 
 
@@ -152,6 +156,8 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         )
         shown["ok"] = not info.warnings and not late
         status.processors += _processors(name, store, head, info.clock)
+        checked = schema_checks.of_store(name, settings)
+        status.schema_checks += [] if checked is None else [checked]
     except EsopsError as error:
         shown["detail"] = error.message
         # A store that refuses, or wrong settings, were reached: that is exit code 1, not 3.

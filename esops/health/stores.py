@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from esops.config import Config
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
-from esops.health import eventstoredb, postgres, searches, stalls
+from esops.health import eventstoredb, postgres, schema_checks, searches, stalls
 from esops.health.denied import grant_for
 from esops.health.findings import SESSIONS, Finding
 from esops.health.heads import seen_by_followers
@@ -58,6 +58,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             head = seen_by_followers(config, store)
             yield from _head(subject, head)
             yield from _stalled(subject, own, store, head)
+            yield from schema_checks.examine(subject, name, settings)
             for each in missed(config, name, store):
                 yield Finding("ESOPS-D038", subject, each.in_words(), each.remedy)
     except UnknowableNumbers as error:

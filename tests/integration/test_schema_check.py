@@ -104,6 +104,13 @@ def test_a_finding_stays_until_the_event_or_the_schema_changes(project, dsn, con
         store.append("cart-1", [event(-n) for n in range(1, 9)])
         store.append("cart-2", [event(1, "unknown")])
     assert found(check(project, "--since-last", code=1)) == {("added", "$.price", "minimum"): 8}
+    [shown] = project.run("status", "--output", "json").json["schema_checks"]
+    assert (shown["store"], shown["events"]) == ("shop", 9)
+    labels = 'path="$.price",rule="minimum",store="shop",type="added"'
+    assert f"esops_schema_violations{{{labels}}} 8.0" in project.run("metrics").out
+    doctor = project.run("doctor", "--output", "json").json["findings"]
+    [said] = [each["message"] for each in doctor if each["code"] == "ESOPS-D084"]
+    assert "most often minimum at $.price of added (8 events)" in said
     connection.execute("UPDATE mt_events SET data = '{\"price\": 0}' WHERE version IN (3, 7)")
     healed = check(project, "--since-last", "--allow-unknown", code=1)
     assert found(healed) == {("added", "$.price", "minimum"): 6}
@@ -173,6 +180,7 @@ def test_an_archive_and_a_joined_store_are_checked_as_the_store_was(project, dsn
     after = check(project, "--since-last", code=1)
     assert (after["events"], after["violations"]) == (0, before["violations"])
     old = check(project, "--since-last", code=1, store="old")
+    assert 'rule="minimum",store="old"' in project.run("--store", "old", "metrics").out
     assert (old["events"], old["violations"]) == (2, before["violations"])
     assert check(project, "--since-last", code=1, store="old")["events"] == 0
 

@@ -20,3 +20,8 @@ UPDATE esops.schema_progress
 
 -- forget --
 DELETE FROM esops.schema_progress WHERE key = %(key)s;
+
+-- of_store --
+SELECT document, position, changed_at FROM esops.schema_progress
+ WHERE store = %(store)s AND job = %(job)s
+ ORDER BY changed_at DESC;

@@ -1,0 +1,56 @@
+"""What the jobs of earlier processes have kept, for whoever reports on a store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from esops.archive_format.repository import Repository
+from esops.postgres.connection import connect, translated
+from esops.postgres.statements import statements
+from esops.readmodel import migrations
+from esops.schema.progress.places import FOLDER
+from esops.settings import ArchiveStoreSettings, StoreSettings
+
+_SQL = statements(__package__, "queries")
+
+
+class PastProgress(NamedTuple):
+    """One document that a job has kept."""
+
+    document: dict[str, Any]
+    position: str | None
+    at: datetime
+    """When it was kept."""
+
+
+def kept_before(name: str, settings: StoreSettings, job: str) -> list[PastProgress]:
+    """What a job has kept for a store, for each selection of events, the newest first. Nothing of
+    EventStoreDB: no list has the names of these streams.
+
+    Raises Unavailable, and ValueError for a document that somebody else wrote.
+    """
+    if isinstance(settings, ArchiveStoreSettings):
+        return [] if settings.cold is None else _in_archive(Repository(settings.cold), job)
+    if settings.postgres is None:
+        return []
+    with translated(), connect(settings.postgres, "schema progress") as session:
+        if not migrations.has(session, "schema_progress"):
+            return []
+        rows = session.execute(_SQL["of_store"], {"store": name, "job": job}).fetchall()
+    return [PastProgress(orjson.loads(document), *rest) for document, *rest in rows]
+
+
+def _in_archive(repository: Repository, job: str) -> list[PastProgress]:
+    found = []
+    for folder in repository.folders(FOLDER):
+        if not folder.startswith(f"{job}-"):
+            continue
+        entries = [e for e in repository.entries(f"{FOLDER}/{folder}") if "/probe-" not in e.name]
+        if entries and (repository.decrypts or not entries[-1].name.endswith(".age")):
+            last = entries[-1]
+            kept = orjson.loads(repository.open(last.name, repository.get(last.name)))
+            found.append(PastProgress(kept["document"], kept["position"], last.modified))
+    return sorted(found, key=lambda each: each.at, reverse=True)
