@@ -10,9 +10,12 @@ import typer
 
 from esops.cli.app import command, current_output
 from esops.cli.schema import schema
+from esops.cli.shared import JobProgress, stop_on_signals
 
 if TYPE_CHECKING:
+    from esops.errors import EsopsError
     from esops.schema.compatibility import Comparisons
+    from esops.schema.files import SchemaSet
     from esops.term import Output
 
 _SIDE = "a directory, git:REV:PATH or store:NAME"
@@ -60,11 +63,13 @@ def diff(
     output = current_output(context)
     form = output.format("table", "json", "csv", "ndjson")
     request = CompareRequest([old], new, mode, tuple(types or ()), strict)
-    found = compare(request, _from_store(output))
+    stores = _Stores(output, types)
+    found = compare(request, stores)
     _print(output, found, form)
     if form == "table":
         text.changes(output, found)
         text.last_line(output, found)
+    stores.check()
     return int(not found.compatible or (exit_code and bool(found.changes)))
 
 
@@ -96,11 +101,13 @@ def compat(
     output = current_output(context)
     form = output.format("table", "json", "csv", "ndjson")
     request = CompareRequest([old, *(also or ())], new, mode, tuple(types or ()), strict)
-    found = compare(request, _from_store(output))
+    stores = _Stores(output, types)
+    found = compare(request, stores)
     _print(output, found, form)
     if form == "table":
         text.breaks(output, found)
         text.last_line(output, found)
+    stores.check()
     return int(not found.compatible)
 
 
@@ -115,11 +122,39 @@ def _print(output: Output, found: Comparisons, form: str) -> None:
         output.ndjson(found.change_rows())
 
 
-def _from_store(output: Output) -> Any:
-    from esops.errors import UsageError
+class _Stores:
+    """Infers the schemas of stores, and remembers what is not in them."""
 
-    def from_store(name: str) -> Any:
-        output.say(f"the schemas of {name} are inferred from its events")
-        raise UsageError(f"store:{name}: the schemas of a store cannot be compared yet")
+    def __init__(self, output: Output, types: list[str] | None) -> None:
+        self.output, self.types = output, tuple(types or ())
+        self.short: list[EsopsError] = []
 
-    return from_store
+    def __call__(self, name: str) -> SchemaSet:
+        """The schemas of one. Raises UsageError where it is not in esops.toml."""
+        from esops.config import load_config
+        from esops.schema.observed import observe
+        from esops.stores.one_tenant import open_for
+
+        output = self.output
+        name, settings = load_config(output.settings.config).store(name)
+        line, stop = JobProgress(output), stop_on_signals()
+        with open_for(name, settings, None) as store:
+            try:
+                found = observe(
+                    store,
+                    self.types,
+                    lambda done, total: line.update("events", done, total),
+                    stop.is_set,
+                )
+            finally:
+                line.close()
+        if found.unnamed:
+            output.warn(f"{found.unnamed:,} events without a type are not compared")
+        if found.short is not None:
+            self.short.append(found.short)
+        return found.schemas
+
+    def check(self) -> None:
+        """Raise the error of events that could not be read, once what was found is shown."""
+        if self.short:
+            raise self.short[0]

@@ -106,9 +106,10 @@ def compare_types(
     was, now = old.types[name].payloads, new.types[name].payloads
     if was != now:
         return _other_payloads(name, was, now)
+    said = read_by if strict else written_by
     reads = [ComparedSchema(read_by(each, name)) for each in (old, new)]
-    writes = reads if strict else [ComparedSchema(written_by(each, name)) for each in (old, new)]
-    if reads[0].document == reads[1].document:
+    writes = [ComparedSchema(said(each.written or each, name)) for each in (old, new)]
+    if reads[0].document == reads[1].document or "JSON" not in now:
         return TypeComparison(name, [], dict.fromkeys(DIRECTIONS, Verdict.YES))
     answers: dict[Direction, ContainmentAnswer] = {
         BACKWARD: takes_all(reads[1], writes[0]),

@@ -118,6 +118,8 @@ class SchemaSet:
     parts: tuple[SchemaFile, ...]
     """Files that are for no event type."""
     links: Links = field(repr=False)
+    written: SchemaSet | None = field(default=None, repr=False)
+    """What is written, where that is known better than these schemas say it."""
 
     @property
     def registry(self) -> jsonschema_rs.Registry:
@@ -128,7 +130,8 @@ class SchemaSet:
         """The set of some types; of all where none is named."""
         if not types:
             return self
-        return replace(self, types={k: v for k, v in self.types.items() if k in types})
+        found = {name: each for name, each in self.types.items() if name in types}
+        return replace(self, types=found)
 
     def validator(self, type_: str) -> jsonschema_rs.Validator:
         """A compiled validator of one type's data, which checks formats too."""

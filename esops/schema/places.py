@@ -160,7 +160,9 @@ class SchemaPlace:
             if each == {}:
                 self.objects.append(EmptyObject())
                 self.free.add("object")
-            elif each is not None:
+            elif each is not None and (type(each), each) not in (
+                (type(known), known) for known in self.constants
+            ):
                 self.constants.append(each)
 
     @property

@@ -6,6 +6,15 @@ import json
 
 import pytest
 
+from esops.schema.compare import compare_sets
+from esops.schema.files import read_schemas
+from esops.schema.inferring.job import InferenceRequest, infer_schemas
+from esops.schema.observed import observe
+from esops.schema.reading import EventSelection
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from tests.support import emmett
+
 OLD = {
     "type": "object",
     "properties": {"id": {"type": "string"}, "status": {"enum": ["new", "paid"]}},
@@ -91,3 +100,42 @@ def test_compat_shows_only_what_breaks(project, schemas):
     assert "$.status" in found.out
     rows = project.run("schema", "compat", "old", "new", "--output", "ndjson").out.splitlines()
     assert [json.loads(each)["kind"] for each in rows] == ["field-added", "values-changed"]
+
+
+@pytest.mark.parametrize("name", ["emmett-0.42.0", "marten-9.58-v4", "eventsourcing-9.5.6"])
+def test_a_store_is_compatible_with_what_was_inferred_from_it(
+    dumps, dsn, connection, tmp_path, name
+):
+    emmett.restore(connection, (dumps / f"{name}.sql").read_text())
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
+        infer_schemas(store, tmp_path, InferenceRequest(EventSelection(), strict=True))
+        observed = observe(store)
+    found = compare_sets(observed.schemas, read_schemas(tmp_path))
+    assert found.compatible(["backward"]), [each.as_dict() for each in found.changes]
+    assert len(observed.schemas.types) > 2
+
+
+def test_the_events_of_a_store_against_schemas_that_somebody_wrote(dumps, dsn, connection, project):
+    emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
+    project.configure(stores={"shop": {"dsn": dsn}})
+    project.ok("schema", "infer", "-o", "schemas")
+    assert project.ok("schema", "compat", "store:shop", "schemas").out.endswith(
+        "backward compatible\n"
+    )
+    (kind, *_) = sorted(read_schemas(project.folder / "schemas").types)
+    files = read_schemas(project.folder / "schemas").types[kind].files
+    for each in files[1:]:
+        (project.folder / each.where).unlink()
+    (project.folder / files[0].where).write_text(
+        json.dumps({"x-event-type": kind, "type": "object", "required": ["neverThere"]})
+    )
+    found = project.run("schema", "diff", "store:shop", "schemas", "--output", "json")
+    assert found.code == 1, found.err
+    broken = {
+        (each["type"], each["path"], each["kind"])
+        for each in found.json["changes"]
+        if each["breaks"] != "none"
+    }
+    assert broken == {(kind, "$.neverThere", "required-field-added")}
+    assert found.json["comparisons"][0]["old"] == "store:shop"
+    assert project.run("schema", "diff", "store:shopp", "schemas").code == 2
