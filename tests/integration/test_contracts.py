@@ -235,6 +235,10 @@ def test_persistent_subscriptions_are_asked_for_their_filters_and_links(project)
         )
         client.create_subscription_to_stream("cart", "$ce-cart", resolve_links=True)
         client.create_subscription_to_stream("names", "$ce-cart")
+        # As a server makes it whose categories end at the last hyphen.
+        link = NewEvent(type="$>", data=b"0@mail-1", content_type="application/octet-stream")
+        client.append_to_stream("$ce-mail-box", current_version=StreamState.ANY, events=link)
+        client.create_subscription_to_stream("hyphen", "$ce-mail-box", resolve_links=True)
         client.create_subscription_to_stream("type", "$et-Note[a]", resolve_links=True)
         client.create_subscription_to_stream("linked", "out", resolve_links=True)
         store = {"backend": "eventstoredb", "uri": nodes.uri}
@@ -246,11 +250,12 @@ def test_persistent_subscriptions_are_asked_for_their_filters_and_links(project)
             ("private-read", "Note", None, f"{group} $all::everything"): 1,
             ("private-read", "Note", None, f"{group} $all::by-stream"): 1,
             ("private-read", "Note[a]", None, f"{group} $ce-cart::cart"): 1,
+            ("private-read", "Note", None, f"{group} $ce-mail-box::hyphen"): 1,
             ("private-read", "Note[a]", None, f"{group} $et-Note[a]::type"): 1,
             ("private-read", "Note[a]", None, f"{group} out::linked"): 1,
             ("private-read", "Note[a]", None, "projection in the server that emits linker"): 1,
         }
-        own = {**PAID, "own": ["linker", "linked", "$all::*", "cart", "type"]}
+        own = {**PAID, "own": ["linker", "linked", "$all::*", "cart", "type", "hyphen"]}
         write_contracts(project, store, {}, {"c": own})
         assert check(project, code=0)["c"]["findings"] == []
 

@@ -7,6 +7,7 @@ leave no trace in the server. Fact: EventStoreDB's PersistentSubscriptionConfig 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _HIDDEN = EventsRead(
     known=False, words="what its filter lets through, and this user may not read that"
 )
+_BY_CATEGORY = "$by_category"
+_FIRST_HYPHEN = re.compile(r"\s*(first\s+)?-\s*")
 _CONFIG = "$persistentSubscriptionConfig"
 
 
@@ -29,11 +32,13 @@ def readers(node: NodeAdmin, store: EventStoreDBStore) -> list[EventReader]:
     """All of a node's readers, without the server's own projections."""
     groups = node.subscriptions.all()
     filters = _filters(store) if any(each.stream == ALL for each in groups) else {}
-    found = [_of_group(each, filters) for each in groups]
-    names = [each.name for each in node.projections.all() if not each.name.startswith("$")]
-    if names:
-        with node.http() as http:
-            for name in names:
+    names = [each.name for each in node.projections.all()]
+    with node.http() as http:
+        query = _query(http, _BY_CATEGORY) if _BY_CATEGORY in names else None
+        cut = query is None or _FIRST_HYPHEN.fullmatch(str(query.get("query") or "-")) is not None
+        found = [_of_group(each, filters, first_hyphen=cut) for each in groups]
+        for name in names:
+            if not name.startswith("$"):
                 found += _of_projection(name, _query(http, name))
     return found
 
@@ -58,31 +63,37 @@ def _filters(store: EventStoreDBStore) -> Mapping[tuple[str, str], Any] | None:
     return {(each["stream"], each["group"]): each.get("filter") for each in entries}
 
 
-def _of_group(group: ConsumerGroup, filters: Mapping[tuple[str, str], Any] | None) -> EventReader:
+def _of_group(
+    group: ConsumerGroup,
+    filters: Mapping[tuple[str, str], Any] | None,
+    *,
+    first_hyphen: bool,
+) -> EventReader:
+    """`first_hyphen`: the server's categories, too, end at the first hyphen of a stream."""
     name = f"{group.stream}::{group.name}"
-    names, kind = (name, group.name), "persistent subscription"
-    if group.stream == ALL:
-        key = (group.stream, group.name)
-        known = filters is not None and key in filters
-        reads = _filtered(filters[key]) if known and filters is not None else _HIDDEN
-        return EventReader(name, names, kind, reads)
+    if group.stream != ALL:
+        reads = _of_stream(group, first_hyphen=first_hyphen)
+    elif filters is None or (ALL, group.name) not in filters:
+        reads = _HIDDEN
+    else:
+        reads = _filtered(filters[ALL, group.name])
+    return EventReader(name, (name, group.name), "persistent subscription", reads)
+
+
+def _of_stream(group: ConsumerGroup, *, first_hyphen: bool) -> EventsRead:
     what, separator, of = group.stream.partition("-")
-    if what in {"$ce", "$et"} and separator:
-        if not group.resolves:
-            only_links = EventsRead(nothing=True, words=f"links of {group.stream} only")
-            return EventReader(name, names, kind, only_links)
-        reads = (
-            EventsRead(categories=frozenset({of}), words=f"category {of}")
-            if what == "$ce"
-            else EventsRead(types=frozenset({of}), words=f"type {of}")
-        )
-        return EventReader(name, names, kind, reads)
-    reads = EventsRead(
-        streams=frozenset({group.stream}),
-        links=(group.stream,) if group.resolves else (),
-        words=f"stream {group.stream}",
-    )
-    return EventReader(name, names, kind, reads)
+    if what not in {"$ce", "$et"} or not separator:
+        links = (group.stream,) if group.resolves else ()
+        own = frozenset({group.stream})
+        return EventsRead(streams=own, links=links, words=f"stream {group.stream}")
+    if not group.resolves:
+        return EventsRead(nothing=True, words=f"links of {group.stream} only")
+    if what == "$et":
+        return EventsRead(types=frozenset({of}), words=f"type {of}")
+    if first_hyphen and "-" not in of:
+        return EventsRead(categories=frozenset({of}), words=f"category {of}")
+    # No category of ours is the same: what is in it has to be read there.
+    return EventsRead(nothing=True, links=(group.stream,), words=f"category {of}")
 
 
 def _filtered(asked: Any) -> EventsRead:
