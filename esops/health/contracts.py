@@ -35,7 +35,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
     if not contracts:
         return
     try:
-        with open_store(name, config.stores[name]) as store:
+        with open_store(name, config.stores[name].without_archive) as store:
             foreign = foreign_readers(readers_of(store), contracts, config, name)
     except EsopsError:
         return  # the store itself has a finding

@@ -88,6 +88,24 @@ def test_a_message_in_an_outbox_of_wolverine_is_private_until_a_contract_names_i
     assert "localhost" not in json.dumps(found["orders"])
 
 
+def test_events_in_the_archive_are_history_and_the_outbox_is_that_of_the_hot_store(
+    restored, project
+):
+    restored("marten-9.58-v6", c={"types": ["order_shipped"], "own": ["Order:All"]})
+    store = project_store(project)
+    policy = {"store": "shop", "category": "order", "closed_by": ["order_shipped"]}
+    policy |= {"remove": "delete", "never_younger_than": "0s"}
+    archives = {"cold": {"repository": "cold", "policies": {"old": policy}}}
+    project.configure(stores={"shop": store}, archives=archives)
+    project.ok("archive", "run", "old", "--despite-checkpoints")
+    contract = {"types": ["order_shipped"], "own": ["Order:All"]}
+    joined = {"shop": {**store, "archive": "cold"}}
+    project.configure(stores=joined, archives=archives, contracts={"c": contract})
+    found = check(project)["c"]
+    assert found["types"] == [{"type": "order_shipped", "events": 16}]
+    assert [each["kind"] for each in found["findings"]] == ["private-outbox", "no-schema"]
+
+
 def test_a_consumer_of_a_category_reads_what_is_private_in_it(restored, project):
     restored(
         "message-db-1.3.1",

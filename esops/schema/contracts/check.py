@@ -7,6 +7,7 @@ and whether its payload is what they promise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -148,9 +149,15 @@ def check_contracts(
         checked = [each for each in contracts if each.name in asked]
         if not checked or store not in {None, name}:
             continue
-        with open_store(name, config.stores[name]) as opened:
-            of_store = _StoreCheck(opened, config, contracts, checked)
-            of_store.run(found, progress(name))
+        settings = config.stores[name]
+        # A store that is joined with its archive has no tables: its readers are asked of it alone.
+        with (
+            open_store(name, settings) as opened,
+            nullcontext(opened)
+            if settings.cold is None
+            else open_store(name, settings.without_archive) as hot,
+        ):
+            _StoreCheck(opened, hot, config, contracts, checked).run(found, progress(name))
     if not found.checks:
         raise UsageError(f"no contract that is named is about store {store}")
     order = [*config.contracts]
@@ -164,15 +171,18 @@ class _StoreCheck:
     def __init__(
         self,
         store: EventStore,
+        hot: EventStore,
         config: Config,
         contracts: Sequence[Contract],
         checked: Sequence[Contract],
     ) -> None:
+        """`hot`: the store without its archive."""
+        self._hot = hot
         self._store, self._config, self._contracts = store, config, contracts
         self._checks = [ContractCheck(each, store.name) for each in checked]
         self._shapes = Shapes()
         findings = {each.contract: each.findings for each in self._checks}
-        self._foreign = foreign_readers(readers_of(store), contracts, config, store.name)
+        self._foreign = foreign_readers(readers_of(hot), contracts, config, store.name)
         self._others = ReadByOthers(self._foreign, contracts, findings, checked[0])
         self._by_stream = self._others.by_stream or any(each.by_stream for each in contracts)
         self._known: dict[tuple[Any, ...], tuple[list[ContractFinding], list[ContractCheck]]] = {}
@@ -230,7 +240,7 @@ class _StoreCheck:
         described = [
             (each.name, table) for each in self._contracts for table in each.settings.outbox_tables
         ]
-        access = self._store.sql
+        access = self._hot.sql
         if access is None:
             if described:
                 raise UsageError(
