@@ -177,14 +177,14 @@ class InventoryReader:
     def _add(
         self, events: Sequence[RecordedEvent], columns: LookedAt, held: Mapping[Any, StreamState]
     ) -> None:
-        of, watch = self._shapes.of, self._watch
-        for row, (event, name, meta) in enumerate(
-            zip(events, columns.streams, columns.metadata, strict=True)
-        ):
+        of, watch, times = self._shapes.of, self._watch, columns.times
+        row = -1
+        for event, name, meta in zip(events, columns.streams, columns.metadata, strict=True):
+            row += 1
             state = held[name]
             cell = state.place[event.type]
             if cell.closes:
-                state.close(columns.times[row])
+                state.close(times[row])
             else:
                 state.closed = OPEN
             type_ = cell.type
@@ -194,14 +194,15 @@ class InventoryReader:
             if MARK in meta and cell.explicit is None:
                 version = self._version(cell, variant, event, version_in(meta))
             else:
-                version = cell.known.get(variant) or self._version(
-                    cell, variant, event, cell.explicit
-                )
+                known = cell.known.get(variant)
+                version = known or self._version(cell, variant, event, cell.explicit)
             if version is not type_.current:
                 type_.turn(version)
             version.events += 1
             version.rows.append(row)
-            state.shapes |= version.bit
+            bit = version.bit
+            if not state.shapes & bit:
+                state.shapes |= bit
             if watch is not None:
                 watch(type_, variant, event)
         self._sum_up(events, columns.times)

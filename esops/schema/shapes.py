@@ -129,6 +129,26 @@ _SHUT: Mapping[Any, _ShapeNode] = {dict: _alone("object"), list: _alone("array")
 _NESTED = frozenset(_SHUT)
 
 
+class _Plan:
+    """An object with certain members of certain types, as the whole of a payload."""
+
+    __slots__ = ("known", "nested", "variant")
+
+    def __init__(self, names: tuple[str, ...], kinds: tuple[Any, ...]) -> None:
+        self.nested = tuple(
+            name for name, kind in zip(names, kinds, strict=True) if kind in _NESTED
+        )
+        """The members that are objects or arrays."""
+        self.variant: ShapeVariant | None = None
+        """Where there are none."""
+        self.known: dict[tuple[Any, ...], ShapeVariant | None] = {}
+        """By what those members look like; None where there are objects or arrays in them, too."""
+
+
+_END = 0
+"""Stands behind the elements of an array."""
+
+
 def _leaf(kind: type) -> _ShapeNode:
     return _LEAVES.get(kind, _OTHER_NUMBER)
 
@@ -138,6 +158,8 @@ class Shapes:
 
     def __init__(self) -> None:
         """None is known yet."""
+        self._plans: dict[Any, _Plan] = {}
+        self._planned = 0
         self._nodes: dict[Any, _ShapeNode] = {}
         self._interned: dict[tuple[Any, Any], _ShapeNode] = {}
         self._variants: dict[_ShapeNode, ShapeVariant] = {}
@@ -163,6 +185,38 @@ class Shapes:
 
     def of_value(self, value: Any) -> ShapeVariant:
         """The variant of a decoded payload."""
+        if type(value) is not dict:
+            return self._walked(value)
+        kinds = tuple(map(type, value.values()))
+        key = (tuple(value), kinds)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(key)
+        if plan.variant is not None:
+            return plan.variant
+        nested = plan.nested
+        if not nested:
+            plan.variant = self._walked(value)
+            return plan.variant
+        # One look-up for the payload and all that is directly in it: most have nothing deeper.
+        looks = tuple(_looks([value[name] for name in nested]))
+        found = plan.known.get(looks)
+        if found is None:
+            found = self._walked(value)
+            if looks not in plan.known:
+                self._planned += 1
+                plan.known[looks] = None if _has_deeper(looks) else found
+        return found
+
+    def _plan(self, key: Any) -> _Plan:
+        self._planned += 1
+        if self._planned > _KNOWN:
+            self._plans.clear()
+            self._planned = 0
+        made = self._plans[key] = _Plan(*key)
+        return made
+
+    def _walked(self, value: Any) -> ShapeVariant:
         node = self._node(value, 0)
         found = self._variants.get(node)
         if found is None:
@@ -226,6 +280,40 @@ class Shapes:
                 shape = self._shapes[merged] = PayloadShape(merged)
             known = self._by_content[fields, partial] = ShapeVariant(shape, fields, partial)
         return known
+
+
+def _looks(values: Iterable[Any]) -> list[Any]:
+    """What some objects and arrays look like from outside: the members' names and types of each
+    object, and of each object in an array.
+    """
+    found: list[Any] = []
+    add = found.append
+    for value in values:
+        if type(value) is dict:
+            add(tuple(value))
+            add(tuple(map(type, value.values())))
+        elif value and type(value[0]) is dict:
+            before: Any = None
+            for each in value:
+                kind: Any = type(each)
+                if kind is dict:
+                    kind = (tuple(each), tuple(map(type, each.values())))
+                if kind != before:
+                    add(kind)
+                    before = kind
+            add(_END)
+        else:
+            add(frozenset(map(type, value)))
+    return found
+
+
+def _has_deeper(looks: Iterable[Any]) -> bool:
+    """Whether an object or array that is looked at so has others in it."""
+    return any(
+        each in _NESTED if isinstance(each, type) else _has_deeper(each)
+        for each in looks
+        if isinstance(each, type | tuple | frozenset)
+    )
 
 
 def _object(names: tuple[str, ...], kinds: tuple[Any, ...]) -> _ShapeNode:

@@ -29,7 +29,10 @@ class Occurrence(NamedTuple):
     @classmethod
     def of(cls, event: RecordedEvent) -> Occurrence:
         """That of an event."""
-        return cls(event.position, event.stream, event.version, event.moment, event.tenant)
+        columns = event.columns
+        # The event's own position would make those of its whole batch.
+        position = event.position if columns is None else columns.position_of(event.row)
+        return cls(position, event.stream, event.version, event.moment, event.tenant)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything under the documented field names."""
