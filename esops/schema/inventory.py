@@ -19,6 +19,7 @@ from esops.schema.columns import LookedAt, looked_at, stream_key
 from esops.schema.open_streams import OPEN, OpenStreams, StreamState
 from esops.schema.reading import EventSelection, Progress, SchemaReader
 from esops.schema.shapes import Shapes, ShapeVariant
+from esops.schema.text_patterns import TextPatterns
 from esops.schema.type_inventory import Occurrence, TypeInventory, TypeVersion
 from esops.schema.versions import CLASS_VERSION, MARK, class_version, version_in, versioned
 from esops.stores.base import EventStore, Unsettled
@@ -78,11 +79,14 @@ class Inventory:
 class _Cell:
     """One stored type in one category, and the versions of the payloads that it had."""
 
-    __slots__ = ("closes", "explicit", "known", "stored", "type")
+    __slots__ = ("closes", "explicit", "known", "of", "stored", "type")
 
-    def __init__(self, type_: TypeInventory | None, stored: str, *, closes: bool) -> None:
+    def __init__(
+        self, type_: TypeInventory | None, stored: str, shapes: Shapes, *, closes: bool
+    ) -> None:
         """`type_`: None where the type is not wanted, so that only its end of a stream counts."""
         self.type, self.stored, self.closes = type_, stored, closes
+        self.of = TextPatterns(shapes).of
         self.explicit = versioned(stored).version
         self.known: dict[Any, TypeVersion] = {}
         """By variant; by variant and version where the metadata or the payload has one."""
@@ -92,10 +96,15 @@ class _Cells(dict[str, _Cell]):
     """Those of a category by stored type, made as they are asked for."""
 
     def __init__(
-        self, found: Inventory, category: str | None, wanted: Callable[[str], bool] | None
+        self,
+        found: Inventory,
+        category: str | None,
+        wanted: Callable[[str], bool] | None,
+        shapes: Shapes,
     ) -> None:
         super().__init__()
         self._found, self._category, self._wanted = found, category, wanted
+        self._shapes = shapes
 
     def __missing__(self, stored: str) -> _Cell:
         type_: TypeInventory | None = None
@@ -105,7 +114,7 @@ class _Cells(dict[str, _Cell]):
             if type_ is None:
                 type_ = self._found.types[key] = TypeInventory(*key)
         closes = self._found.rule.closes(stored, self._category)
-        made = self[stored] = _Cell(type_, stored, closes=closes)
+        made = self[stored] = _Cell(type_, stored, self._shapes, closes=closes)
         return made
 
 
@@ -171,13 +180,15 @@ class InventoryReader:
         for key, category in self._store.categories_of(keys).items():
             cells = self._cells.get(category)
             if cells is None:
-                cells = self._cells[category] = _Cells(self._found, category, self._wanted)
+                cells = self._cells[category] = _Cells(
+                    self._found, category, self._wanted, self._shapes
+                )
             held[keys[key]] = StreamState(cells)
 
     def _add(
         self, events: Sequence[RecordedEvent], columns: LookedAt, held: Mapping[Any, StreamState]
     ) -> None:
-        of, watch, times = self._shapes.of, self._watch, columns.times
+        watch, times = self._watch, columns.times
         row = -1
         for event, name, meta in zip(events, columns.streams, columns.metadata, strict=True):
             row += 1
@@ -190,7 +201,7 @@ class InventoryReader:
             type_ = cell.type
             if type_ is None:
                 continue
-            variant = of(event.data)
+            variant = cell.of(event.data)
             if MARK in meta and cell.explicit is None:
                 version = self._version(cell, variant, event, version_in(meta))
             else:
