@@ -199,3 +199,34 @@ def test_what_makes_no_answer_is_an_error(project, dsn, connection):
     typo = project.run(*arguments, "--type", "added", "--type", "aded")
     assert (typo.code, "'aded'" in typo.err) == (1, True)
     assert project.run(*arguments, "--from-start").code == 2
+
+
+def test_an_event_that_came_late_is_checked_all_the_same(dsn, connection):
+    """A writer that had its number before its transaction, and was taken for dead."""
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    settings = PostgresSettings(dsn=dsn, hole_threshold=timedelta(seconds=0.05))
+    schemas = parse_schemas("schemas", {"added.json": json.dumps(SCHEMA).encode()})
+
+    def run():
+        with open_store("shop", settings) as store:
+            kept = progress_of(store, settings, JOB, {})
+            return SchemaCheck(store, schemas, EventSelection(), kept=kept).run()
+
+    with open_store("shop", settings) as store:
+        store.append("cart-1", [event(1), event(1)])
+        late = connection.execute("SELECT nextval('mt_events_sequence')").fetchone()[0]
+        store.append("cart-2", [event(1)])
+    assert (run().total, run().events) == (3, 0)
+    connection.execute(
+        "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type, timestamp, tenant_id) "
+        "SELECT %s, gen_random_uuid(), stream_id, 3, '{}', type, now(), tenant_id FROM mt_events "
+        "WHERE stream_id = 'cart-1' AND version = 2",
+        (late,),
+    )
+    found = run()
+    assert [(each.path, each.rule, each.events) for each in found.violations] == [
+        ("$.price", "required", 1)
+    ]
+    assert found.total == 4
+    assert "came late" in found.notes[0]
+    assert (run().events, run().total) == (0, 4)

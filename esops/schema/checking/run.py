@@ -8,18 +8,28 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from esops.errors import NothingFound, Unavailable, nearest
+from esops.errors import Unavailable
 from esops.events import Position
 from esops.schema.checking.history import HistoryCheck, SchemaCheckResult, SchemalessType
-from esops.schema.checking.violations import EventCoordinates, ViolationGroup, Violations
+from esops.schema.checking.violations import (
+    SAMPLES,
+    EventCoordinates,
+    ViolationGroup,
+    Violations,
+)
 from esops.schema.files import SchemaSet
 from esops.schema.progress import KeptProgress, SchemaJob
 from esops.schema.reading import EventSelection, Progress, SchemaReader
+from esops.schema.selected import check_names
 from esops.stores.base import EventStore
-from esops.stores.filters import unknown_names
+from esops.stores.parts import LateEvent
 from esops.wording import count
 
 JOB = SchemaJob("check", "--since-last --from-start", "--since-last")
+MOST_LOOKS = 500
+"""Events that broke a rule and are looked at at the beginning of a run: the first of each group,
+then the second, and so on.
+"""
 KEPT_EVERY = timedelta(seconds=60)
 """How often a long run keeps how far it came."""
 _FORM = 1
@@ -43,6 +53,7 @@ class SchemaCheck:
         self._progress, self._stop, self._kept = progress, stop, kept
         self._history = HistoryCheck(schemas)
         self._notes: list[str] = []
+        self._late: list[LateEvent] = []
         self._read = 0
         self._stopped = False
 
@@ -53,11 +64,7 @@ class SchemaCheck:
         one that was checked, Busy where another check was quicker, and what reading raises. A run
         that ends before its end keeps nothing half: the next one neither skips nor doubles events.
         """
-        for what, name in unknown_names(self._store, self._selection.filter):
-            raise NothingFound(
-                f"store {self._store.name} has no event of {what.removeprefix('event ')} {name!r}",
-                hint=nearest(name, self._store.names(what)),
-            )
+        check_names(self._store, self._selection)
         since = None if self._kept is None else self._resume(self._kept, from_start)
         reader = SchemaReader(
             self._store, self._selection, self._progress, after=since, stop=self._stop
@@ -102,6 +109,11 @@ class SchemaCheck:
     def _resume(self, kept: KeptProgress, from_start: bool) -> Position | None:
         """Take over what the last run found, and read again what does not hold any more."""
         kept.prepare()
+        memory = self._store.memory
+        if memory is not None:
+            memory.keep()  # so that it is known later what was passed as dead
+            # Now, and not at the end: what comes late while this run reads may be behind it.
+            self._late = memory.late()
         if from_start:
             kept.forget()
             return None
@@ -119,7 +131,9 @@ class SchemaCheck:
         self._note(changed, "another schema than at the last check")
         moved = self._with_other_samples(changed)
         self._note(moved, "events that were changed, erased or archived since the last check")
-        self._read_again(changed | moved, found.position)
+        late = self._late_since(found.document["late"])
+        self._note(late, "events that came late, at numbers which had been passed as dead")
+        self._read_again(changed | moved | late, found.position)
         return found.position
 
     def _take_over(self, document: Mapping[str, Any]) -> None:
@@ -132,13 +146,22 @@ class SchemaCheck:
 
     def _with_other_samples(self, apart_from: Collection[str]) -> set[str]:
         """The types of which an event that broke a rule does not break it any more, or is gone."""
+        groups = [g for g in self._history.violations.listed() if g.type not in apart_from]
+        looks = [
+            (group, group.samples[number])
+            for number in range(SAMPLES)
+            for group in groups
+            if number < len(group.samples)
+        ]
         other: set[str] = set()
-        for group in self._history.violations.listed():
-            if group.type in apart_from or group.type in other:
-                continue
-            if not all(self._still_breaks(group, each) for each in group.samples):
+        for group, sample in looks[:MOST_LOOKS]:
+            if group.type not in other and not self._still_breaks(group, sample):
                 other.add(group.type)
         return other
+
+    def _late_since(self, known: Collection[str]) -> set[str]:
+        """The types of events that have come at positions which earlier checks had passed."""
+        return {each.type for each in self._late if each.id not in known}
 
     def _still_breaks(self, group: ViolationGroup, sample: EventCoordinates) -> bool:
         rules = self._history.rules[group.type]
@@ -173,6 +196,7 @@ class SchemaCheck:
         history = self._history
         document = {
             "form": _FORM,
+            "late": [each.id for each in self._late],
             "schemas": {name: rules.fingerprint for name, rules in history.rules.items()},
             "events": dict(history.events),
             "violations": [each.as_dict() for each in history.violations.listed()],

@@ -113,7 +113,9 @@ class SchemaFolder:
         known = self._of_shape.get((type_, shape))
         if known is not None and orjson.dumps(known.schema) == orjson.dumps(wanted):
             return PlannedFile(path, type_, shape, "unchanged")
-        if (known is not None and not is_own(known.schema)) and not force:
+        # Another file may be in the place: of a part, say, or of a type that is called like a hash.
+        own = is_own(known.schema) if known is not None else not path.exists()
+        if not own and not force:
             return PlannedFile(path, type_, shape, "edited")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

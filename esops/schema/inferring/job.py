@@ -12,6 +12,7 @@ from esops.schema.inferring.generated import FileState, PlannedFile, SchemaFolde
 from esops.schema.inferring.personal import PersonalSuspicion
 from esops.schema.inferring.run import InferredSchema, SchemaInference
 from esops.schema.reading import EventSelection, Progress, SchemaReader
+from esops.schema.selected import check_names
 from esops.stores.base import EventStore, Unsettled
 
 
@@ -95,6 +96,7 @@ def infer_schemas(
     JSON Schema, UsageError where the selection names nothing, and Unavailable.
     """
     there = SchemaFolder(folder)
+    check_names(store, request.selection)
     inference = SchemaInference()
     reader = SchemaReader(store, request.selection, progress, stop=stop)
     for events in reader.batches():
