@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 from jsonschema_rs import CanonicalSchema
 
+from esops.exact_json import WrittenNumber
 from esops.json_paths import Steps, Wild, written
 from esops.schema.containment import ComparedSchema, ContainmentAnswer, Refusal, Verdict, takes_all
 from esops.schema.files import SchemaSet
@@ -65,7 +67,7 @@ class SetComparison:
                     "direction": direction,
                     "path": written(steps_of(refusal.path)),
                     "rule": refusal.rule,
-                    "value": refusal.value,
+                    "value": printable(refusal.value),
                 }
                 for each in self.types
                 for direction, refusal in each.refusals.items()
@@ -198,6 +200,21 @@ def _merged(changes: list[SchemaChange], change: SchemaChange) -> list[SchemaCha
             )
             return [*changes[:number], both, *changes[number + 1 :]]
     return [*changes, change]
+
+
+def printable(value: Any) -> Any:
+    """A value whose long numbers are written as they are."""
+    match value:
+        case dict():
+            return {name: printable(each) for name, each in value.items()}
+        case list():
+            return [printable(each) for each in value]
+        case Decimal():
+            return WrittenNumber(str(value))
+        case int() if not -(2**63) <= value < 2**64:
+            return WrittenNumber(str(value))
+        case _:
+            return value
 
 
 def steps_of(path: Sequence[str | int]) -> Steps:

@@ -113,7 +113,8 @@ def _inlined(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alone(schema: Any, rest: dict[str, Any]) -> dict[str, Any]:
-    return {**rest, **(schema if isinstance(schema, dict) else {"allOf": [schema]})}
+    # References begin at the documents of the whole, not at definitions beside them.
+    return {**(schema if isinstance(schema, dict) else {"allOf": [schema]}), **rest}
 
 
 def takes_all(reader: ComparedSchema, written: ComparedSchema) -> ContainmentAnswer:

@@ -6,11 +6,11 @@ They are candidates: a validator says whether they are valid.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
-import orjson
 from jsonschema_rs import CanonicalSchema
 from jsonschema_rs import canonical as kinds
 
@@ -66,9 +66,9 @@ def samples(schema: CanonicalSchema, other: CanonicalSchema | None = None) -> It
 
 def distinct(values: Iterable[Any]) -> Iterator[Any]:
     """Each value once: 1 and true are two, and so are 1 and 1.0."""
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     for each in values:
-        key = orjson.dumps(each, default=str, option=orjson.OPT_SORT_KEYS)
+        key = json.dumps(each, default=str, sort_keys=True)
         if key not in seen:
             seen.add(key)
             yield each

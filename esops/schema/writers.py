@@ -101,6 +101,8 @@ class _Document:
                     beside = {each: plain[each] for each in plain if each in others}
                     rest = self._said(beside, base, dialect, written=True)
                     inner = self._place(target, at, its_dialect, links + 1)
+                    if isinstance(inner, dict):
+                        inner.pop("$id", None)  # that of the document stays its own
                     return {**rest, "allOf": [inner]} if rest else inner
         made = self._said(schema, base, dialect, written=True)
         if self._names(plain, base, dialect, 0):

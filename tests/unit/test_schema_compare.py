@@ -8,6 +8,7 @@ import pytest
 
 from esops.schema.compare import compare_sets
 from esops.schema.files import parse_schemas
+from esops.term.values import to_json
 
 S, I, N = {"type": "string"}, {"type": "integer"}, {"type": "number"}  # noqa: E741
 
@@ -172,3 +173,29 @@ def test_an_example_is_valid_by_the_one_and_refused_by_the_other():
     assert old.validator("A").is_valid(refusal.value)
     assert not new.validator("A").is_valid(refusal.value)
     assert refusal.path == ("a", 0, "price")
+
+
+def test_documents_with_ids_and_definitions_are_followed():
+    def two(n):
+        versions = {
+            "v1": obj("a", False, a=S),
+            "v2": obj("a b", False, a=S, b={"$ref": "#/$defs/m"}),
+            "m": obj("n", n=n),
+        }
+        union = [{"$ref": "#/$defs/v1"}, {"$ref": "#/$defs/v2"}]
+        return {"$id": "https://shop.example/A.json", "anyOf": union, "$defs": versions}
+
+    changes, found = compared(two(N), two(I))
+    assert changes == [("$.b.n", "type-narrowed", "backward")]
+    assert found.types[0].refusals["backward"].value["b"]["n"] == 1.5
+
+
+def test_an_example_with_a_number_beyond_64_bits_can_be_written():
+    found = compared(obj(a={"const": 12345678901234567890123}), obj(a={"const": 1.5}))[1]
+    assert '{"a":12345678901234567890123}' in to_json(found.as_dict())
+
+
+def test_payloads_that_are_no_json_are_compared_too():
+    binary = {"x-payload": "binary", "not": {}}
+    assert compared(binary, {**binary, "x-shape": "binary"})[0] == []
+    assert compared(binary, obj(a=S))[0] == [("$", "type-changed", "both")]
