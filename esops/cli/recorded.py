@@ -75,6 +75,7 @@ _LOOKS = {
     "archive verify": RecordedCommand(("run",), projections=False),
     "projection check": _NAME,
     "schema check": RecordedCommand((), projections=False),
+    "schema decode": RecordedCommand((), projections=False),
 }
 """Commands that only look: what they find is told where a timer runs them, and not recorded."""
 

@@ -12,7 +12,7 @@ from esops.cli.schema import schema
 from esops.cli.shared import TENANT, JobProgress, duration, stop_on_signals
 
 if TYPE_CHECKING:
-    from esops.schema.decode.groups import DecodeFailures, RoundTripDifferences
+    from esops.schema.decode.groups import DecodeFailures, EventSample, RoundTripDifferences
     from esops.schema.decode.request import DecodeReport
     from esops.term import Output
 
@@ -87,6 +87,12 @@ def decode(
         help="Only events since the last run in which the same code could read all.",
         rich_help_panel=_WHICH,
     ),
+    from_start: bool = typer.Option(
+        False,
+        "--from-start",
+        help="With --since-last: forget what was kept, and read all events.",
+        rich_help_panel=_WHICH,
+    ),
     workers: int = typer.Option(
         1,
         "--workers",
@@ -153,6 +159,7 @@ def decode(
         shapes_only=shapes_only,
         resume=resume,
         since_last=since_last,
+        from_start=from_start,
         show_payload=show_payload,
     )
     request.check()
@@ -227,14 +234,18 @@ def _difference(output: Output, each: RoundTripDifferences) -> None:
 def _samples(output: Output, each: DecodeFailures | RoundTripDifferences) -> None:
     from esops.term import to_json
 
-    places = ", ".join(f"{one.stream} @{one.version} ({one.position})" for one in each.samples)
+    places = ", ".join(f"{_place(one)} ({one.position})" for one in each.samples)
     output.line(f"  First: {places}.")
     small = each.smallest
     if small is not None:
-        output.line(f"  Smallest: {small.stream} @{small.version}, {small.bytes:,} bytes.")
+        output.line(f"  Smallest: {_place(small)}, {small.bytes:,} bytes.")
         if small.payload is not None:
             output.line(f"  {to_json(small.payload)}")
     output.line()
+
+
+def _place(one: EventSample) -> str:
+    return f"{one.tenant + '/' if one.tenant else ''}{one.stream} @{one.version}"
 
 
 def _closing(found: DecodeReport) -> str:

@@ -9,12 +9,16 @@ import re
 import shutil
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.support import emmett
+from esops.config import load_config
+from esops.events import NewEvent
+from esops.stores import open_store
+from tests.support import emmett, marten
 from tests.support.databases import database
 from tests.support.evolution import Evolution, load
 from tests.support.waiting import end, until
@@ -122,6 +126,9 @@ def test_another_run_reads_only_what_is_new_to_the_same_code(long, evolved):
     # Its failures are not forgotten by the next night.
     again = long.run(*DECODE, "code:decode", "--since-last")
     assert (again.code, again.json["failed"]) == (1, EVENTS)
+    long.write("code.py", fine)
+    all_ = long.ok(*DECODE, "code:decode", "--since-last", "--from-start").json
+    assert (all_["events"], all_["since"]) == (EVENTS, None)
 
 
 def test_where_nothing_can_be_kept_a_run_says_so_and_is_done(long, evolved):
@@ -341,3 +348,59 @@ def test_the_java_program_of_the_docs_compiles(tmp_path):
         ["javac", "-d", str(tmp_path / "out"), "-Xlint:all", *files], capture_output=True, text=True
     )
     assert (made.returncode, made.stderr) == (0, "")
+
+
+def test_an_archive_and_a_joined_store(dsn, connection, project):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    project.configure(
+        stores={
+            "shop": {"dsn": dsn},
+            "cold": {"backend": "archive", "archive": "cold"},
+            "both": {"dsn": dsn, "archive": "cold", "of": "shop"},
+        },
+        archives={
+            "cold": {
+                "repository": "archive",
+                "policies": {
+                    "all": {
+                        "store": "shop", "stream": "cart-1", "never_younger_than": "0s", "remove": "delete"
+                    }
+                },
+            }
+        },
+    )  # fmt: skip
+    project.write("code.py", ANY.replace("event.json()", "event.json()['n']"))
+    config = load_config(project.folder / "esops.toml")
+    with open_store("shop", config.stores["shop"]) as store:
+        for stream, data in (
+            ("cart-1", b'{"n": 1}'),
+            ("cart-1", b'{"m": 1}'),
+            ("cart-2", b'{"m": 2}'),
+        ):
+            store.append(stream, [NewEvent(str(uuid.uuid4()), "opened", data)])
+    project.ok("archive", "run", "all", "--new-archive")
+    for name, events, failed in (("cold", 2, 1), ("both", 3, 2)):
+        result = project.run(*DECODE, "code:decode", "--store", name)
+        assert result.code == 1, (name, result.err)
+        found = result.json
+        assert (found["events"], found["failed"]) == (events, failed), (name, result.err)
+        assert found["failures"][0]["message"] == "'n'"
+    project.write("code.py", ANY)
+    options = (*DECODE, "code:decode", "--store", "cold", "--since-last")
+    assert [project.ok(*options).json["events"] for _ in range(2)] == [2, 0]
+
+
+def test_events_of_eventstoredb(node, project):
+    category = f"d{uuid.uuid4().hex[:8]}"
+    project.configure(stores={"s": {"backend": "eventstoredb", "uri": node.uri}})
+    project.write("code.py", ANY)
+    config = load_config(project.folder / "esops.toml")
+    with open_store("s", config.stores["s"]) as store:
+        for number in range(5):
+            event = NewEvent(str(uuid.uuid4()), f"{category}ed", b'{"n": %d}' % number)
+            store.append(f"{category}-{number % 2}", [event])
+    options = (*DECODE, "code:decode", "--category", category)
+    found = project.ok(*options, "--since-last").json
+    assert (found["events"], found["shapes"]) == (5, 1)
+    # What was kept is a stream of the node's, and no event.
+    assert project.ok(*options, "--since-last").json["events"] == 0

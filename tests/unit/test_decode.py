@@ -15,7 +15,6 @@ from esops.events import Position, RecordedEvent
 from esops.schema.decode.batches import packed, unpacked
 from esops.schema.decode.comparing import RoundTripComparer
 from esops.schema.decode.masking import masked
-from esops.stores.arrow_events import ColumnsInUse
 
 EVERYTHING = RoundTripComparer()
 
@@ -148,4 +147,4 @@ def test_a_message_is_short():
 
 def test_events_are_the_same_in_another_process():
     whole = [event(n=1), event(n=2)]
-    assert unpacked(packed(whole), ColumnsInUse()) == whole
+    assert unpacked(packed(whole)) == whole

@@ -35,18 +35,27 @@ def packed(events: Sequence[RecordedEvent]) -> bytes:
     return pickle.dumps((parts, schema, batch.serialize().to_pybytes()), _PROTOCOL)
 
 
-def unpacked(content: bytes, in_use: ColumnsInUse) -> list[RecordedEvent]:
-    """The events of what `packed` made. `in_use` is the same for all batches of a process."""
-    from esops.stores.arrow_events import to_events
-
+def unpacked(content: bytes) -> list[RecordedEvent]:
+    """The events of what `packed` made."""
     parts, first, rows = pickle.loads(content)  # noqa: S301 - from our own process
     if parts is None:
         first[3] = map(_new, repeat(Position), first[3])
         return list(starmap(RecordedEvent, zip(*first, strict=True)))
+    # Imported here: a process that gets no rows starts in half the time without Arrow.
     import pyarrow as pa
 
+    from esops.stores.arrow_events import to_events
+
     batch = pa.ipc.read_record_batch(pa.py_buffer(rows), _schema(first))
-    return to_events(batch, parts, in_use=in_use)
+    return to_events(batch, parts, in_use=_in_use())
+
+
+@lru_cache(1)
+def _in_use() -> ColumnsInUse:
+    """The same for all batches of a process."""
+    from esops.stores.arrow_events import ColumnsInUse
+
+    return ColumnsInUse()
 
 
 @lru_cache(8)

@@ -29,7 +29,6 @@ from esops.schema.decode.batches import unpacked
 from esops.schema.decode.comparing import RoundTripComparer
 from esops.schema.decode.masking import masked
 from esops.schema.decode.outcomes import NotDecoded, NotTheSame
-from esops.stores.arrow_events import ColumnsInUse
 
 LENGTH = 8
 """Bytes of the length before each message."""
@@ -127,14 +126,13 @@ def main() -> None:
         return
     write(answer, decoding.fingerprint)
     gc.freeze()
-    in_use = ColumnsInUse()
     while True:
         with there:
             there.wait_for(lambda: batches)
             content = batches.pop(0)
         if content is None:
             return
-        decoding.batch(unpacked(content, in_use))
+        decoding.batch(unpacked(content))
         write(answer, None)
 
 

@@ -23,7 +23,7 @@ KEEP_EVERY_SECONDS = 10.0
 """What is read in less is read again as quickly as it is kept."""
 _FORMAT = 1
 _RUN = SchemaJob("decode", "a run without --resume", "--resume")
-_CLEAN = SchemaJob("decode", "a run without --since-last", "--since-last")
+_CLEAN = SchemaJob("decode", "--from-start", "--since-last")
 
 
 class KeptDecoding:
@@ -70,6 +70,9 @@ class KeptDecoding:
     def clean(self, fingerprint: str) -> Position | None:
         """The position up to which the same code has decoded everything."""
         if self._clean is None:
+            return None
+        if self._request.from_start:
+            self._clean.forget()
             return None
         kept = self._clean.read()
         if self._clean.note:

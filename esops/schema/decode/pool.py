@@ -7,6 +7,7 @@ found up to a position does not depend on which process was quicker.
 from __future__ import annotations
 
 import queue
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -19,8 +20,10 @@ from esops.schema.decode.fatal import FatalEvents
 from esops.schema.decode.outcomes import DecodeOutcome, EventDecoder
 from esops.schema.decode.request import DecodeRequest
 
-_PIECE = 4_000
-"""Events that a process is given at once."""
+_PIECE, _SMALLEST_PIECE, _FIRST_PIECE = 4_000, 20, 200
+"""Events that a process is given at once: as many as it decodes in a second, within these bounds,
+so that little is lost where slow code is stopped.
+"""
 _PIECE_BYTES = 16 << 20
 _LOOK_EVERY_SECONDS = 0.2
 
@@ -47,6 +50,7 @@ class DecoderPool:
         self._free.put(self._decoders[0])
         self.fingerprint = self._decoders[0].fingerprint
         self._threads = ThreadPoolExecutor(request.workers)
+        self._piece = min(_FIRST_PIECE, _PIECE)
         self._under_way: deque[tuple[Sequence[RecordedEvent], Future[DecodeOutcome]]] = deque()
 
     def __enter__(self) -> Self:
@@ -61,7 +65,7 @@ class DecoderPool:
         """Give events to the code; what became of earlier ones comes out as it is known. Raises
         Stopped.
         """
-        for piece in _pieces(events):
+        for piece in self._pieces(events):
             while len(self._under_way) >= 2 * self._request.workers:
                 yield self._oldest()
             self._under_way.append((piece, self._threads.submit(self._work, piece)))
@@ -91,21 +95,24 @@ class DecoderPool:
             self._decoders.append(decoder)
             if self._stop():
                 decoder.close()
+        began = time.monotonic()
         try:
-            return decoder.decode(events)
+            outcome = decoder.decode(events)
         finally:
             self._free.put(decoder)
+        a_second = len(events) / max(time.monotonic() - began, 0.001)
+        self._piece = max(_SMALLEST_PIECE, min(_PIECE, int(a_second), 4 * self._piece))
+        return outcome
 
-
-def _pieces(events: Sequence[RecordedEvent]) -> Iterator[Sequence[RecordedEvent]]:
-    begin = 0
-    while begin < len(events):
-        end, size = begin, 0
-        while end < len(events) and end - begin < _PIECE and size < _PIECE_BYTES:
-            size += len(events[end].data)
-            end += 1
-        yield events[begin:end]
-        begin = end
+    def _pieces(self, events: Sequence[RecordedEvent]) -> Iterator[Sequence[RecordedEvent]]:
+        begin = 0
+        while begin < len(events):
+            end, size, most = begin, 0, self._piece
+            while end < len(events) and end - begin < most and size < _PIECE_BYTES:
+                size += len(events[end].data)
+                end += 1
+            yield events[begin:end]
+            begin = end
 
 
 def decoder_of(request: DecodeRequest, fatal: FatalEvents) -> EventDecoder:

@@ -14,6 +14,8 @@ from esops.schema.decode.groups import DecodeGroups, counts
 from esops.schema.reading import EventSelection
 from esops.stores.base import Unsettled
 
+_ALL_ANYWAY = "Without it, all is read anyway."
+
 
 @dataclass(frozen=True)
 class DecodeRequest:
@@ -35,6 +37,8 @@ class DecodeRequest:
     shapes_only: bool = False
     resume: bool = False
     since_last: bool = False
+    from_start: bool = False
+    """Whether to forget what was kept."""
     show_payload: bool = False
 
     @property
@@ -65,6 +69,10 @@ class DecodeRequest:
             raise UsageError(f"--ignore: {error}") from None
         if self.ignored and not (self.round_trip or self.encode):
             raise UsageError("--ignore is for a round trip", hint="Give --round-trip, too.")
+        if self.from_start and not self.since_last:
+            raise UsageError("--from-start is for --since-last", hint=_ALL_ANYWAY)
+        if self.from_start and self.resume:
+            raise UsageError("--from-start and --resume contradict each other")
         if self.shapes_only and (self.resume or self.since_last):
             raise UsageError(
                 "--shapes-only keeps no progress, so there is nothing for --resume or --since-last"

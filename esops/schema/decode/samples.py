@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from esops.events import RecordedEvent
 from esops.schema.decode.batches import packed, unpacked
 from esops.schema.decode.plain_shapes import PlainShapes
-from esops.stores.arrow_events import ColumnsInUse
 
 _MOST_BYTES = 256 << 20
 """Of events in memory; then only the first one of each further shape is kept."""
@@ -98,7 +97,7 @@ class ShapeSamples:
             seen = set()
             for content in (found.first, found.last, found.smallest):
                 if content:
-                    (event,) = unpacked(content, ColumnsInUse())
+                    (event,) = unpacked(content)
                     if event.position not in seen:
                         seen.add(event.position)
                         yield event
