@@ -362,6 +362,7 @@ def _first_problem(
 
 _EXPECTED = {
     "too_short": "at least one is expected",
+    "string_too_short": "a text that is not empty is expected",
     "tuple_type": 'a list of texts is expected, such as ["…"]',
     "string_type": "a text is expected",
     "bool_type": "true or false is expected",

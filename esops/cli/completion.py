@@ -49,6 +49,11 @@ def complete_store(incomplete: str) -> list[str]:
     return _starting(incomplete, _sections().get("stores", {}))
 
 
+def complete_contract(incomplete: str) -> list[str]:
+    """Names of the configuration's contracts that start with what is typed."""
+    return _starting(incomplete, _sections().get("contracts", {}))
+
+
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:
     """The newest runs of the archive that start with what is typed, the newest first."""
     return _asked(context, incomplete, _runs)

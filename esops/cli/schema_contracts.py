@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from esops.cli.app import command, current_output, group
+from esops.cli.completion import complete_contract
 from esops.cli.schema import schema
 from esops.cli.shared import JobProgress
 
@@ -30,7 +31,10 @@ contracts = group(
 def check(
     context: typer.Context,
     names: list[str] | None = typer.Argument(
-        None, metavar="[NAME]...", help="Contracts of esops.toml. Default: all."
+        None,
+        metavar="[NAME]...",
+        help="Contracts of esops.toml. Default: all.",
+        autocompletion=complete_contract,
     ),
 ) -> int:
     """Find private events that leave, and public ones that break their contract.
@@ -77,7 +81,9 @@ class _Form(StrEnum):
 @command(contracts, "print")
 def print_(
     context: typer.Context,
-    name: str = typer.Argument(..., metavar="NAME", help="A contract of esops.toml."),
+    name: str = typer.Argument(
+        ..., metavar="NAME", help="A contract of esops.toml.", autocompletion=complete_contract
+    ),
     form: _Form = typer.Option(
         _Form.asyncapi,
         "--format",
@@ -139,7 +145,7 @@ def _show(output: Output, found: ContractsChecked) -> None:
                     key.type,
                     key.path if key.rule is None else f"{key.path} ({key.rule})",
                     finding.events or None,
-                    key.where if not finding.detail else f"{key.where}: {finding.detail}",
+                    ": ".join(filter(None, (key.where, finding.detail))) or None,
                     _coordinates(first),
                 )
             )

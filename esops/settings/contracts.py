@@ -79,9 +79,9 @@ class ContractSettings(Settings):
     """The team that answers for it."""
     server: ServerAddress | None = None
     """Where consumers get the events, for the documents."""
-    source: str | None = None
+    source: str | None = Field(default=None, min_length=1)
     """CloudEvents: the `source` of the events. Default: `/NAME`."""
-    schema_url: str | None = None
+    schema_url: str | None = Field(default=None, min_length=1)
     """CloudEvents: where the schemas are published; `dataschema` is this and the file's name."""
 
     @property

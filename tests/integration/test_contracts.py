@@ -58,7 +58,7 @@ def of(*fields, **more):
 
 
 def test_a_message_in_an_outbox_of_wolverine_is_private_until_a_contract_names_it(
-    restored, project
+    restored, project, connection
 ):
     placed = of("Amount", "Customer", required=["Customer"])
     restored(
@@ -86,6 +86,14 @@ def test_a_message_in_an_outbox_of_wolverine_is_private_until_a_contract_names_i
     }
     assert found["mail"]["types"] == [{"type": "NotifyCustomer", "events": 16}]
     assert "localhost" not in json.dumps(found["orders"])
+    connection.execute("""
+        CREATE TABLE wolverine_queue_billing (id uuid PRIMARY KEY, body bytea NOT NULL,
+            message_type varchar NOT NULL, keep_until timestamptz, "timestamp" timestamptz);
+        INSERT INTO wolverine_queue_billing
+            SELECT id, body, message_type FROM wolverine_outgoing_envelopes LIMIT 3
+    """)
+    queue = ("private-outbox", "NotifyCustomer", None, "postgresql://billing")
+    assert findings(check(project)["orders"], "private-outbox") == {queue: 3}
 
 
 def test_events_in_the_archive_are_history_and_the_outbox_is_that_of_the_hot_store(

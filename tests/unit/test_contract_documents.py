@@ -133,6 +133,15 @@ def test_asyncapi_names_each_place_as_a_channel_that_is_sent_to():
     assert made["components"]["messages"]["order_placed_v2_"]["name"] == "order/placed [v2]"
 
 
+def test_a_type_keeps_its_key_when_another_one_comes_that_looks_like_it():
+    alike = {"1.json": {"x-event-type": "a_b"}, "2.json": {"x-event-type": "a b"}}
+    for schemas in ({"1.json": alike["1.json"]}, alike):
+        made = async_api(contract(schemas))["components"]
+        assert made["messages"]["a_b"]["name"] == "a_b"
+        assert made["messages"]["a_b"]["payload"] == {"$ref": "#/components/schemas/a_b"}
+    assert made["messages"]["a_b_2"]["name"] == "a b"
+
+
 def test_the_schemas_of_asyncapi_say_the_same_in_draft_07():
     made = async_api(contract())
     original = contract().schemas

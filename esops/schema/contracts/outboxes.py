@@ -1,7 +1,8 @@
 """Messages in outboxes: what an application has written to be sent to others.
 
-Wolverine's table is found by its columns. Tables of the application's own are those that contracts
-describe. Facts: Wolverine's EnvelopeSerializer and its Postgres storage.
+Wolverine's table, and those of its queues in Postgres, are found by their columns. Tables of the
+application's own are those that contracts describe. Facts: Wolverine's EnvelopeSerializer, and its
+storage and transport in Postgres.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from esops.settings import OutboxTable
 
 _WOLVERINE = ["id", "destination", "message_type", "body", "owner_id", "deliver_by"]
 """Columns of `wolverine_outgoing_envelopes`. Incoming ones have no destination."""
+_QUEUE = ["id", "body", "message_type", "keep_until", "timestamp"]
+_QUEUE_NAME = re.compile(r"wolverine_queue_(.+?)(_scheduled)?")
 _PAGE = 500
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -45,6 +48,8 @@ class Outbox:
     described: OutboxTable
     wrapped: bool = False
     """Whether Wolverine's headers come before the data."""
+    queue: str | None = None
+    """Where all its messages go to, where no column says so."""
 
 
 def outboxes(
@@ -62,6 +67,14 @@ def outboxes(
         )
         name = catalog.written_name(table.schema, table.name)
         found[table.schema, table.name] = Outbox(name, columns, wrapped=True)
+    for table in catalog.tables_with(connection, _QUEUE):
+        queue = _QUEUE_NAME.fullmatch(table.name)
+        if queue is not None:
+            columns = OutboxTable(table=table.name, type="message_type", payload="body")
+            name = catalog.written_name(table.schema, table.name)
+            found[table.schema, table.name] = Outbox(
+                name, columns, wrapped=True, queue=f"postgresql://{queue[1]}"
+            )
     for contract, each in described:
         named, table_name = catalog.parse_name(each.table)
         place = (named or schema, table_name)
@@ -101,7 +114,7 @@ def messages(connection: psycopg.Connection, outbox: Outbox) -> Iterator[OutboxM
     with connection.transaction(), connection.cursor("esops_outbox") as cursor:
         cursor.itersize = _PAGE
         for row, type_, destination, payload in cursor.execute(statement):
-            where = outbox.name if destination is None else without_user(destination)
+            where = without_user(destination or outbox.queue or outbox.name)
             message = OutboxMessage(outbox.name, where, type_ or "", _bytes(payload), row)
             yield _behind_headers(message) if outbox.wrapped else message
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from esops.errors import UsageError
 from esops.schema.contracts.contract import Contract
@@ -62,9 +61,9 @@ class DocumentKeys:
     """Names as keys of a document, which has a small alphabet for them; each is used once."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        """`names` get theirs first."""
-        self._of: dict[Any, str] = {}
-        for each in names:
+        """`names` get theirs first, and those before others that can be keys as they are."""
+        self._of: dict[str, str] = {}
+        for each in sorted(names, key=lambda name: (_NOT_IN_KEYS.search(name) is not None, name)):
             self.of(each)
 
     def of(self, name: str) -> str:
