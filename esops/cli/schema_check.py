@@ -26,7 +26,7 @@ _SHOWN = 40
 def check(
     context: typer.Context,
     against: Path = typer.Option(
-        ..., "--against", metavar="DIR", help="The directory of JSON Schema files."
+        Path("schemas"), "--against", metavar="DIR", help="The directory of JSON Schema files."
     ),
     category: str | None = typer.Option(
         None, "--category", metavar="C", help="Check only events of this category."
@@ -59,7 +59,7 @@ def check(
 ) -> int:
     """Check all events against the JSON Schema of their type.
 
-    esops schema check --against schemas/
+    esops schema check
     esops schema check --against schemas/ --since-last --output json
     esops schema check --against schemas/ --sarif schema.sarif
 
