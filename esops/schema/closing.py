@@ -21,6 +21,11 @@ class ClosingRule:
     not_used: tuple[str, ...] = ()
     """Policies whose pattern of stream names is none of a category."""
 
+    @property
+    def any(self) -> bool:
+        """Whether some type closes some stream."""
+        return bool(self.everywhere or self.by_category)
+
     def types(self, category: str | None) -> frozenset[str]:
         """Those for the streams of a category."""
         return self.everywhere | self.by_category.get(category or "", frozenset())

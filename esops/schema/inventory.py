@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from esops.events import Position, RecordedEvent
@@ -30,6 +31,9 @@ _WINDOW = timedelta(days=30)
 _SHORTEST = timedelta(hours=1)
 """A store with less history than this tells no rate."""
 _DAY = 86_400_000_000
+_METADATA = 2_000
+"""Metadata whose version is held in memory: in some stores many events have the same."""
+_data_of = attrgetter("data")
 Watch = Callable[[TypeInventory, ShapeVariant, RecordedEvent], None]
 """Is given each event with its shape, in order."""
 
@@ -79,14 +83,14 @@ class Inventory:
 class _Cell:
     """One stored type in one category, and the versions of the payloads that it had."""
 
-    __slots__ = ("closes", "explicit", "known", "of", "stored", "type")
+    __slots__ = ("closes", "explicit", "known", "patterns", "stored", "type")
 
     def __init__(
         self, type_: TypeInventory | None, stored: str, shapes: Shapes, *, closes: bool
     ) -> None:
         """`type_`: None where the type is not wanted, so that only its end of a stream counts."""
         self.type, self.stored, self.closes = type_, stored, closes
-        self.of = TextPatterns(shapes).of
+        self.patterns = TextPatterns(shapes)
         self.explicit = versioned(stored).version
         self.known: dict[Any, TypeVersion] = {}
         """By variant; by variant and version where the metadata or the payload has one."""
@@ -141,6 +145,7 @@ class InventoryReader:
         self._counted_as: dict[int, int] = {}
         """The numbers of versions that are counted with others by now."""
         self._cells: dict[str | None, _Cells] = {}
+        self._named: dict[bytes, str | None] = {}
         self._tenants = store.capabilities.tenants or store.capabilities.named_tenants
         self._streams = OpenStreams() if in_memory is None else OpenStreams(in_memory)
         self._found = Inventory(store.name, rule)
@@ -188,22 +193,28 @@ class InventoryReader:
     def _add(
         self, events: Sequence[RecordedEvent], columns: LookedAt, held: Mapping[Any, StreamState]
     ) -> None:
-        watch, times = self._watch, columns.times
+        watch, times, closing = self._watch, columns.times, self._found.rule.any
         row = -1
         for event, name, meta in zip(events, columns.streams, columns.metadata, strict=True):
             row += 1
             state = held[name]
             cell = state.place[event.type]
-            if cell.closes:
-                state.close(times[row])
-            else:
-                state.closed = OPEN
+            if closing:
+                if cell.closes:
+                    state.close(times[row])
+                else:
+                    state.closed = OPEN
             type_ = cell.type
             if type_ is None:
                 continue
-            variant = cell.of(event.data)
+            data, patterns = event.data, cell.patterns
+            match, variant = patterns.best
+            if match(data) and data.isascii():
+                patterns.hits += 1
+            else:
+                variant = patterns.of(data)
             if MARK in meta and cell.explicit is None:
-                version = self._version(cell, variant, event, version_in(meta))
+                version = self._marked(cell, variant, event, meta)
             else:
                 known = cell.known.get(variant)
                 version = known or self._version(cell, variant, event, cell.explicit)
@@ -220,13 +231,14 @@ class InventoryReader:
 
     def _sum_up(self, events: Sequence[RecordedEvent], times: Sequence[int | None]) -> None:
         """What a batch adds to its versions beside the number of events."""
+        sizes = list(map(len, map(_data_of, events)))
         for version in self._versions:
             rows = version.rows
             if not rows:
                 continue
             version.rows = []
-            version.bytes += sum(len(events[row].data) for row in rows)
-            version.last = Occurrence.of(events[rows[-1]])
+            version.bytes += sum(map(sizes.__getitem__, rows))
+            version.last = Occurrence.of(events[rows[-1]], tenants=self._tenants)
             known = [at for row in rows if (at := times[row]) is not None]
             if not known:
                 continue
@@ -234,6 +246,20 @@ class InventoryReader:
             version.high = max(known if version.high is None else [version.high, *known])
             if self._by_day:
                 version.days.update(at // _DAY for at in known)
+
+    def _marked(
+        self, cell: _Cell, variant: ShapeVariant, event: RecordedEvent, meta: bytes
+    ) -> TypeVersion:
+        """The version of an event whose metadata may name one."""
+        named = self._named
+        if meta in named:
+            explicit = named[meta]
+        else:
+            if len(named) >= _METADATA:
+                named.clear()
+            explicit = named[meta] = version_in(meta)
+        known = cell.known.get(variant if explicit is None else (variant, explicit))
+        return known or self._version(cell, variant, event, explicit)
 
     def _version(
         self, cell: _Cell, variant: ShapeVariant, event: RecordedEvent, explicit: str | None

@@ -20,7 +20,7 @@ _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _DIGITS = re.compile(rb"-?[0-9][-+.eE0-9]*")
 _COMMA = re.compile(rb",[ \t\n\r]*")
 _WORDS = ((b"null", b"null"), (b"true", rb"(?:true|false)"), (b"false", rb"(?:true|false)"))
-_STRING = rb'"[^"\\\x00-\x1f]*+"'
+_STRING = rb'"[ !#-\[\]-\xff]*+"'
 # No more digits than an integer of 64 bits has, and no exponent that no double has.
 _INTEGER = rb"(?:0|-?[1-9][0-9]{0,17}+)"
 _NUMBER = (
@@ -40,19 +40,29 @@ _JUDGED = 500
 """Payloads that no pattern matched, before it is judged whether patterns save time."""
 
 _Match = Callable[[bytes], object]
+_NEVER: _Match = re.compile(rb"(?!)").fullmatch
 
 
 class TextPatterns:
-    """The shapes of the payloads of one type, in the order of the log."""
+    """The shapes of the payloads of one type, in the order of the log.
+
+    Whoever is in a hurry asks `best` itself, and then `of`: for most payloads no call is needed.
+    """
+
+    __slots__ = ("_decoded", "_made", "_misses", "_patterns", "_shapes", "_used", "best", "hits")
 
     def __init__(self, shapes: Shapes) -> None:
         """No payload was seen."""
         self._shapes = shapes
         self._patterns: list[tuple[_Match, ShapeVariant]] = []
         """The one that matched last comes first."""
+        self.best: tuple[_Match, ShapeVariant] = (_NEVER, shapes.empty)
+        """The first: a payload of ASCII characters that it matches has that variant."""
+        self.hits = 0
+        """How many payloads were recognised, those by `best` too."""
         self._decoded: dict[ShapeVariant, int] = {}
         self._made = 0
-        self._hits = self._misses = 0
+        self._misses = 0
         self._used = True
 
     def of(self, data: bytes) -> ShapeVariant:
@@ -64,7 +74,8 @@ class TextPatterns:
             if match(data) and (data.isascii() or _is_utf8(data)):
                 if place:
                     patterns.insert(0, patterns.pop(place))
-                self._hits += 1
+                    self.best = patterns[0]
+                self.hits += 1
                 return variant
         found = self._shapes.of(data)
         self._missed(data, found)
@@ -74,9 +85,12 @@ class TextPatterns:
         self._misses += 1
         if self._misses > _JUDGED:
             # Where most payloads differ by more than their values, patterns only cost time.
-            self._used = self._hits > self._misses
-            self._hits = self._misses = 0
+            self._used = self.hits > self._misses
+            self.hits = self._misses = 0
             self._decoded.clear()
+            if not self._used:
+                self.best = (_NEVER, self._shapes.empty)
+                return
         seen = self._decoded[variant] = self._decoded.get(variant, 0) + 1
         if seen < _SEEN or self._made >= _MADE or len(data) > _LONGEST:
             return
@@ -87,6 +101,7 @@ class TextPatterns:
         if pattern is not None and pattern(data):
             self._patterns.insert(0, (pattern, variant))
             del self._patterns[_TRIED:]
+            self.best = self._patterns[0]
 
 
 def _is_utf8(data: bytes) -> bool:

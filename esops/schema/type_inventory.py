@@ -27,12 +27,14 @@ class Occurrence(NamedTuple):
     tenant: str = ""
 
     @classmethod
-    def of(cls, event: RecordedEvent) -> Occurrence:
-        """That of an event."""
+    def of(cls, event: RecordedEvent, *, tenants: bool = True) -> Occurrence:
+        """That of an event. `tenants`: whether to ask for its tenant."""
         columns = event.columns
         # The event's own position would make those of its whole batch.
         position = event.position if columns is None else columns.position_of(event.row)
-        return cls(position, event.stream, event.version, event.moment, event.tenant)
+        return cls(
+            position, event.stream, event.version, event.moment, event.tenant if tenants else ""
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Everything under the documented field names."""
