@@ -154,11 +154,10 @@ def test_compatible_means_that_no_value_is_refused_and_its_contrary_has_one_that
         if refused:
             assert verdict is not Verdict.YES, refused[0]
         if verdict is Verdict.NO:
-            refusal = found.refusals.get(direction)
-            if refusal:
-                assert may_write(refusal.value)
-                assert writers.validator("A").is_valid(refusal.value)
-                assert not takes(refusal.value)
+            refusal = found.refusals[direction]
+            assert may_write(refusal.value)
+            assert writers.validator("A").is_valid(refusal.value)
+            assert not takes(refusal.value)
         # What breaks is named, and what is named breaks.
         named = any(direction in each.breaking for each in found.changes)
         assert named == (verdict is not Verdict.YES)
