@@ -32,7 +32,7 @@ def check(
     context: typer.Context,
     names: list[str] | None = typer.Argument(
         None,
-        metavar="[NAME]...",
+        metavar="NAME",
         help="Contracts of esops.toml. Default: all.",
         autocompletion=complete_contract,
     ),

@@ -142,6 +142,23 @@ def test_a_consumer_of_a_category_reads_what_is_private_in_it(restored, project)
     assert findings(check(project)["deposits"], "unlisted-consumer")
 
 
+def test_names_that_match_nothing_are_said_and_a_contract_without_events_is_a_finding(
+    restored, project
+):
+    own = {"own": ["*"], "schemas": "contracts"}
+    restored(
+        "message-db-1.3.1",
+        {"Opened": of("accountId", "customerId")},
+        some={**own, "types": ["Opened", "Clsd*"], "categories": ["account", "acount"]},
+        none={**own, "types": ["Opened"], "categories": ["acount"]},
+    )
+    found = check(project)
+    notes = {("no-events", "Clsd*", None, None): 0, ("no-events", None, None, "category acount"): 0}
+    assert findings(found["some"]) == notes
+    assert ("no-events", None, None, None) in findings(found["none"])
+    assert check(project, "some", code=0)["some"]["types"] == [{"type": "Opened", "events": 50}]
+
+
 def test_of_a_processor_that_chooses_in_its_code_esops_says_that_it_does_not_know(
     restored, project, dsn
 ):

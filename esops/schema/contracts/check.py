@@ -24,6 +24,7 @@ from esops.schema.contracts.findings import (
     FindingKind,
 )
 from esops.schema.contracts.leaving import ForeignReader, ReadByOthers, foreign_readers
+from esops.schema.contracts.name_patterns import NamePatterns
 from esops.schema.contracts.outboxes import OutboxMessage, messages, outboxes
 from esops.schema.contracts.payloads import PayloadCheck
 from esops.schema.decode.request import DecodeHooks
@@ -50,6 +51,8 @@ class ContractCheck:
     """How many public events of each type there are, messages in outboxes included."""
     in_log: set[str] = field(default_factory=set)
     """The types of which there are public events in the log."""
+    places: set[str] = field(default_factory=set)
+    """The places of the contract in which there are public events."""
     payloads: dict[tuple[str, str | None], PayloadCheck | None] = field(default_factory=dict)
 
     @property
@@ -90,8 +93,23 @@ class ContractCheck:
                 self._of("unlisted-schema", type_, where)
             elif type_ not in types:
                 self._of("no-events", type_)
+        self._say_what_matches_nothing()
 
-    def _of(self, kind: FindingKind, type_: str, where: str | None = None) -> ContractFinding:
+    def _say_what_matches_nothing(self) -> None:
+        """Most often a name was mistyped; then nothing was checked that was meant."""
+        if not self.public:
+            self._of("no-events", None)
+            return
+        for pattern in self.contract.type_patterns:
+            if not any(map(NamePatterns([pattern]).match, self.public)):
+                self._of("no-events", pattern)
+        for place in self.contract.places:
+            if place not in self.places:
+                self._of("no-events", None, place)
+
+    def _of(
+        self, kind: FindingKind, type_: str | None, where: str | None = None
+    ) -> ContractFinding:
         return self.findings.of(FindingKey(kind, type_, where=where))
 
     def as_dict(self) -> dict[str, Any]:
@@ -220,6 +238,8 @@ class _StoreCheck:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
             public = [each for each in self._checks if each.contract.covers(event)]
+            for check in public:
+                check.places.update(check.contract.places_of(event))
             known = self._known[key] = (self._others.problems(event), public)
         for finding in known[0]:
             finding.add(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from esops.config import Config
 from esops.errors import UsageError
 from esops.events import RecordedEvent
@@ -52,6 +54,28 @@ class Contract:
             or self._streams.match(event.stream)
             or (event.category is not None and self._categories.match(event.category))
         )
+
+    def places_of(self, event: RecordedEvent) -> Iterator[str]:
+        """The places of the contract that a public event is in, in words."""
+        for what, patterns, name in (
+            ("category", self._categories, event.category),
+            ("stream", self._streams, event.stream),
+        ):
+            for each in patterns.patterns:
+                if name is not None and NamePatterns([each]).match(name):
+                    yield f"{what} {each}"
+
+    @property
+    def places(self) -> list[str]:
+        """The categories and streams that it names, in words."""
+        settings = self.settings
+        categories = [f"category {each}" for each in settings.categories or ()]
+        return [*categories, *(f"stream {each}" for each in settings.streams or ())]
+
+    @property
+    def type_patterns(self) -> tuple[str, ...]:
+        """What it writes in `types`."""
+        return () if self._types is None else self._types.patterns
 
     def covers_outbox(self, table: str, destination: str) -> bool:
         """Whether messages there are meant, of its types."""

@@ -25,8 +25,6 @@ FindingKind = Literal[
     "unlisted-schema",
     "no-events",
 ]
-NOTES: frozenset[FindingKind] = frozenset({"no-events"})
-"""Kinds that are said and do not count."""
 MEANINGS: Mapping[FindingKind, str] = {
     "private-read": "a private event that others can read",
     "unlisted-consumer": "a reader of public events that the contract does not name",
@@ -39,7 +37,7 @@ MEANINGS: Mapping[FindingKind, str] = {
     "code-changes": "a field of a public event that the code does not write as it was",
     "no-schema": "a public type without a schema",
     "unlisted-schema": "a schema of a type that is not public",
-    "no-events": "a public type without events",
+    "no-events": "a public type or place without events, or a contract without any",
 }
 
 
@@ -57,6 +55,7 @@ ADVICE: Mapping[FindingKind, str] = {
     "code-fails": "`esops schema decode` shows each failure with its smallest event",
     "code-changes": "let the code write what the contract names, and nothing else",
     "no-schema": "write one, or make it with `esops schema infer`",
+    "no-events": "check the spelling, if there should be some",
     "unlisted-schema": "name its type in `types`, or remove the file",
 }
 """What to do about each kind."""
@@ -85,8 +84,11 @@ class ContractFinding:
 
     @property
     def is_note(self) -> bool:
-        """Whether it does not count."""
-        return self.key.kind in NOTES
+        """Whether it does not count: a type or place without events. That a whole contract has none
+        does count.
+        """
+        key = self.key
+        return key.kind == "no-events" and (key.type is not None or key.where is not None)
 
     def add(self, event: RecordedEvent) -> None:
         """Count an event of the log."""
