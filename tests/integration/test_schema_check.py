@@ -8,6 +8,7 @@ import uuid
 from datetime import timedelta
 
 import orjson
+import psycopg
 import pytest
 
 from esops.archive.run import run as run_policy
@@ -21,6 +22,7 @@ from esops.schema.reading import EventSelection
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten
+from tests.support.restoring import backups
 
 SCHEMA = {"properties": {"price": {"minimum": 0}}, "required": ["price"]}
 
@@ -230,3 +232,37 @@ def test_an_event_that_came_late_is_checked_all_the_same(dsn, connection):
     assert found.total == 4
     assert "came late" in found.notes[0]
     assert (run().events, run().total) == (0, 4)
+
+
+def test_a_store_that_was_restored_to_an_earlier_time_is_refused_until_from_start(
+    project, server, dsn, connection
+):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    connection.close()
+    project.configure(stores={"shop": {"dsn": dsn}})
+    write_schema(project, SCHEMA)
+
+    def append(*events: NewEvent) -> None:
+        with open_store("shop", PostgresSettings(dsn=dsn)) as store:
+            store.append("cart-1", list(events))
+
+    append(event(1))
+    check(project, "--since-last", code=0)
+    with backups(server, dsn) as backup:
+        backup.take()
+        append(event(-1))
+        check(project, "--since-last", code=1)
+        with psycopg.connect(dsn) as session:
+            kept = session.execute("TABLE esops.schema_progress").fetchone()
+        backup.restore()
+    append(event(2))
+    with psycopg.connect(dsn) as session:  # as where esops' tables were not restored
+        session.execute("DELETE FROM esops.schema_progress")
+        values = ", ".join(["%s"] * len(kept))
+        session.execute(f"INSERT INTO esops.schema_progress VALUES ({values})", kept)
+    arguments = ("schema", "check", "--since-last")
+    refused = project.run(*arguments)
+    assert refused.code == 6
+    assert "begin again with --since-last --from-start" in refused.err
+    assert check(project, "--since-last", "--from-start", code=0)["total_events"] == 2
+    assert check(project, "--since-last", code=0)["events"] == 0

@@ -46,8 +46,10 @@ class TypeRules:
 
     @property
     def fingerprint(self) -> str:
-        """Another one for each text of the schemas, and of all that they refer to."""
-        texts = [each.text for each in self._files]
+        """Another one for each text of the schemas, and of all that they refer to, and for each
+        place of these: findings name the line of a file.
+        """
+        texts = [(str(each.path), each.text) for each in self._files]
         whole = orjson.dumps(
             [texts, self._schemas.standalone(self.type)], option=orjson.OPT_SORT_KEYS
         )
