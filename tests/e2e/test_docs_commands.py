@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import marten, shop
+from tests.support import documented_schemas, marten, shop
 from tests.support.waiting import DEADLINE, finish
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +95,7 @@ def test_each_command_line_works(project, dsn, connection, part):
     project.write("keys.txt", "cart-7f3\n")
     (project.folder / "shop").mkdir()
     project.write("shop/next.py", shop.PROJECTION)
+    documented_schemas.prepare(project)
     project.ok("archive", "run", "old-carts", "--remove", "keep")
     for _ in range(2):
         project.ok("rebuild", "cart_summary", "--blue-green")
@@ -109,13 +110,15 @@ def test_each_command_line_works(project, dsn, connection, part):
     ):
         if page not in pages or arguments[0] in NOT_HERE:
             continue
-        if any(argument.startswith("dask://") for argument in arguments):
-            continue  # tests/integration/test_dask.py has a cluster
+        # A cluster is in tests/integration/test_dask.py, and .NET is not here.
+        if any(argument.startswith(("dask://", "dotnet ")) for argument in arguments):
+            continue
         runs = sorted(path.name for path in (project.folder / "cold" / "runs").glob("*"))
         meant = {
             "service=shop": dsn,
             "RUN": runs[0] if runs else "",
             "/etc/esops/esops.toml": "esops.toml",
+            "/var/lib/node_exporter/schema.prom": "schema.prom",
         }
         line = [meant.get(argument, argument) for argument in arguments]
         if line[0] == "init":
