@@ -174,8 +174,8 @@ def decode(
         output.json(found.as_dict())
     else:
         _show(output, found)
-    if found.short is not None:
-        raise found.short
+    for error in filter(None, (found.short, found.unkept)):
+        raise error
     return 1 if found.findings else 0
 
 

@@ -7,7 +7,9 @@ import uuid
 
 import pytest
 
+from esops.errors import Busy
 from esops.events import NewEvent
+from esops.schema.decode import kept, samples
 from esops.testing import MemoryStore
 
 FINE = "def decode(event):\n    print('talk')\n    return event.json()\n"
@@ -279,6 +281,23 @@ def test_a_program_that_ends_now_and_then_by_itself_is_no_failure_of_an_event(sh
     assert result.json["notes"] == [
         "the code's process ended once in the middle of a batch, and decoded the same events afterwards"
     ]
+
+
+def test_what_was_found_is_shown_where_it_cannot_be_kept(shop, monkeypatch):
+    def taken(*_: object) -> None:
+        raise Busy("another run has kept its progress")
+
+    monkeypatch.setattr(kept.KeptDecoding, "done", taken)
+    result = decode(shop, FAILS, expected=4)
+    assert (result.json["failed"], "another run" in result.err) == (10, True)
+
+
+def test_shapes_beyond_the_bound_are_said(shop, monkeypatch):
+    append(shop, "cart-1", "renamed", b'{"name": "x"}')
+    monkeypatch.setattr(samples, "_MOST_SHAPES", 1)
+    some = decode(shop, FINE, "--shapes-only", expected=1).json
+    assert "more than 1 distinct shapes" in some["notes"][0]
+    assert decode(shop, FINE, expected=0).json["events"] == 201
 
 
 def test_wrong_options(shop):

@@ -160,11 +160,17 @@ class Program:
         try:
             self._process.wait(_PATIENCE_TO_END if patience is None else patience)
         except subprocess.TimeoutExpired:
-            if self._own_group:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()
+            self.kill()
             self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once, with all that it has started in its group. For another thread, too: who
+        reads from it sees its end.
+        """
+        if self._own_group and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
 
 def shown(message: Mapping[str, Any]) -> str:

@@ -75,6 +75,12 @@ class EventDecoder(Protocol):
         """Give the code some events. Raises UsageError where it cannot be run at all."""
         ...
 
+    def stop(self) -> None:
+        """End the process at once, whatever it is at. For another thread than the one that uses
+        it, which then raises Stopped.
+        """
+        ...
+
     def close(self) -> None:
-        """End the process, at once where it hangs. May be called from another thread."""
+        """End the process, and release all."""
         ...

@@ -50,6 +50,7 @@ class DecoderPool:
         self._free.put(self._decoders[0])
         self.fingerprint = self._decoders[0].fingerprint
         self._threads = ThreadPoolExecutor(request.workers)
+        self._ending = False
         self._piece = min(_FIRST_PIECE, _PIECE)
         self._under_way: deque[tuple[Sequence[RecordedEvent], Future[DecodeOutcome]]] = deque()
 
@@ -57,9 +58,14 @@ class DecoderPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # At the end of a run nothing is under way, and each program is asked to end by itself.
+        if self._under_way:
+            self._ending = True
+            for each in self._decoders:
+                each.stop()
+        self._threads.shutdown(wait=True, cancel_futures=True)
         for each in self._decoders:
             each.close()
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def decode(self, events: Sequence[RecordedEvent]) -> Iterator[DecodedPiece]:
         """Give events to the code; what became of earlier ones comes out as it is known. Raises
@@ -93,8 +99,8 @@ class DecoderPool:
         except queue.Empty:
             decoder = decoder_of(self._request, self._fatal)
             self._decoders.append(decoder)
-            if self._stop():
-                decoder.close()
+            if self._ending or self._stop():
+                decoder.stop()
         began = time.monotonic()
         try:
             outcome = decoder.decode(events)

@@ -90,6 +90,13 @@ class ProgramDecoder:
         outcome.failures.sort()
         return outcome
 
+    def stop(self) -> None:
+        """See EventDecoder."""
+        self._closed = True
+        program = self._program
+        if program is not None:
+            program.kill()
+
     def close(self) -> None:
         """See EventDecoder."""
         self._closed = True
@@ -189,6 +196,9 @@ class ProgramDecoder:
         task = self._task
         try:
             self._program = Program(task.command, task.directory, _STARTS_SECONDS, own_group=True)
+            if self._closed:  # by another thread, since it began
+                self._end()
+                raise Stopped
             hello = {"type": "hello", "protocol": PROTOCOL, "job": "decode"}
             self._program.send({**hello, "round_trip": task.round_trip})
             answer = self._program.receive()

@@ -96,10 +96,19 @@ class PythonDecoder:
         outcome.failures.sort()
         return outcome
 
+    def stop(self) -> None:
+        """See EventDecoder."""
+        self._closed = True
+        # Its pipes stay open: their numbers must not become those of others.
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """See EventDecoder."""
         self._closed = True
         self._kill()
+        self._file.close()
 
     def _run(
         self, events: Sequence[RecordedEvent], places: Sequence[int], outcome: DecodeOutcome
@@ -175,6 +184,9 @@ class PythonDecoder:
             stdout=subprocess.PIPE,
             pass_fds=[self._file.fileno()],
         )
+        if self._closed:  # by another thread, since it began
+            self._kill()
+            raise errors.Stopped
         assert process.stdin is not None
         content = pickle.dumps((self._task, self._file.fileno()))
         with contextlib.suppress(OSError):  # then its end says more

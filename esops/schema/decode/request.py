@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from esops.errors import UsageError
+from esops.errors import EsopsError, UsageError
 from esops.events import Position
 from esops.schema.decode.comparing import RoundTripComparer
 from esops.schema.decode.groups import DecodeGroups, counts
@@ -108,26 +108,40 @@ class DecodeReport:
     position: Position | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     short: Unsettled | None = None
+    """Why the newest events are not in it; None if all are."""
+    unkept: EsopsError | None = None
+    """Why it could not be kept how far the run came."""
+    more_shapes: bool = False
+    """Whether there were more shapes than are decoded first."""
 
     @property
     def notes(self) -> list[str]:
         """What a person should know, and is no finding."""
         ends = self.groups.lone_ends
+        found = []
+        if self.more_shapes:
+            found.append(
+                f"there are more than {self.shapes:,} distinct shapes, and no event of the others "
+                "was decoded first"
+            )
         if not ends:
-            return []
+            return found
         often = "once" if ends == 1 else f"{ends:,} times"
         return [
+            *found,
             (
                 f"the code's process ended {often} in the middle of a batch, and decoded the same "
                 "events afterwards"
-            )
+            ),
         ]
 
     @property
     def findings(self) -> bool:
         """Whether the code cannot read all events."""
         groups = self.groups
-        return bool(groups.failed or groups.not_tried or groups.differing)
+        # Less than all that it says was done.
+        untold = self.more_shapes and not self.all_events
+        return bool(groups.failed or groups.not_tried or groups.differing or untold)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything under the documented field names."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from esops.errors import Stopped
+from esops.errors import EsopsError, Stopped
 from esops.events import RecordedEvent, last_position
 from esops.schema.decode import kept as kept_documents
 from esops.schema.decode.fatal import FatalEvents
@@ -32,8 +32,8 @@ def decode(
     """Give a store's events to the application's code, and report on which of them it failed.
 
     Raises UsageError where the code cannot be run, Stopped where it was stopped, and what reading
-    the store raises. Where some events are not settled yet, the report's `short` is to be raised
-    after it was shown.
+    the store raises. The report's `short` (some events are not settled yet) and `unkept` are to be
+    raised after it was shown.
     """
     request.check()
     return _DecodeRun(store, settings, request, hooks).run()
@@ -71,10 +71,13 @@ class _DecodeRun:
                 self._all_events(pool)
             except Stopped:
                 raise self._stopped(pool.fingerprint) from None
-            if report.short is None:
-                self._kept.done(report, pool.fingerprint)
-            else:
-                self._kept.under_way(report, pool.fingerprint, at_once=True)
+            try:
+                if report.short is None:
+                    self._kept.done(report, pool.fingerprint)
+                else:
+                    self._kept.under_way(report, pool.fingerprint, at_once=True)
+            except EsopsError as error:
+                report.unkept = error
         return report
 
     def _new_report(self) -> DecodeReport:
@@ -100,6 +103,7 @@ class _DecodeRun:
         if reader.stopped:
             raise Stopped("stopped while the distinct shapes were looked for", hint=_AGAIN)
         report.shapes, report.types = samples.shapes, samples.types
+        report.more_shapes = samples.left_out > 0
         found = time.monotonic()
         # What fails here fails among all events once more, and is counted there.
         groups = self._groups()
