@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -23,18 +23,28 @@ import jsonschema_rs
 import orjson
 
 from esops.errors import UsageError
+from esops.schema import formats
 from esops.schema.json_lines import Path as JsonPath
 from esops.schema.json_lines import line_of, repeated_name
-from esops.schema.references import BadSchemaFile, Links, complain, link
+from esops.schema.references import BadSchemaFile, Links, complain, id_key, keywords, link
 
 EVENT_TYPE, SHAPE = "x-event-type", "x-shape"
 PAYLOAD = "x-payload"
-"""In a schema file: "binary" or "empty", for events of its type that are no JSON."""
+"""In a schema file: "binary" or "empty", for events of its type that are no JSON; JSON does not fit
+it.
+"""
+_PAYLOADS = ("binary", "empty")
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FILES = "https://schemas.esops.invalid/"
 """Where the files of a directory stand for `$ref`, since the directory may be anywhere. No name
 that ends with .invalid leads anywhere (RFC 2606)."""
 _SUFFIXES = (".schema.json", ".json")
+_DRAFTS = (
+    "json-schema.org/draft/2020-12/schema", "json-schema.org/draft/2019-09/schema",
+    "json-schema.org/draft-07/schema", "json-schema.org/draft-06/schema",
+    "json-schema.org/draft-04/schema", "json-schema.org/schema",
+)  # fmt: skip
+"""What `$schema` may say, without `http(s)://`: the validator would fetch what it does not know."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,7 @@ class SchemaFile:
     @property
     def uri(self) -> str:
         """What a `$ref` in it begins at."""
-        own = self.schema.get("$id")
+        own = self.schema.get(id_key(self.schema))
         return urldefrag(urljoin(self.file_uri, own)).url if own else self.file_uri
 
     @property
@@ -95,10 +105,17 @@ class TypeSchema:
     type: str
     files: tuple[SchemaFile, ...]
 
+    @property
+    def for_json(self) -> Sequence[SchemaFile]:
+        """The files that are for JSON, not for other payloads."""
+        return [each for each in self.files if PAYLOAD not in each.schema]
+
     @cached_property
     def schema(self) -> dict[str, Any]:
         """The schema of all its files. Its references need the registry of the set."""
-        references = [{"$ref": each.uri} for each in self.files]
+        references = [{"$ref": each.uri} for each in self.for_json]
+        if not references:
+            return {"$schema": DIALECT, "not": {}}
         rest = references[0] if len(references) == 1 else {"anyOf": references}
         return {"$schema": DIALECT, **rest}
 
@@ -133,16 +150,55 @@ class SchemaSet:
         found = {name: each for name, each in self.types.items() if name in types}
         return replace(self, types=found)
 
-    def validator(self, type_: str) -> jsonschema_rs.Validator:
-        """A compiled validator of one type's data, which checks formats too."""
+    @cached_property
+    def every(self) -> Sequence[SchemaFile]:
+        """All files."""
+        return [*self.parts, *(file for each in self.types.values() for file in each.files)]
+
+    @cached_property
+    def formats(self) -> Mapping[str, Callable[[Any], bool]]:
+        """What the validator has to be told of formats: older drafts do not know all."""
+        return formats.added(self.every)
+
+    def validator(self, type_: str, file: SchemaFile | None = None) -> jsonschema_rs.Validator:
+        """A compiled validator of one type's data, or of one of its files, which checks formats
+        too.
+        """
         return jsonschema_rs.validator_for(
-            self.types[type_].schema, registry=self.registry, offline=True, validate_formats=True
+            self.types[type_].schema if file is None else file.schema,
+            registry=self.registry,
+            base_uri=None if file is None else file.uri,
+            offline=True,
+            validate_formats=True,
+            formats=dict(self.formats),
         )
+
+    @cached_property
+    def remarks(self) -> list[str]:
+        """What in the files is no rule, though it looks like one, in sentences."""
+        return formats.unknown(self.every)
+
+    def part_named(self, type_: str) -> SchemaFile | None:
+        """The file that has the name of an event type, and is a part of others instead."""
+        found = (each for each in self.parts if each.type == type_ and not each.underscored)
+        return next(found, None)
+
+    def referring(self, part: SchemaFile) -> str:
+        """A file that refers to a part."""
+        path = min(self.links.referred[part.path])
+        return next(each.where for each in self.every if each.path == path)
+
+    def texts(self, type_: str) -> list[tuple[str, str]]:
+        """The files of a type and all that they refer to: paths and contents."""
+        files = self.types[type_].files
+        reached = self.links.reached([each.uri for each in files])
+        found = [*files, *(self.links.files[uri] for uri in reached)]
+        return sorted({str(each.path): each.text for each in found}.items())
 
     def standalone(self, type_: str) -> dict[str, Any]:
         """The schema of a type with all that it refers to, as one document."""
         found = self.types[type_]
-        return self.links.standalone([each.uri for each in found.files], found.schema)
+        return self.links.standalone([each.uri for each in found.for_json], found.schema)
 
 
 def read_schemas(folder: Path, where: str | None = None) -> SchemaSet:
@@ -176,27 +232,70 @@ def parse_schemas(where: str, texts: Mapping[str, bytes]) -> SchemaSet:
             hint="Make some with `esops schema infer -o schemas/`, or write a file for each type.",
         )
     links = link(files)
+    parts = _parts(files, links)
+    apart = {each.path for each in parts}
     types: dict[str, list[SchemaFile]] = {}
-    parts = []
     for each in files:
-        if not each.named_type and (each.underscored or each.path in links.referred):
-            parts.append(each)
-        else:
+        if each.path not in apart:
             types.setdefault(each.type, []).append(each)
+    if not types:
+        raise UsageError(
+            f"no file in {where} is for an event type: all of them are parts of others",
+            hint="A name without `_` at its beginning, or `x-event-type` in the file, makes it so.",
+        )
     made = {name: TypeSchema(name, tuple(types[name])) for name in sorted(types)}
     return SchemaSet(where, made, tuple(parts), links)
 
 
-def _read(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for above, folders, names in os.walk(folder):
-        folders[:] = [each for each in folders if not each.startswith(".")]
+def _parts(files: Sequence[SchemaFile], links: Links) -> list[SchemaFile]:
+    """The files that are for no event type. Raises BadSchemaFile where nothing tells which are."""
+    parts = [
+        each
+        for each in files
+        if not each.named_type and (each.underscored or each.path in links.referred)
+    ]
+    # Those that only refer to each other in a circle: each is a part, and none of a whole.
+    rest = {each.path: each for each in parts if not each.underscored}
+    while above := {at for at in rest if not all(by in rest for by in links.referred[at])}:
+        rest = {at: each for at, each in rest.items() if at not in above}
+    if rest:
+        first, *others = rest.values()
+        raise BadSchemaFile(
+            f"{first.where} and {', '.join(each.where for each in others)} refer to each other, "
+            "so that nothing tells which of them is for an event type",
+            hint="Add `x-event-type` to those that are.",
+        )
+    return parts
+
+
+def json_files(folder: Path) -> Iterator[Path]:
+    """The files of a directory and of all folders below, linked ones too, that are to be schemas.
+    Raises UsageError where a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    seen: set[str] = set()
+    for above, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        # A link may lead to a folder above it.
+        seen.add(os.path.realpath(above))
+        folders[:] = [
+            each
+            for each in sorted(folders)
+            if not each.startswith(".") and os.path.realpath(Path(above, each)) not in seen
+        ]
         for name in names:
             if name.endswith(".json") and not name.startswith("."):
-                path = Path(above, name)
-                try:
-                    yield path.relative_to(folder).as_posix(), path.read_bytes()
-                except OSError as error:
-                    raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+                yield Path(above, name)
+
+
+def _read(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in json_files(folder):
+        try:
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _parsed(where: str, path: str, content: bytes) -> SchemaFile:
@@ -221,11 +320,21 @@ def _parsed(where: str, path: str, content: bytes) -> SchemaFile:
     for key in (EVENT_TYPE, SHAPE):
         if key in value and not (isinstance(value[key], str) and value[key]):
             raise BadSchemaFile(f"{file.line((key,))}: {key} has to be a text")
+    if value.get(PAYLOAD, "binary") not in _PAYLOADS:
+        raise BadSchemaFile(f'{file.line((PAYLOAD,))}: {PAYLOAD} is "binary" or "empty"')
     _check_keywords(file)
     return file
 
 
 def _check_keywords(file: SchemaFile) -> None:
+    for path, _, keyword, said in keywords(file.schema, file.uri):
+        if keyword == "$schema" and isinstance(said, str):
+            draft = said.partition("://")[2].removesuffix("#")
+            if draft not in _DRAFTS or not said.startswith(("http://", "https://")):
+                raise BadSchemaFile(
+                    f"{file.line((*path, keyword))}: $schema {said!r} is no draft of JSON Schema "
+                    f"that esops knows, such as {DIALECT}"
+                )
     try:
         jsonschema_rs.meta.validate(file.schema)
     except jsonschema_rs.ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urldefrag, urljoin
@@ -24,6 +24,7 @@ _NAMES = frozenset(
 """Keywords whose members' names are names, not keywords."""
 _DATA = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose values are data: a `$ref` in there is none."""
+_DRAFT_4 = "draft-04"
 _DIALECTS = ("https://json-schema.org/", "http://json-schema.org/")
 
 
@@ -51,17 +52,27 @@ class Links:
 
     documents: Mapping[str, dict[str, Any]]
     """Schemas of files by each URI that leads to them."""
+    files: Mapping[str, SchemaFile]
+    """The files by the same URIs."""
+    inside: Mapping[str, str]
+    """By the URI of a schema that has an `$id` of its own inside of a file: that of the file."""
     registry: jsonschema_rs.Registry
-    referred: frozenset[PurePosixPath]
-    """Files that others refer to."""
+    referred: Mapping[PurePosixPath, Collection[PurePosixPath]]
+    """Files that others refer to, with those."""
 
-    def standalone(self, uris: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
-        """A schema that refers to documents, with those and all that they refer to in it."""
+    def reached(self, uris: Sequence[str]) -> list[str]:
+        """Some documents, and all that they refer to."""
         reached = list(uris)
         for uri in reached:
             for each in references(self.documents[uri], uri):
-                if each.document in self.documents and each.document not in reached:
-                    reached.append(each.document)
+                document = self.inside.get(each.document, each.document)
+                if document in self.documents and document not in reached:
+                    reached.append(document)
+        return reached
+
+    def standalone(self, uris: Sequence[str], schema: dict[str, Any]) -> dict[str, Any]:
+        """A schema that refers to documents, with those and all that they refer to in it."""
+        reached = self.reached(uris)
         # jsonschema_rs.bundle follows a pointer in a reference twice, and leads to nothing then.
         return {**schema, "$defs": {uri: {**self.documents[uri], "$id": uri} for uri in reached}}
 
@@ -70,7 +81,13 @@ def link(files: Sequence[SchemaFile]) -> Links:
     """Follow the references of files. Raises BadSchemaFile where one leads to nothing."""
     by_uri = _by_uri(files)
     found = [(file, each) for file in files for each in references(file.schema, file.uri)]
-    known = set(by_uri).union(*(_own_ids(each.schema, each.uri) for each in files))
+    inside = {
+        uri: each.uri
+        for each in files
+        for uri in _own_ids(each.schema, each.uri)
+        if uri not in by_uri
+    }
+    known = {*by_uri, *inside}
     complain(
         [
             f"{_what(file, each)} to no file of the directory"
@@ -78,9 +95,12 @@ def link(files: Sequence[SchemaFile]) -> Links:
             if each.document not in known and not each.document.startswith(_DIALECTS)
         ]
     )
-    registry = jsonschema_rs.Registry([(uri, each.schema) for uri, each in by_uri.items()])
+    try:
+        registry = jsonschema_rs.Registry([(uri, each.schema) for uri, each in by_uri.items()])
+    except (jsonschema_rs.ReferencingError, ValueError) as error:
+        raise BadSchemaFile(f"the references of the files cannot be followed: {error}") from None
     problems = []
-    referred: set[PurePosixPath] = set()
+    referred: dict[PurePosixPath, set[PurePosixPath]] = {}
     for file, each in found:
         try:
             registry.resolver(each.base).lookup(each.text)
@@ -88,11 +108,11 @@ def link(files: Sequence[SchemaFile]) -> Links:
             problems.append(f"{_what(file, each)} to nothing: {error}")
         target = by_uri.get(each.document)
         if target is not None and target is not file:
-            referred.add(target.path)
+            referred.setdefault(target.path, set()).add(file.path)
     problems.extend(problem for each in files for problem in _uncompiled(each, registry))
     complain(problems)
     documents = {uri: each.schema for uri, each in by_uri.items()}
-    return Links(documents, registry, frozenset(referred))
+    return Links(documents, by_uri, inside, registry, referred)
 
 
 def _uncompiled(file: SchemaFile, registry: jsonschema_rs.Registry) -> Iterator[str]:
@@ -105,6 +125,8 @@ def _uncompiled(file: SchemaFile, registry: jsonschema_rs.Registry) -> Iterator[
         at = tuple(error.instance_path)
         what = f"{at[-1]}: " if at else ""
         yield f"{file.line(at)}: {what}{error.message}"
+    except (jsonschema_rs.ReferencingError, ValueError) as error:
+        yield f"{file.line()}: {error}"
 
 
 def _what(file: SchemaFile, reference: Reference) -> str:
@@ -142,30 +164,39 @@ def _by_uri(files: Sequence[SchemaFile]) -> dict[str, SchemaFile]:
 
 def references(schema: Any, base: str, path: Path = ()) -> Iterator[Reference]:
     """Each `$ref` in a schema, whose URI is `base`."""
-    for at, place, member, value in _members(schema, base, path):
+    for at, place, member, value in keywords(schema, base, path):
         if member in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str):
             yield Reference((*at, member), place, value)
 
 
 def _own_ids(schema: Any, base: str) -> Iterator[str]:
-    for _, place, member, value in _members(schema, base, ()):
-        if member == "$id" and isinstance(value, str):
+    key = id_key(schema)
+    for _, place, member, value in keywords(schema, base):
+        if member == key and isinstance(value, str):
             yield urldefrag(place).url
 
 
-def _members(schema: Any, base: str, path: Path) -> Iterator[tuple[Path, str, str, Any]]:
+def id_key(schema: Any) -> str:
+    """The keyword that gives a schema its own URI."""
+    return "id" if isinstance(schema, dict) and _DRAFT_4 in str(schema.get("$schema")) else "$id"
+
+
+def keywords(
+    schema: Any, base: str, path: Path = (), key: str | None = None
+) -> Iterator[tuple[Path, str, str, Any]]:
     """The keywords of a schema and of all in it: where, the base of references there, and both."""
+    key = key or id_key(schema)
     if isinstance(schema, list):
         for number, each in enumerate(schema):
-            yield from _members(each, base, (*path, number))
+            yield from keywords(each, base, (*path, number), key)
     if not isinstance(schema, dict):
         return
-    own = schema.get("$id")
+    own = schema.get(key)
     base = urljoin(base, own) if isinstance(own, str) else base
     for keyword, value in schema.items():
         yield path, base, keyword, value
         if keyword in _NAMES and isinstance(value, dict):
             for name, each in value.items():
-                yield from _members(each, base, (*path, keyword, name))
+                yield from keywords(each, base, (*path, keyword, name), key)
         elif keyword not in _DATA:
-            yield from _members(value, base, (*path, keyword))
+            yield from keywords(value, base, (*path, keyword), key)

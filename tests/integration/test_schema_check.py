@@ -201,6 +201,14 @@ def test_what_makes_no_answer_is_an_error(project, dsn, connection):
     typo = project.run(*arguments, "--type", "added", "--type", "aded")
     assert (typo.code, "'aded'" in typo.err) == (1, True)
     assert project.run(*arguments, "--from-start").code == 2
+    write_schema(project, {"$ref": "added.json"}, "added2.json")
+    lost = project.run(*arguments, "--allow-unknown", "--output", "json")
+    assert lost.json["notes"] == [
+        (
+            "added has no schema: schemas/added.json counts as a part, since schemas/added2.json "
+            'refers to it; "x-event-type": "added" in it makes it the schema of the type too'
+        )
+    ]
 
 
 def test_an_event_that_came_late_is_checked_all_the_same(dsn, connection):

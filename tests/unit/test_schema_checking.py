@@ -11,6 +11,7 @@ from esops.events import Position, RecordedEvent
 from esops.schema.checking import violations
 from esops.schema.checking.history import HistoryCheck, SchemaCheckResult
 from esops.schema.checking.metrics import text
+from esops.schema.checking.rules import TypeRules
 from esops.schema.checking.sarif import sarif
 from esops.schema.files import parse_schemas
 
@@ -125,6 +126,27 @@ def test_a_file_says_that_events_are_no_json():
         ("$", "json"): 1,
         ("$", "not"): 1,
     } or groups(check).keys() == {("$", "json"), ("$", "type")}
+
+
+def test_json_does_not_fit_a_file_that_is_for_other_payloads():
+    empty = {"old/Order.json": '{\n "x-payload": "empty"}'}
+    fresh = {"Order.json": '{"properties": {"price": {"minimum": 0}}}'}
+    check = checked({**empty, **fresh}, b"", {"price": -1})
+    assert groups(check) == {("$.price", "minimum"): (1, "schemas/Order.json:1")}
+    assert groups(checked(empty, b"", {})) == {("$", "x-payload"): (1, "schemas/old/Order.json:2")}
+
+
+def test_the_fingerprint_of_a_type_is_another_when_any_file_is_that_its_references_reach():
+    def fingerprint(low: int) -> str:
+        files = {
+            "Order.json": '{"properties": {"price": {"$ref": "money.json"}}}',
+            "_c.json": json.dumps({"$defs": {"m": {"$id": "money.json", "minimum": low}}}),
+        }
+        found = parse_schemas("schemas", {name: each.encode() for name, each in files.items()})
+        return TypeRules(found, "Order").fingerprint
+
+    assert fingerprint(-5) != fingerprint(0)
+    assert fingerprint(0) == fingerprint(0)
 
 
 def test_types_without_a_schema_are_counted_and_groups_are_bounded(monkeypatch):

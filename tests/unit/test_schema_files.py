@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 
@@ -117,6 +119,9 @@ def test_a_type_that_another_refers_to_stays_one_if_it_says_so():
         ('{\n "$ref": "https://shop.example/b.json"}', "schemas/a.json:2: $ref 'https://shop.example/b.json' leads to no file"),
         ('{\n "allOf": [{}, {"$ref": "#/$defs/b"}]}', "schemas/a.json:2: $ref '#/$defs/b' leads to nothing"),
         ('{"minimum": NaN}', "schemas/a.json:1: this is not JSON"),
+        ('{"$schema":\n "file:///etc/hostname"}', "schemas/a.json:1: $schema 'file:///etc/hostname' is no draft"),
+        ('{"$defs": {\n "a": {"$schema": "http://json-schema.org/draft-03/schema#"}}}', "schemas/a.json:2: $schema "),
+        ('{\n "x-payload": "binry"}', "schemas/a.json:2: x-payload is"),
     ],
 )  # fmt: skip
 def test_an_error_names_file_and_line(text, said):
@@ -157,3 +162,72 @@ def test_lines_of_values():
         4,
         4,
     ]
+
+
+def test_what_a_schema_names_as_its_draft_is_never_fetched(tmp_path):
+    asked = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        draft = f"http://127.0.0.1:{server.server_port}/meta"
+        with pytest.raises(UsageError, match="no draft of JSON Schema that esops knows"):
+            schemas(**{"a.json": {"$schema": draft}})
+        server.shutdown()
+    assert asked == []
+
+
+def test_references_of_draft_4_begin_at_its_id():
+    draft = {"$schema": "http://json-schema.org/draft-04/schema#"}
+    found = schemas(
+        **{
+            "a.json": {
+                **draft,
+                "id": "https://x.example/e/A.json",
+                "properties": {"p": {"$ref": "B.json"}, "id": {"type": "string"}},
+            },
+            "b.json": {**draft, "id": "https://x.example/e/B.json", "minimum": 0},
+        }
+    )
+    assert list(found.types) == ["a"]
+    assert [found.validator("a").is_valid({"p": each}) for each in (1, -1)] == [True, False]
+
+
+def test_files_that_are_all_parts_are_an_error():
+    circle = {"a.json": {"$ref": "b.json"}, "b.json": {"properties": {"a": {"$ref": "a.json"}}}}
+    with pytest.raises(UsageError, match=r"schemas/a.json and schemas/b.json refer to each other"):
+        schemas(**circle, **{"c.json": {}})
+    assert list(schemas(**circle, **{"c.json": {"$ref": "a.json"}}).types) == ["c"]
+    with pytest.raises(UsageError, match="no file in schemas is for an event type"):
+        schemas(**{"_a.json": {}})
+
+
+@pytest.mark.parametrize("draft", ["draft-04", "draft-06", "draft-07", "draft/2020-12"])
+def test_a_format_is_a_rule_in_every_draft_or_a_remark_says_that_it_is_none(draft):
+    schema = {
+        "$schema": f"http://json-schema.org/{draft}/schema#",
+        "properties": {"id": {"format": "uuid"}, "at": {"format": "date-tme"}},
+    }
+    found = schemas(**{"a.json": schema, "b.json": {"format": "uuid"}})
+    assert not found.validator("a").is_valid({"id": "x"})
+    assert found.validator("a").is_valid({"id": "6f3b1f58-1c84-4d6c-9f3c-0d2d2f0f9a11", "at": ""})
+    assert found.remarks == [
+        (
+            "JSON Schema knows no format 'date-tme' (schemas/a.json:1): it is no rule. "
+            "Did you mean 'date-time'?"
+        )
+    ]
+
+
+def test_linked_folders_are_read_and_circles_of_links_end(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.json").write_text("{}")
+    folder = tmp_path / "schemas"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(folder)
+    assert list(read_schemas(folder).types) == ["a"]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import jsonschema_rs
-import orjson
 
 from esops.json_paths import Step, Wild, written
 from esops.schema.files import PAYLOAD, SchemaFile, SchemaSet
 from esops.schema.payloads import NoJson, decoded
 from esops.schema.shapes import is_data
 
-NO_JSON, TOO_DEEP = "json", "depth"
-"""Rules that no schema states: that a payload is JSON, and that it can be looked through."""
+NO_JSON, TOO_DEEP, IS_JSON = "json", "depth", PAYLOAD
+"""Rules that no schema states: that a payload is JSON, that it can be looked through, and that it
+is no JSON where all files of the type are for others.
+"""
 _MOST_ERRORS = 1_000
 """Of one event, no more are looked at."""
 
@@ -49,11 +51,8 @@ class TypeRules:
         """Another one for each text of the schemas, and of all that they refer to, and for each
         place of these: findings name the line of a file.
         """
-        texts = [(str(each.path), each.text) for each in self._files]
-        whole = orjson.dumps(
-            [texts, self._schemas.standalone(self.type)], option=orjson.OPT_SORT_KEYS
-        )
-        return hashlib.sha256(whole).hexdigest()[:16]
+        texts = json.dumps(self._schemas.texts(self.type))
+        return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
     def broken(self, data: bytes) -> set[BrokenRule]:
         """The rules that a payload breaks: none if it fits. Where several schemas are alternatives,
@@ -66,6 +65,8 @@ class TypeRules:
         try:
             if self.fits(value):
                 return set()
+            if not self._alternatives:
+                return {self._unstated(IS_JSON)}
             errors = min((self._errors(each, value) for each in self._alternatives), key=len)
         except ValueError:  # deeper than the validator looks
             return {self._unstated(TOO_DEEP)}
@@ -73,25 +74,12 @@ class TypeRules:
 
     @cached_property
     def _alternatives(self) -> list[jsonschema_rs.Validator]:
-        return [
-            jsonschema_rs.validator_for(
-                each.schema,
-                registry=self._schemas.registry,
-                base_uri=each.uri,
-                offline=True,
-                validate_formats=True,
-            )
-            for each in self._for_json
-        ]
-
-    @property
-    def _for_json(self) -> Sequence[SchemaFile]:
-        """The files that may be the nearest: not those that are for other payloads."""
-        return [each for each in self._files if PAYLOAD not in each.schema] or self._files
+        files = self._schemas.types[self.type].for_json
+        return [self._schemas.validator(self.type, each) for each in files]
 
     @cached_property
     def _places(self) -> dict[str, SchemaFile]:
-        every = [*self._schemas.parts, *(f for t in self._schemas.types.values() for f in t.files)]
+        every = self._schemas.every
         return {uri: each for each in every for uri in (each.file_uri, each.uri)}
 
     @cached_property
@@ -104,7 +92,9 @@ class TypeRules:
         return list(islice(validator.iter_errors(value), _MOST_ERRORS))
 
     def _unstated(self, rule: str) -> BrokenRule:
-        return BrokenRule("$", rule, self._files[0].where, 1)
+        file = self._files[0]
+        line = int(file.line((rule,)).rpartition(":")[2]) if rule in file.schema else 1
+        return BrokenRule("$", rule, file.where, line)
 
     def _named(self, error: jsonschema_rs.ValidationError) -> Iterator[BrokenRule]:
         """An error without what it says of values. A member that is missing, or should not be

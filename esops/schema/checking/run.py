@@ -99,10 +99,21 @@ class SchemaCheck:
             unused=[] if narrow else sorted(set(found.rules) - set(seen)),
             position=reader.position,
             since=since,
-            notes=self._notes,
+            notes=[*self._notes, *self._remarks()],
             short=reader.short,
             stopped=self._stopped or reader.stopped,
         )
+
+    def _remarks(self) -> list[str]:
+        """What a reader of the answer has to know of the schemas."""
+        parts = [
+            f"{each} has no schema: {part.where} counts as a part, since "
+            f"{self._schemas.referring(part)} refers to it; "
+            f'"x-event-type": "{each}" in it makes it the schema of the type too'
+            for each in sorted(self._history.schemaless)
+            if (part := self._schemas.part_named(each)) is not None
+        ]
+        return [*parts, *self._schemas.remarks]
 
     # -- from where the last run stopped
 

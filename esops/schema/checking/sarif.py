@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from esops import __version__
 from esops.schema.checking.history import SchemaCheckResult
-from esops.schema.checking.rules import NO_JSON, TOO_DEEP
+from esops.schema.checking.rules import IS_JSON, NO_JSON, TOO_DEEP
 from esops.schema.checking.violations import ViolationGroup
 from esops.wording import count
 
@@ -19,6 +19,7 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 NO_SCHEMA = "no-schema"
 _OWN = {
     NO_JSON: "The payload is no JSON.",
+    IS_JSON: "The payload is JSON, and the type's schema says that it is not.",
     TOO_DEEP: "The payload is nested too deep to be validated.",
     NO_SCHEMA: "The event type has no schema.",
 }
