@@ -51,6 +51,7 @@ from esops.stores.parts import (
     ServerAdmin,
     SettlingMemory,
     SqlAccess,
+    Tally,
     What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
@@ -403,6 +404,16 @@ class EventStore(Protocol):
         events = (event for batch in found for event in batch.events)
         own = (event for event in events if not tenant or event.tenant == tenant)
         return sum(1 for _ in islice(own, at_most))
+
+    def tallies(
+        self,
+        filter: EventFilter,  # noqa: ARG002 - not known
+        until: Position | None,  # noqa: ARG002
+    ) -> Mapping[str, Tally] | None:
+        """How many events of each type pass a filter up to a position, without a look at their
+        payloads; None where that takes as long as reading them.
+        """
+        return None
 
     def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
         """How many events the store has of each of some parts of streams; those of streams that it

@@ -125,6 +125,39 @@ def test_a_finding_stays_until_the_event_or_the_schema_changes(project, dsn, con
     assert check(project, "--since-last", "--from-start", "--allow-unknown", code=0)["events"] == 3
 
 
+def test_what_comes_or_goes_in_the_part_that_was_read_is_noticed(project, dsn, connection):
+    """Rows that are restored, deleted, changed or given another type below the kept position."""
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    project.configure(stores={"shop": {"dsn": dsn}})
+    write_schema(project, {"properties": {"price": {"type": "integer", "minimum": 0}}})
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
+        store.append("cart-1", [event(-1), event(2), event(3)])
+        store.append("cart-2", [event(1, "odd"), event(1, "odd"), event(1)])
+
+    def agrees(code: int, **groups: int) -> dict:
+        """The same with `--since-last` as without."""
+        last, whole = check(project, "--since-last", code=code), check(project, code=code)
+        assert {rule: events for (_, _, rule), events in found(last).items()} == groups
+        same = ("violations", "types_without_schema", "total_events")
+        assert [last[each] for each in same] == [whole[each] for each in same]
+        return last
+
+    agrees(1, minimum=1)
+    connection.execute("CREATE TABLE kept AS SELECT * FROM mt_events WHERE seq_id IN (1, 4, 5)")
+    connection.execute("DELETE FROM mt_events WHERE seq_id IN (1, 4, 5)")
+    agrees(0)
+    connection.execute("DELETE FROM mt_events WHERE seq_id = 3")
+    # As many events of the type as before, and another one.
+    connection.execute("INSERT INTO mt_events SELECT * FROM kept WHERE seq_id = 1")
+    note = "1 event type has other events in the part of the log that was read than at that time"
+    assert agrees(1, minimum=1)["notes"] == [f"{note}; their history is read again: added"]
+    connection.execute('UPDATE mt_events SET data = \'{"price": "x"}\' WHERE seq_id = 1')
+    agrees(1, type=1)
+    connection.execute("UPDATE mt_events SET type = 'brandnew' WHERE seq_id = 2")
+    assert agrees(1, type=1)["types_without_schema"][0]["type"] == "brandnew"
+    assert check(project, "--since-last", code=1)["events"] == 0
+
+
 def test_a_check_that_is_killed_anywhere_neither_skips_nor_doubles(dsn, connection, monkeypatch):
     marten.create(connection, marten.VARIANTS["marten-optional"])
     settings = PostgresSettings(dsn=dsn)

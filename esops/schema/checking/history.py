@@ -46,6 +46,8 @@ class HistoryCheck:
         self.schemaless: dict[str, SchemalessType] = {}
         self.events: Counter[str] = Counter()
         """How many events of each type were held against its schema, or had none."""
+        self.numbers: Counter[str] = Counter()
+        """The sum of the last numbers of their positions, by type."""
         self._fits = {name: each.fits for name, each in self.rules.items()}
 
     def take(self, events: Sequence[RecordedEvent]) -> None:
@@ -63,6 +65,9 @@ class HistoryCheck:
                 pass  # no JSON, or what only `broken` looks through
             self._look(event)
         self.events.update(event.type for event in events)
+        numbers = self.numbers
+        for event in events:
+            numbers[event.type] += event.position[-1]
 
     def drop(self, types: Collection[str]) -> None:
         """Forget all events of some types."""
@@ -70,6 +75,7 @@ class HistoryCheck:
         for each in types:
             self.schemaless.pop(each, None)
             self.events.pop(each, None)
+            self.numbers.pop(each, None)
 
     def _look(self, event: RecordedEvent) -> None:
         broken = self.rules[event.type].broken(event.data)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from esops.errors import Unavailable
-from esops.events import Position
+from esops.events import Position, RecordedEvent
 from esops.schema.checking.history import HistoryCheck, SchemaCheckResult, SchemalessType
 from esops.schema.checking.violations import (
     SAMPLES,
@@ -22,7 +22,7 @@ from esops.schema.progress import KeptProgress, SchemaJob
 from esops.schema.reading import EventSelection, Progress, SchemaReader
 from esops.schema.selected import check_names
 from esops.stores.base import EventStore
-from esops.stores.parts import LateEvent
+from esops.stores.parts import LateEvent, Tally
 from esops.wording import count
 
 JOB = SchemaJob("check", "--since-last --from-start", "--since-last")
@@ -32,7 +32,7 @@ then the second, and so on.
 """
 KEPT_EVERY = timedelta(seconds=60)
 """How often a long run keeps how far it came."""
-_FORM = 1
+_FORM = 2
 """Of the document that is kept."""
 
 
@@ -144,12 +144,16 @@ class SchemaCheck:
         self._note(moved, "events that were changed, erased or archived since the last check")
         late = self._late_since(found.document["late"])
         self._note(late, "events that came late, at numbers which had been passed as dead")
-        self._read_again(changed | moved | late, found.position)
+        again = changed | moved | late
+        other = self._with_other_events(again, found.position)
+        self._note(other, "other events in the part of the log that was read than at that time")
+        self._read_again(again | other, found.position)
         return found.position
 
     def _take_over(self, document: Mapping[str, Any]) -> None:
         history = self._history
         history.events.update(document["events"])
+        history.numbers.update({name: int(each) for name, each in document["numbers"].items()})
         history.violations = Violations(map(ViolationGroup.of, document["violations"]))
         for each in document["schemaless"]:
             first = EventCoordinates(**each["first"])
@@ -168,20 +172,47 @@ class SchemaCheck:
         for group, sample in looks[:MOST_LOOKS]:
             if group.type not in other and not self._still_breaks(group, sample):
                 other.add(group.type)
+        firsts = [each for each in self._history.schemaless.values() if each.type not in apart_from]
+        for each in firsts[:MOST_LOOKS]:
+            event = self._event_at(each.first)
+            if event is None or event.type != each.type:
+                other.add(each.type)
         return other
+
+    def _with_other_events(self, apart_from: Collection[str], until: Position | None) -> set[str]:
+        """The types of which there are more or fewer events than were read, or others: restored
+        from an archive, deleted, or given another type. None where the store cannot tell.
+        """
+        now = self._store.tallies(self._selection.filter, until)
+        if now is None:
+            return set()
+        history = self._history
+        known = {
+            name: Tally(events, history.numbers[name])
+            for name, events in history.events.items()
+            if events
+        }
+        different = {each for each in {*known, *now} if known.get(each) != now.get(each)}
+        return different - set(apart_from)
 
     def _late_since(self, known: Collection[str]) -> set[str]:
         """The types of events that have come at positions which earlier checks had passed."""
         return {each.type for each in self._late if each.id not in known}
 
     def _still_breaks(self, group: ViolationGroup, sample: EventCoordinates) -> bool:
-        rules = self._history.rules[group.type]
-        for event in self._store.read_stream(sample.stream, sample.version - 1):
-            if event.version != sample.version:
-                return False
-            if event.tenant == sample.tenant:  # others may have a stream of the same name
-                return event.type == group.type and bool(rules.broken(event.data))
-        return False
+        event = self._event_at(sample)
+        if event is None or event.type != group.type:
+            return False
+        broken = self._history.rules[group.type].broken(event.data)
+        return self._history.violations.explains(group, broken)
+
+    def _event_at(self, at: EventCoordinates) -> RecordedEvent | None:
+        for event in self._store.read_stream(at.stream, at.version - 1):
+            if event.version != at.version:
+                return None
+            if event.tenant == at.tenant:  # others may have a stream of the same name
+                return event
+        return None
 
     def _read_again(self, types: set[str], until: Position | None) -> None:
         """Read all earlier events of some types."""
@@ -210,6 +241,7 @@ class SchemaCheck:
             "late": [each.id for each in self._late],
             "schemas": {name: rules.fingerprint for name, rules in history.rules.items()},
             "events": dict(history.events),
+            "numbers": {name: str(each) for name, each in history.numbers.items()},
             "violations": [each.as_dict() for each in history.violations.listed()],
             "schemaless": [each.as_dict() for each in history.schemaless.values()],
         }

@@ -93,6 +93,16 @@ class Violations:
         """Forget what was found in events of these types."""
         self.__init__(each for each in self._groups.values() if each.type not in types)  # type: ignore[misc]
 
+    def explains(self, group: ViolationGroup, broken: Collection[BrokenRule]) -> bool:
+        """Whether what an event of a group breaks is the rule of the group, and otherwise only what
+        other groups say as well.
+        """
+        keys = set()
+        for each in broken:
+            own = (group.type, each.path, each.rule)
+            keys.add(own if own in self._groups else (group.type, "$", each.rule))
+        return (group.type, group.path, group.rule) in keys and keys <= self._groups.keys()
+
     def listed(self) -> list[ViolationGroup]:
         """By type, path and rule."""
         return [self._groups[key] for key in sorted(self._groups)]
