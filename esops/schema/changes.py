@@ -19,8 +19,10 @@ from esops.schema.type_inventory import Occurrence
 
 Kind = Literal["added", "removed", "type", "nullable", "values"]
 _NUMBERS = {"integer", "number"}
-_MASKS = 20_000
-"""Variants whose masks are held in memory."""
+_HELD = 100_000
+"""Paths in all variants whose masks are held in memory."""
+_MOST_PATHS = 10_000
+"""Fields that are looked at; later ones are not."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,12 @@ class FieldChanges:
         self._types: list[set[JsonType]] = []
         self._objects: set[Steps] = set()
         """The paths at which there was an object."""
+        self._members: dict[Steps, int] = {}
+        """By the path of an object, a bit for each path of a member."""
         self._looked_at: dict[ShapeVariant, _Masks] = {}
+        self._held = 0
+        self.left_out = False
+        """Whether there were too many fields to look at all of them."""
         self._always = 0
         """Paths that were never missing before."""
         self._gone = 0
@@ -156,10 +163,15 @@ class FieldChanges:
             if number is not None:
                 self._note_new_types(number, types, event)
                 continue
+            if len(self._paths) >= _MOST_PATHS:
+                self.left_out = True
+                continue
             number = self._numbers[steps] = len(self._paths)
             self._paths.append(steps)
             self._types.append(set(types))
             member = bool(steps) and steps[-1] is not Wild.EVERY
+            if member:
+                self._members[steps[:-1]] = self._members.get(steps[:-1], 0) | 1 << number
             if member and not first and steps[:-1] in self._objects:
                 detail = {"previous": [], "new": sorted(types)}
                 self.found.append(
@@ -194,15 +206,19 @@ class FieldChanges:
         known |= new
 
     def _masks(self, variant: ShapeVariant) -> _Masks:
-        types, has, lacks, partial = variant.types, 0, 0, 0
-        for number, steps in enumerate(self._paths):
-            if steps in types:
+        has = lacks = partial = 0
+        for steps, types in variant.types.items():
+            if "object" in types:
+                lacks |= self._members.get(steps, 0)
+            number = self._numbers.get(steps)
+            if number is not None:
                 has |= 1 << number
                 if steps in variant.partial:
                     partial |= 1 << number
-            elif steps and steps[-1] is not Wild.EVERY and "object" in types.get(steps[:-1], ()):
-                lacks |= 1 << number
-        if len(self._looked_at) > _MASKS:
+        lacks &= ~has
+        self._held += len(variant.fields)
+        if self._held > _HELD:
+            self._held = len(variant.fields)
             self._looked_at.clear()
         made = self._looked_at[variant] = _Masks(has, lacks, partial, len(self._paths))
         return made

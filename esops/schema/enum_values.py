@@ -8,21 +8,20 @@ a 33rd value was none of these, and all that was said of it is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
-
-import orjson
 
 from esops.events import RecordedEvent
 from esops.json_paths import Steps, Wild, written
 from esops.schema.changes import FieldChange
-from esops.schema.shapes import MOST_MEMBERS, ShapeVariant, is_data
+from esops.schema.shapes import MOST_MEMBERS, ShapeVariant, is_data, value_of
 from esops.schema.type_inventory import Occurrence
 
 FEW = 32
 LONGEST = 64
 SEEN, SEEN_EACH = 20, 10
-_PLANS = 20_000
+_HELD = 100_000
+"""Paths in all variants whose fields are held in memory."""
 _MANY_PATHS = 2_000
 """Fields that are looked at; later ones are not."""
 
@@ -41,18 +40,23 @@ class _Values:
 class EnumValues:
     """Finds new values in one type's payloads."""
 
-    def __init__(self, *, shown: bool = False) -> None:
-        """`shown`: whether changes tell the values, which may be personal data."""
-        self._shown = shown
+    def __init__(self, *, shown: bool = False, maps: Collection[Steps] = ()) -> None:
+        """`shown`: whether changes tell the values, which may be personal data. `maps`: the paths
+        of objects whose members are `[*]` in the shapes, whatever their names.
+        """
+        self._shown, self._maps = shown, frozenset(maps)
         self._fields: dict[Steps, _Values | None] = {}
         """None: holds more than a few values."""
         self._plans: dict[ShapeVariant, list[Steps]] = {}
+        self._held = 0
 
     def see(self, variant: ShapeVariant, event: RecordedEvent) -> None:
         """Look at the next event."""
         plan = self._plans.get(variant)
         if plan is None:
-            if len(self._plans) > _PLANS:
+            self._held += len(variant.fields)
+            if self._held > _HELD:
+                self._held = len(variant.fields)
                 self._plans.clear()
             plan = self._plans[variant] = [
                 steps
@@ -61,9 +65,9 @@ class EnumValues:
             ]
         if not plan:
             return
-        value = orjson.loads(event.data)
+        value = value_of(event.data)
         for steps in plan:
-            for text in _strings(value, steps):
+            for text in _strings(value, steps, self._maps):
                 self._note(steps, text, event)
 
     def changes(self) -> list[FieldChange]:
@@ -100,18 +104,18 @@ class EnumValues:
         field.seen += 1
 
 
-def _strings(value: Any, steps: Steps) -> Iterator[str]:
-    for at, step in enumerate(steps):
+def _strings(value: Any, steps: Steps, maps: Collection[Steps], start: int = 0) -> Iterator[str]:
+    for at in range(start, len(steps)):
+        step = steps[at]
         if step is Wild.EVERY:
-            rest = steps[at + 1 :]
             if type(value) is list:
                 for each in value:
-                    yield from _strings(each, rest)
+                    yield from _strings(each, steps, maps, at + 1)
             elif type(value) is dict:
-                all_ = len(value) > MOST_MEMBERS
+                all_ = len(value) > MOST_MEMBERS or steps[:at] in maps
                 for name, each in value.items():
                     if all_ or is_data(name):
-                        yield from _strings(each, rest)
+                        yield from _strings(each, steps, maps, at + 1)
             return
         if type(value) is not dict or step not in value:
             return

@@ -7,11 +7,12 @@ from typing import Any
 
 from esops.errors import NothingFound, nearest
 from esops.events import RecordedEvent
+from esops.json_paths import Steps
 from esops.schema.changes import FieldChange, FieldChanges
 from esops.schema.closing import ClosingRule
 from esops.schema.documents import show_document
 from esops.schema.enum_values import EnumValues
-from esops.schema.inventory import Inventory, InventoryReader
+from esops.schema.inventory import Inventory, InventoryReader, KnownMaps
 from esops.schema.reading import EventSelection, Progress
 from esops.schema.shapes import ShapeVariant
 from esops.schema.type_inventory import TypeInventory
@@ -110,22 +111,58 @@ def histories_of(
     show_values: bool = False,
     progress: Progress = lambda *_: None,
 ) -> tuple[Inventory, list[tuple[TypeInventory, list[FieldChange]]]]:
-    """As `history_of`, for some types or all of them."""
+    """As `history_of`, for some types or all of them.
+
+    What changed below a name that is data is no change of a field. Which names are is known only
+    after a number of events; so the read begins again then, with what is known.
+    """
+    maps: dict[tuple[str, str | None], set[Steps]] = {}
+    while True:
+        try:
+            return _read(store, rule, types, maps, category, show_values, progress)
+        except _MoreMaps as found:
+            maps |= found.maps
+
+
+class _MoreMaps(Exception):
+    """More objects are maps by names which are data than was known."""
+
+    def __init__(self, maps: dict[tuple[str, str | None], set[Steps]]) -> None:
+        super().__init__()
+        self.maps = maps
+
+
+def _read(
+    store: EventStore,
+    rule: ClosingRule,
+    types: tuple[str, ...],
+    maps: KnownMaps,
+    category: str | None,
+    show_values: bool,
+    progress: Progress,
+) -> tuple[Inventory, list[tuple[TypeInventory, list[FieldChange]]]]:
     finders: dict[TypeInventory, tuple[FieldChanges, EnumValues]] = {}
 
     def watch(type_: TypeInventory, variant: ShapeVariant, event: RecordedEvent) -> None:
         both = finders.get(type_)
         if both is None:
-            both = finders[type_] = FieldChanges(), EnumValues(shown=show_values)
+            values = EnumValues(shown=show_values, maps=type_.names.maps)
+            both = finders[type_] = FieldChanges(), values
         both[0].see(variant, event)
         both[1].see(variant, event)
 
     def after_batch() -> None:
-        for fields, _ in finders.values():
+        more = {}
+        for type_, (fields, _) in finders.items():
             fields.end_batch()
+            key = (type_.base, type_.category)
+            if type_.names.maps != set(maps.get(key, ())):
+                more[key] = type_.names.maps
+        if more:
+            raise _MoreMaps(more)
 
     wanted = WantedTypes(types)
-    reader = InventoryReader(store, rule, by_day=True, watch=watch, wanted=wanted)
+    reader = InventoryReader(store, rule, by_day=True, watch=watch, wanted=wanted, maps=maps)
     found = reader.read(EventSelection(category=category), progress, after_batch)
     if types and not found.events and found.short is None:
         raise wanted.none_found(store.name)

@@ -7,33 +7,37 @@ One pass over the events. Memory holds something for each shape, and the newest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 from esops.events import Position, RecordedEvent
+from esops.json_paths import Steps
 from esops.moments import INFINITY, Moment, moment
 from esops.schema.closing import ClosingRule
 from esops.schema.columns import LookedAt, looked_at, stream_key
+from esops.schema.mapped_shapes import MappedShapes
 from esops.schema.open_streams import OPEN, OpenStreams, StreamState
 from esops.schema.reading import EventSelection, Progress, SchemaReader
-from esops.schema.shapes import Shapes, ShapeVariant
+from esops.schema.shapes import MOST_NAMES, Fields, Shapes, ShapeVariant
 from esops.schema.text_patterns import TextPatterns
 from esops.schema.type_inventory import Occurrence, TypeInventory, TypeVersion
 from esops.schema.versions import CLASS_VERSION, MARK, class_version, version_in, versioned
 from esops.stores.base import EventStore, Unsettled
 
-_VARIANTS = 50_000
-"""Variants of a type that are held in memory."""
 _WINDOW = timedelta(days=30)
 _SHORTEST = timedelta(hours=1)
 """A store with less history than this tells no rate."""
 _DAY = 86_400_000_000
 _METADATA = 2_000
 """Metadata whose version is held in memory: in some stores many events have the same."""
+_CLASS_VERSIONS: Fields = frozenset(((CLASS_VERSION,), each) for each in ("integer", "string"))
 _data_of = attrgetter("data")
+KnownMaps = Mapping[tuple[str, str | None], Collection[Steps]]
+"""By type and category: the paths of objects that are maps by names which are data."""
 Watch = Callable[[TypeInventory, ShapeVariant, RecordedEvent], None]
 """Is given each event with its shape, in order."""
 
@@ -105,8 +109,10 @@ class _Cells(dict[str, _Cell]):
         category: str | None,
         wanted: Callable[[str], bool] | None,
         shapes: Shapes,
+        maps: KnownMaps,
     ) -> None:
         super().__init__()
+        self._maps = maps
         self._found, self._category, self._wanted = found, category, wanted
         self._shapes = shapes
 
@@ -116,9 +122,12 @@ class _Cells(dict[str, _Cell]):
             key = (versioned(stored).base, self._category)
             type_ = self._found.types.get(key)
             if type_ is None:
-                type_ = self._found.types[key] = TypeInventory(*key)
+                type_ = self._found.types[key] = TypeInventory(*key, self._maps.get(key, ()))
         closes = self._found.rule.closes(stored, self._category)
-        made = self[stored] = _Cell(type_, stored, self._shapes, closes=closes)
+        shapes = self._shapes
+        if type_ is not None and type_.names.maps:
+            shapes = MappedShapes(type_.names.maps)
+        made = self[stored] = _Cell(type_, stored, shapes, closes=closes)
         return made
 
 
@@ -134,12 +143,16 @@ class InventoryReader:
         watch: Watch | None = None,
         wanted: Callable[[str], bool] | None = None,
         in_memory: int | None = None,
+        maps: KnownMaps = MappingProxyType({}),
     ) -> None:
         """`by_day`: count the events of each day. `wanted`: which stored types are looked at; None:
-        all. `in_memory`: how many streams are in memory at once.
+        all. `in_memory`: how many streams are in memory at once. `maps`: those known before.
         """
+        self._maps = maps
         self._store, self._watch, self._wanted, self._by_day = store, watch, wanted, by_day
         self._shapes = Shapes()
+        self._paths = 0
+        """In all variants that are looked up in the cells."""
         self._versions: list[TypeVersion] = []
         """By the number of their bits."""
         self._counted_as: dict[int, int] = {}
@@ -186,7 +199,7 @@ class InventoryReader:
             cells = self._cells.get(category)
             if cells is None:
                 cells = self._cells[category] = _Cells(
-                    self._found, category, self._wanted, self._shapes
+                    self._found, category, self._wanted, self._shapes, self._maps
                 )
             held[keys[key]] = StreamState(cells)
 
@@ -268,14 +281,19 @@ class InventoryReader:
         key: Any = variant
         if explicit is not None and cell.explicit is None:
             key = (variant, explicit)
-        elif explicit is None and (CLASS_VERSION,) in variant.types:
+        elif explicit is None and not variant.fields.isdisjoint(_CLASS_VERSIONS):
             explicit = class_version(event.data)
             key = (variant, explicit)
-        if len(cell.known) > _VARIANTS:
-            cell.known.clear()
         found = cell.known.get(key)
         if found is None:
-            found = cell.known[key] = self._counted(cell, variant, event, explicit)
+            found = self._counted(cell, variant, event, explicit)
+            self._paths += len(variant.fields)
+            if self._paths > MOST_NAMES:
+                self._paths = 0
+                for cells in self._cells.values():
+                    for other in cells.values():
+                        other.known.clear()
+            cell.known[key] = found
         return found
 
     def _counted(
@@ -292,16 +310,19 @@ class InventoryReader:
         made = TypeVersion(number, cell.stored, explicit, shape, first)
         self._versions.append(made)
         type_.versions[made.key] = made
-        moved = type_.gathered()
+        moved = type_.gathered(made)
         if not moved:
             return made
         self._counted_as.update(
             (each.number, target.number) for each, target in moved.items() if each is not target
         )
+        shapes = MappedShapes(type_.names.maps) if type_.names.maps else self._shapes
         for cells in self._cells.values():
             for other in cells.values():
                 if other.type is type_:
                     other.known.clear()
+                    # Names that are known to be data are not looked up any more.
+                    other.patterns = TextPatterns(shapes)
         return moved[made]
 
     def _count(self) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from enum import Enum
+from itertools import repeat
 from typing import Any, Literal
 
 import orjson
@@ -31,10 +32,10 @@ Fields = frozenset[tuple[Steps, JsonType]]
 
 MOST_MEMBERS = 1_000
 """An object with more members than this is a map: its names are data."""
-_DEEPEST = 60
+DEEPEST = 60
 """What lies deeper is not looked at."""
-_KNOWN = 50_000
-"""Nodes that are held in memory; then they are forgotten, and made again as they turn up."""
+MOST_NAMES = 200_000
+"""Names of members that are held in memory. A number of payloads would be no bound."""
 _DATA = re.compile(
     r"-?[0-9]+(\.[0-9]+)?|[0-9]{4}-[0-9]{2}(-[0-9]{2}([T ].*)?)?|[0-9a-fA-F]{16,}|.*@.*\..*"
 )
@@ -51,6 +52,30 @@ _SCALARS: Mapping[type, JsonType] = {
 def is_data(name: str) -> bool:
     """Whether a member's name is data, such as an id, so that its object is a map."""
     return _DATA.fullmatch(name) is not None or is_uuid(name)
+
+
+class NoValue(Enum):
+    """Stands for what a payload has that is no JSON."""
+
+    NO_VALUE = "no value"
+
+
+NO_VALUE = NoValue.NO_VALUE
+
+
+def value_of(data: bytes) -> Any:
+    """What is in a payload: NO_VALUE where it is no JSON. Takes what few decoders do: NaN, numbers
+    that no double holds, half of a surrogate pair.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if not data:
+            return NO_VALUE
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            return NO_VALUE
 
 
 class PayloadShape:
@@ -84,7 +109,7 @@ class PayloadShape:
         return f"PayloadShape({self.hash})"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class ShapeVariant:
     """A shape as some payloads have it: integers told from other numbers, and which paths only some
     of the objects at one place have, such as the elements of an array. The same instance for all
@@ -96,13 +121,21 @@ class ShapeVariant:
     partial: frozenset[Steps] = field(default=frozenset())
     """Paths that are missing in some of the objects which could have them."""
 
-    @cached_property
+    @property
     def types(self) -> Mapping[Steps, frozenset[JsonType]]:
         """The types at each path."""
         found: dict[Steps, set[JsonType]] = {}
         for steps, type_ in self.fields:
             found.setdefault(steps, set()).add(type_)
-        return {steps: frozenset(types) for steps, types in found.items()}
+        return {steps: _one(frozenset(types)) for steps, types in found.items()}
+
+
+_SETS: dict[frozenset[JsonType], frozenset[JsonType]] = {}
+"""One instance of each set of types; there are few."""
+
+
+def _one(types: frozenset[JsonType]) -> frozenset[JsonType]:
+    return _SETS.setdefault(types, types)
 
 
 _Relative = tuple[Steps, JsonType]
@@ -125,8 +158,9 @@ def _alone(kind: JsonType) -> _ShapeNode:
 _LEAVES: Mapping[Any, _ShapeNode] = {type_: _alone(name) for type_, name in _SCALARS.items()}
 _OTHER_NUMBER = _LEAVES[float]
 """Of a number that its decoder gave a type of its own, since no double is equal to it."""
-_SHUT: Mapping[Any, _ShapeNode] = {dict: _alone("object"), list: _alone("array")}
-_NESTED = frozenset(_SHUT)
+SHUT: Mapping[Any, _ShapeNode] = {dict: _alone("object"), list: _alone("array")}
+"""Objects and arrays that are not looked into."""
+_NESTED = frozenset(SHUT)
 
 
 class _Plan:
@@ -158,8 +192,9 @@ class Shapes:
 
     def __init__(self) -> None:
         """None is known yet."""
+        self._held = 0
+        """How many names are held, each as often as it is."""
         self._plans: dict[Any, _Plan] = {}
-        self._planned = 0
         self._nodes: dict[Any, _ShapeNode] = {}
         self._interned: dict[tuple[Any, Any], _ShapeNode] = {}
         self._variants: dict[_ShapeNode, ShapeVariant] = {}
@@ -172,20 +207,14 @@ class Shapes:
 
     def of(self, data: bytes) -> ShapeVariant:
         """The variant of a payload as stored; `binary` or `empty` where it is no JSON."""
-        try:
-            value = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            if not data:
-                return self.empty
-            try:
-                value = json.loads(data)
-            except (ValueError, RecursionError):
-                return self.binary
+        value = value_of(data)
+        if value is NO_VALUE:
+            return self.binary if data else self.empty
         return self.of_value(value)
 
     def of_value(self, value: Any) -> ShapeVariant:
         """The variant of a decoded payload."""
-        if type(value) is not dict:
+        if type(value) is not dict or len(value) > MOST_MEMBERS:
             return self._walked(value)
         kinds = tuple(map(type, value.values()))
         key = (tuple(value), kinds)
@@ -204,20 +233,32 @@ class Shapes:
         if found is None:
             found = self._walked(value)
             if looks not in plan.known:
-                self._planned += 1
-                plan.known[looks] = None if _has_deeper(looks) else found
+                size = sum(len(each) for each in looks if isinstance(each, tuple))
+                if size <= MOST_MEMBERS:
+                    self._hold(size)
+                    plan.known[looks] = None if _has_deeper(looks) else found
         return found
 
     def _plan(self, key: Any) -> _Plan:
-        self._planned += 1
-        if self._planned > _KNOWN:
-            self._plans.clear()
-            self._planned = 0
+        self._hold(len(key[0]))
         made = self._plans[key] = _Plan(*key)
         return made
 
+    def _hold(self, names: int) -> None:
+        """Make room for some more names."""
+        self._held += names + 1
+        if self._held <= MOST_NAMES:
+            return
+        self._held = names + 1
+        for each in (self._plans, self._nodes, self._interned, self._variants):
+            each.clear()
+        self._by_content.clear()
+        self._shapes.clear()
+
     def _walked(self, value: Any) -> ShapeVariant:
-        node = self._node(value, 0)
+        return self._of_node(self._node(value, 0))
+
+    def _of_node(self, node: _ShapeNode) -> ShapeVariant:
         found = self._variants.get(node)
         if found is None:
             found = self._variants[node] = self._variant(node.fields, node.partial)
@@ -231,7 +272,7 @@ class Shapes:
             # Two look-ups where all members are scalars, whatever their number.
             if dict in kinds or list in kinds:
                 kinds = tuple(self._kinds(value.values(), depth))
-            signature = (tuple(value), kinds)
+            signature = (tuple(value), kinds) if len(kinds) <= MOST_MEMBERS else _map(kinds)
         elif kind is list:
             members: frozenset[Any] = frozenset(map(type, value))
             if dict in members or list in members:
@@ -243,8 +284,8 @@ class Shapes:
         return self._new(signature) if found is None else found
 
     def _kinds(self, values: Iterable[Any], depth: int) -> list[Any]:
-        if depth >= _DEEPEST:
-            return [_SHUT.get(type(each), type(each)) for each in values]
+        if depth >= DEEPEST:
+            return [SHUT.get(type(each), type(each)) for each in values]
         deeper = depth + 1
         return [
             self._node(each, deeper) if type(each) in _NESTED else type(each) for each in values
@@ -252,11 +293,8 @@ class Shapes:
 
     def _new(self, signature: Any) -> _ShapeNode:
         """Walk what was never looked up before."""
-        if len(self._nodes) > _KNOWN:
-            self._nodes.clear()
-            self._interned.clear()
-            self._variants.clear()
         made = _object(*signature) if isinstance(signature, tuple) else _array(signature)
+        self._hold(2 * len(made.fields))
         # Members in another order make the same node.
         made = self._interned.setdefault((made.fields, made.partial), made)
         self._nodes[signature] = made
@@ -268,15 +306,12 @@ class Shapes:
     def _variant(self, fields: Fields, partial: frozenset[Steps]) -> ShapeVariant:
         known = self._by_content.get((fields, partial))
         if known is None:
-            if len(self._by_content) > _KNOWN:
-                self._by_content.clear()
+            self._hold(2 * len(fields))
             merged: Fields = frozenset(
-                (steps, "number" if type_ == "integer" else type_) for steps, type_ in fields
+                (each[0], "number") if each[1] == "integer" else each for each in fields
             )
             shape = self._shapes.get(merged)
             if shape is None:
-                if len(self._shapes) > _KNOWN:
-                    self._shapes.clear()
                 shape = self._shapes[merged] = PayloadShape(merged)
             known = self._by_content[fields, partial] = ShapeVariant(shape, fields, partial)
         return known
@@ -316,13 +351,18 @@ def _has_deeper(looks: Iterable[Any]) -> bool:
     )
 
 
-def _object(names: tuple[str, ...], kinds: tuple[Any, ...]) -> _ShapeNode:
-    map_ = len(names) > MOST_MEMBERS
+def _map(kinds: Iterable[Any]) -> tuple[None, frozenset[Any]]:
+    """What an object whose names are data looks like: what is in it, without any name."""
+    return None, frozenset(kinds)
+
+
+def _object(names: tuple[str, ...] | None, kinds: Collection[Any]) -> _ShapeNode:
     fields: set[_Relative] = {((), "object")}
     partial: set[Steps] = set()
     places: dict[Step, list[_ShapeNode]] = {}
-    for name, kind in zip(names, kinds, strict=True):
-        step: Step = Wild.EVERY if map_ or is_data(name) else name
+    named: Iterable[Any] = repeat(Wild.EVERY, len(kinds)) if names is None else names
+    for name, kind in zip(named, kinds, strict=True):
+        step: Step = Wild.EVERY if names is None or is_data(name) else name
         places.setdefault(step, []).append(kind if isinstance(kind, _ShapeNode) else _leaf(kind))
     for step, nodes in places.items():
         inner, missing = _merged(nodes)

@@ -60,7 +60,8 @@ class TextPatterns:
         """The first: a payload of ASCII characters that it matches has that variant."""
         self.hits = 0
         """How many payloads were recognised, those by `best` too."""
-        self._decoded: dict[ShapeVariant, int] = {}
+        self._decoded: dict[int, int] = {}
+        """By the id of a variant, which may be that of another one later; that does no harm."""
         self._made = 0
         self._misses = 0
         self._used = True
@@ -91,10 +92,10 @@ class TextPatterns:
             if not self._used:
                 self.best = (_NEVER, self._shapes.empty)
                 return
-        seen = self._decoded[variant] = self._decoded.get(variant, 0) + 1
+        seen = self._decoded[id(variant)] = self._decoded.get(id(variant), 0) + 1
         if seen < _SEEN or self._made >= _MADE or len(data) > _LONGEST:
             return
-        self._decoded[variant] = 0
+        self._decoded[id(variant)] = 0
         self._made += 1
         pattern = pattern_of(data)
         # It may differ from what it was made of: an escape in a string, or a very long number.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from esops.events import Position, RecordedEvent
-from esops.json_paths import written
+from esops.json_paths import Steps, written
 from esops.moments import Moment, moment
 from esops.schema.dynamic_names import DynamicNames
 from esops.schema.shapes import PayloadShape
 
 MANY = 1_000
 """With more versions and shapes of a type than this, objects with very many names count as maps."""
+MANY_PATHS = 200_000
+"""And so with more paths than this in all of its shapes together."""
 TOO_MANY = 5_000
 """If more than this are left, all are shown as one."""
 
@@ -119,11 +122,13 @@ class TypeVersion:
 class TypeInventory:
     """One type, whatever version its stored name ends in, in the streams of one category."""
 
-    def __init__(self, base: str, category: str | None) -> None:
-        """Without an event."""
+    def __init__(self, base: str, category: str | None, maps: Iterable[Steps] = ()) -> None:
+        """Without an event. `maps`: objects that are known to be maps by names that are data."""
         self.base, self.category = base, category
         self.versions: dict[tuple[str, str | None, str], TypeVersion] = {}
-        self.names = DynamicNames()
+        self.names = DynamicNames(maps)
+        self._paths = 0
+        """In all shapes that were looked at, as long as no names are."""
         self.current: TypeVersion | None = None
         """That of the newest event."""
         self._passed = 0
@@ -179,13 +184,17 @@ class TypeInventory:
         """The versions by their first events."""
         return sorted(self.versions.values(), key=lambda each: (each.first.position, each.key))
 
-    def gathered(self) -> dict[TypeVersion, TypeVersion]:
-        """Where there are too many versions, put those together that differ in names which are
-        data: what each of them is counted with from now on. Empty where nothing has changed.
+    def gathered(self, new: TypeVersion) -> dict[TypeVersion, TypeVersion]:
+        """With a new version: where there are too many, put those together that differ in names
+        which are data. What each is counted with from now on; empty where nothing has changed.
         """
-        if not self.names.used and len(self.versions) <= MANY:
-            return {}
-        changed = self.names.learn([each.shape for each in self.versions.values()])
+        shapes = [new.shape]
+        if not self.names.used:
+            self._paths += len(new.shape.fields)
+            if len(self.versions) <= MANY and self._paths <= MANY_PATHS:
+                return {}
+            shapes = [each.shape for each in self.versions.values()]
+        changed = self.names.learn(shapes)
         if not changed and len(self.versions) > TOO_MANY and not self.names.everything:
             self.names.everything = changed = True
         return self._put_together() if changed else {}

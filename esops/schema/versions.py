@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import orjson
+from esops.schema.shapes import value_of
 
 VERSION_KEYS = ("schemaVersion", "schema_version", "$schemaVersion", "eventVersion")
 """Keys of the metadata, the first that is there counts."""
@@ -44,10 +44,7 @@ def version_in(metadata: bytes, keys: Iterable[str] = VERSION_KEYS) -> str | Non
     """The version that an event's metadata names; None where it names none."""
     if MARK not in metadata:
         return None
-    try:
-        value = orjson.loads(metadata)
-    except orjson.JSONDecodeError:
-        return None
+    value = value_of(metadata)
     found = _as_text(value, keys)
     if found is None and isinstance(value, dict):
         found = _as_text(value.get("headers"), keys)  # Marten's, which the application writes
@@ -58,10 +55,7 @@ def class_version(data: bytes) -> str | None:
     """The version of the class in a state of the Python library eventsourcing."""
     if b'"class_version"' not in data:
         return None
-    try:
-        return _as_text(orjson.loads(data), (CLASS_VERSION,))
-    except orjson.JSONDecodeError:
-        return None
+    return _as_text(value_of(data), (CLASS_VERSION,))
 
 
 def _as_text(value: Any, keys: Iterable[str]) -> str | None:

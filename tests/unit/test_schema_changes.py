@@ -171,6 +171,20 @@ def test_new_value_of_a_field_with_few():
     ]
 
 
+def test_values_beside_what_few_decoders_take():
+    shapes, values, number = Shapes(), EnumValues(), 0
+    for text in ("1", "1e400", "NaN", "\\ud800"):
+        data = (
+            f'{{"s": "{text}", "n": {text}}}' if text[0] != "\\" else f'{{"s": "{text}"}}'
+        ).encode()
+        for _ in range(2 * SEEN):
+            number += 1
+            at = Position((number,))
+            event = RecordedEvent(str(number), "s-1", number, at, "t", data, b"", AT)
+            values.see(shapes.of(data), event)
+    assert [each.at.version for each in values.changes()] == [41, 81, 121]
+
+
 @pytest.mark.parametrize(
     "texts",
     [
@@ -209,6 +223,7 @@ def test_version_that_a_name_ends_in(stored, base, version):
         (b'{"$schemaVersion": 3, "eventVersion": 4}', "3"),
         (b'{"headers": {"schemaVersion": "4"}, "correlationId": "x"}', "4"),
         (b'{"schema_version": true}', None),
+        (b'{"schemaVersion": 2, "cost": 1e400, "by": "\\ud800"}', "2"),
         (b'{"conversion": 2}', None),
         (b"\x01ersion", None),
         (b'["schemaVersion"]', None),
@@ -221,4 +236,5 @@ def test_version_in_the_metadata(metadata, version):
 
 def test_version_of_the_class_in_a_state():
     assert class_version(b'{"class_version":2,"name":"a"}') == "2"
+    assert class_version(b'{"class_version":2,"rate":1e400}') == "2"
     assert class_version(b'{"name":"\\"class_version\\""}') is None

@@ -209,6 +209,36 @@ def test_too_many_shapes_are_one(monkeypatch):
     assert (version.events, version.streams) == (63, 9)
 
 
+def test_changes_do_not_name_members_whose_names_are_data(monkeypatch):
+    """Nor does anything that was found before this was known of them."""
+    from esops.schema import type_inventory
+
+    monkeypatch.setattr(type_inventory, "MANY", 250)
+    events = [
+        event(
+            n, "s-1", "voted", {"by": {f"voter {n}": {"n": 1, **({"why": "x"} if n > 700 else {})}}}
+        )
+        for n in range(1, 900)
+    ]
+    (found,) = history_of(ListedEvents(events), "voted", CLOSED).changes
+    type_, changes = found
+    assert type_.maps == ["$.by"]
+    assert [(each.kind, each.path, each.at.version) for each in changes] == [
+        ("added", "$.by[*].why", 701)
+    ]
+
+
+def test_many_shapes_with_very_many_names_are_maps_before_there_are_many_shapes(monkeypatch):
+    from esops.schema import type_inventory
+
+    monkeypatch.setattr(type_inventory, "MANY_PATHS", 2_000)
+    events = [
+        event(n, "s-1", "counted", {f"sku {n} {k}": k for k in range(100)}) for n in range(1, 40)
+    ]
+    (type_,) = inventory_of(ListedEvents(events), CLOSED).types.values()
+    assert (type_.maps, len(type_.versions)) == (["$"], 1)
+
+
 def test_type_that_there_is_not():
     store = ListedEvents(list(old_and_new(0)))
     with pytest.raises(NothingFound, match="no event of type 'open'") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import orjson
 import pytest
@@ -19,6 +20,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=12,
 )
+MAPS = [(), ("a",), ("a", "b"), ("a", Wild.EVERY), (Wild.EVERY, "id"), ("c.d", Wild.EVERY, "a")]
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
@@ -139,3 +141,40 @@ def test_a_deep_payload_is_looked_at_down_to_a_depth():
     assert nested(70).fields == nested(300).fields
     assert (("in",) * 40 + ("end",), "integer") in nested(40).fields
     assert written(("in", Wild.EVERY, "x")) == "$.in[*].x"
+
+
+def peaks(payloads):
+    """Megabytes at most after half of some payloads, and after all."""
+    known, half = Shapes(), len(payloads) // 2
+    tracemalloc.start()
+    try:
+        for each in payloads[:half]:
+            known.of(each)
+        before = tracemalloc.get_traced_memory()[1]
+        for each in payloads[half:]:
+            known.of(each)
+        return before, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_is_bound_by_the_names_that_are_held(monkeypatch):
+    monkeypatch.setattr(shapes, "MOST_NAMES", 3_000, raising=False)
+    stocks = [
+        json.dumps({"at": n, "stock": {f"sku_{n}_{k}": k for k in range(50)}}).encode()
+        for n in range(200)
+    ]
+    before, after = peaks(stocks)
+    assert after < 1.3 * before
+
+
+@given(st.lists(VALUES, min_size=1, max_size=6), st.sets(st.sampled_from(MAPS), max_size=3))
+def test_names_of_a_known_map_are_in_no_shape(payloads, maps):
+    from esops.schema.dynamic_names import DynamicNames
+    from esops.schema.mapped_shapes import MappedShapes
+
+    names, plain, mapped = DynamicNames(maps), Shapes(), MappedShapes(maps)
+    for value in payloads:
+        expected = names.shape(plain.of_value(value).shape)
+        assert mapped.of_value(value).shape == expected
+        assert mapped.of(orjson.dumps(value)).shape == expected
