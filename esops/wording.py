@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _ES = ("s", "x", "z", "ch", "sh")
 _VOWELS = "aeiou"
 
@@ -14,6 +16,12 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number:,} {plural or _plural(noun)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a person lists them: "A", "A and B", "A, B and C"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def about(events: int, between: tuple[int, int], *, counted: bool) -> str:

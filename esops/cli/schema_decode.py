@@ -60,6 +60,12 @@ def decode(
         help="A path that the round trip may change, such as '$.items[*].note'; can be repeated.",
         rich_help_panel=_ROUND,
     ),
+    same_moments: bool = typer.Option(
+        False,
+        "--same-moments",
+        help="Take two times for equal that are the same moment in another form.",
+        rich_help_panel=_ROUND,
+    ),
     category: str | None = typer.Option(
         None,
         "--category",
@@ -152,6 +158,7 @@ def decode(
         encode,
         round_trip=round_trip,
         ignored=tuple(ignore or ()),
+        same_moments=same_moments,
         selection=EventSelection(category, tuple(type_ or ())),
         tenant=tenant,
         workers=workers,
@@ -202,7 +209,8 @@ def _show(output: Output, found: DecodeReport) -> None:
 def _failure(output: Output, each: DecodeFailures) -> None:
     from esops.wording import count
 
-    output.line(f"{each.type} (shape {each.shape}): {count(each.events, 'event')} failed.")
+    how = "failed" if each.step == "decode" else "decoded, and failed when encoded"
+    output.line(f"{each.type} (shape {each.shape}): {count(each.events, 'event')} {how}.")
     message = each.message if each.full_message is None else each.full_message
     output.line(f"  {each.error}: {message}" if message else f"  {each.error}")
     if each.where:
@@ -253,8 +261,10 @@ def _closing(found: DecodeReport) -> str:
 
     groups = found.groups
     what = f"{count(found.events, 'event')} of {count(found.shapes, 'distinct shape')}"
-    if not found.all_events:
+    if not found.all_events and not found.more_shapes:
         what = f"{count(found.events, 'event')} of all {count(found.shapes, 'distinct shape')}"
+    if not found.events:
+        what = "no events" if found.since is None else "no new events"
     parts = []
     if groups.failed:
         parts.append(f"{groups.failed:,} failed")
@@ -262,9 +272,14 @@ def _closing(found: DecodeReport) -> str:
         parts.append(f"{groups.not_tried:,} were not tried")
     if groups.differing:
         parts.append(f"{groups.differing:,} lose or change fields in a round trip")
-    same = "decoded, and are the same when encoded" if found.round_trip else "decoded"
-    answer = "; ".join(parts) if parts else f"all {same}"
+    if not parts:
+        parts.append("all decoded" if found.events else "nothing was decoded")
+        if found.round_trip and found.events:
+            parts.append("nothing is lost or changed when they are encoded")
+    answer = "; ".join(parts)
     if groups.left_out:
         answer += f" ({groups.left_out:,} of these are in no group: there are too many groups)"
+    if groups.adding:
+        answer += f" ({count(groups.adding, 'event')} would get more fields)"
     since = "" if found.since is None else f" after position {found.since}"
     return f"{found.store}: {what}{since}: {answer}."

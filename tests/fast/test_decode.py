@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import uuid
 
@@ -114,6 +115,80 @@ def test_code_that_ends_or_hangs_is_known_by_its_event(shop, misdeed, error, wor
     )
 
 
+LATER = """
+import asyncio, functools
+async def raises(event):
+    await asyncio.sleep(0)
+    raise ValueError("awaited")
+def generates(event):
+    yield 1
+    raise ValueError("generated")
+async def gives(event):
+    yield 1
+    raise ValueError("given")
+RETURNS = {
+    1: raises,
+    2: generates,
+    3: gives,
+    4: functools.partial(raises),
+    5: lambda event: map(int, "x"),
+}
+def decode(event):
+    return RETURNS.get(event.version, lambda event: iter([event.json()]))(event)
+def encode(value):
+    return next(iter(value))
+async def aencode(value):
+    return encode(value)
+"""
+
+
+def test_what_a_function_returns_is_done_before_it_counts_as_decoded(shop):
+    for encode in ("encode", "aencode"):
+        found = decode(shop, LATER, "--encode", f"{shop.module}_d:{encode}").json
+        counted = {each["message"].split()[0]: each["events"] for each in found["failures"]}
+        assert counted == {"awaited": 20, "generated": 10, "given": 10, "invalid": 10}
+        assert {each["step"] for each in found["failures"]} == {"decode"}
+        assert found["differing"] == 0
+
+
+FORKS = """
+import os, signal, subprocess, sys
+def decode(event):
+    if event.version == 2 and event.stream == "cart-1":
+        os.fork()
+    if event.version == 3 and event.stream == "cart-2":
+        sys.stdin.read()
+        subprocess.run([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"])
+    if event.version == 7:
+        raise ValueError("seven")
+    if event.version == 9 and event.stream == "cart-3" and not os.path.exists("ended"):
+        open("ended", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_copies_of_the_code_and_lone_ends_are_no_matter_of_an_event(shop, monkeypatch):
+    monkeypatch.chdir(shop.project.folder)
+    found = decode(shop, FORKS).json
+    assert [(each["error"], each["events"]) for each in found["failures"]] == [("ValueError", 10)]
+
+
+def test_an_encoder_that_fails_is_named_and_the_line_of_the_project(shop):
+    code = """
+import json
+def decode(event):
+    return [event.version]
+def encode(value):
+    return [json.loads("" if one == 4 else "{}") for one in value]
+"""
+    shop.project.write(f"{shop.module}_d.py", code)
+    options = ("--python", f"{shop.module}_d:decode", "--encode", f"{shop.module}_d:encode")
+    result = shop.run("schema", "decode", *options)
+    assert "10 events decoded, and failed when encoded." in result.out
+    assert "Raised in encode, " in result.out
+    assert f"{shop.module}_d.py:6." in result.out
+
+
 ONE_ENDS = """
 import os
 def decode(event):
@@ -181,7 +256,12 @@ def test_a_round_trip(shop):
         ("lost", "$.items", "number", None, 5, True),
         ("added", "$.currency", None, "string", 205, False),
     ]
+    assert found["adding"] == 205
     assert decode(shop, ROUND, *options, "--ignore", "$.items", expected=0).json["differing"] == 0
+    text = shop.run(
+        "schema", "decode", "--python", f"{shop.module}_d:decode", *options, "--ignore", "$.items"
+    ).out
+    assert "nothing is lost or changed when they are encoded (205 events would get more" in text
     lone = decode(shop, ROUND, "--round-trip", expected=2)
     assert "--encode" in lone.err
 
@@ -298,6 +378,18 @@ def test_shapes_beyond_the_bound_are_said(shop, monkeypatch):
     some = decode(shop, FINE, "--shapes-only", expected=1).json
     assert "more than 1 distinct shapes" in some["notes"][0]
     assert decode(shop, FINE, expected=0).json["events"] == 201
+
+
+def test_a_command_may_be_a_script_and_a_store_empty(shop):
+    hello, program = HELLO, PROGRAM.replace("MISDEED", "pass")
+    script = shlex.quote(program.replace("HELLO", hello) + "#" * 300)
+    command = f"{sys.executable} -S -E -c {script}"
+    assert shop.run("schema", "decode", "--command", command, "--output", "json").code == 0
+    absent = decode(shop, FINE, "--type", "added", "--type", "nothing", expected=1)
+    assert "no event of type 'nothing'" in absent.err
+    shop.log.events.clear()
+    empty = shop.run("schema", "decode", "--python", f"{shop.module}_d:decode")
+    assert (empty.code, "no events: nothing was decoded" in empty.out) == (0, True)
 
 
 def test_wrong_options(shop):

@@ -131,6 +131,48 @@ def test_another_run_reads_only_what_is_new_to_the_same_code(long, evolved):
     assert (all_["events"], all_["since"]) == (EVENTS, None)
 
 
+LOADS = """
+import importlib, json, os, pathlib, signal
+HERE = pathlib.Path(__file__).parent
+calls = 0
+
+def decode(event):
+    global calls
+    calls += 1
+    if calls == STOPS:
+        os.kill(os.getppid(), signal.SIGINT)
+    for name in json.loads((HERE / "names.json").read_text()):
+        event.json()[name]
+    return importlib.import_module("shop.old").up(event)
+"""
+
+
+def test_files_that_the_code_only_loads_as_it_runs_are_of_the_code(long):
+    fine = "def up(event):\n    return event.json()\n"
+    long.write("code.py", LOADS.replace("STOPS", "-1"))
+    (long.folder / "shop").mkdir()
+    long.write("shop/old.py", fine)
+    long.write("names.json", "[]")
+    long.ok(*DECODE, "code:decode", "--since-last")
+    assert long.ok(*DECODE, "code:decode", "--since-last").json["events"] == 0
+    for file, content, was in (
+        ("shop/old.py", fine.replace("json()", "json()['nothing']"), fine),
+        ("names.json", '["nothing"]', "[]"),
+    ):
+        long.write(file, content)
+        failed = long.run(*DECODE, "code:decode", "--since-last")
+        assert (failed.code, failed.json["failed"]) == (1, EVENTS)
+        assert f"{file} has changed since the last run" in failed.err
+        long.write(file, was)
+    # New code is interrupted, where other code had come to the end before.
+    long.write("code.py", LOADS.replace("STOPS", "1_000"))
+    stopped = long.run(*DECODE, "code:decode", "--since-last")
+    assert (stopped.code, "--resume" in stopped.err) == (5, True), stopped.err
+    resumed = long.run(*DECODE, "code:decode", "--since-last", "--resume")
+    assert (resumed.code, resumed.json["events"]) == (0, EVENTS), resumed.err
+    assert long.ok(*DECODE, "code:decode", "--since-last").json["events"] == 0
+
+
 def test_where_nothing_can_be_kept_a_run_says_so_and_is_done(long, evolved):
     with psycopg.connect(evolved, autocommit=True) as connection:
         connection.execute(
@@ -248,7 +290,8 @@ export const versioning = {
 def emmett_decoder(emmett_writer, project):
     """The program of the docs, beside Emmett as npm has it."""
     text = PROTOCOL.read_text(encoding="utf-8").split("```typescript\n", 1)[1].partition("```")[0]
-    code = re.sub(r": unknown(?=\))", "", text)  # what TypeScript has and JavaScript has not
+    # What TypeScript has and JavaScript has not.
+    code = re.sub(r": unknown(?=\))| as Error(?=;)", "", text)
     (project.folder / "node_modules").symlink_to(Path(emmett_writer).parent / "node_modules")
     project.write("package.json", '{"type": "module"}')
     (project.folder / "decode.js").write_text(code, encoding="utf-8")

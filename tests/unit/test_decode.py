@@ -58,10 +58,46 @@ def changes(stored: str, encoded: object, *ignored: str) -> list[tuple]:
             [("changed", "$.at", "string", "string")],
         ),
         ('"text"', '"text"', []),
+        # Beyond what even Decimal holds.
+        ('{"n": 1e9999999999999999999}', '{"n": 1e9999999999999999999}', []),
+        (
+            '{"n": 1e9999999999999999999}',
+            '{"n": 1e9999999999999999998}',
+            [("changed", "$.n", "number", "number")],
+        ),
     ],
 )  # fmt: skip
 def test_a_round_trip_says_what_is_lost_added_and_changed(stored, encoded, found):
     assert changes(stored, encoded) == found
+
+
+def test_what_is_added_does_not_hide_what_is_lost():
+    many = {f"n{number}": 1 for number in range(60)}
+    found = changes('{"a": {"x": 1}, "b": 1, "c": 2}', {"a": {"x": 1, **many}, "c": 3})
+    assert {each[:2] for each in found if each[0] != "added"} == {
+        ("lost", "$.b"),
+        ("changed", "$.c"),
+    }
+    assert len(found) == 52
+    assert len(changes(json.dumps(many), {})) == 50
+
+
+@pytest.mark.parametrize(
+    ("stored", "encoded", "same"),
+    [
+        ("2026-01-15T10:00:00Z", "2026-01-15T10:00:00.000Z", True),
+        ("2026-01-15T10:00:00Z", "2026-01-15T11:00:00+01:00", True),
+        ("2026-01-15T10:00:00.1234567Z", "2026-01-15T10:00:00.123456Z", False),
+        ("2026-01-15T10:00:00Z", "2026-01-15T10:00:00", False),
+        ("2026-01-15T10:00:00Z", "2026-01-15T10:00:01Z", False),
+        ("2026-01-15", "2026-01-15T00:00:00", False),
+        ("2026-13-15T10:00:00Z", "2026-13-15T10:00:00.0Z", False),
+    ],
+)
+def test_a_moment_in_another_form_is_the_same_on_request(stored, encoded, same):
+    payloads = json.dumps({"at": stored}).encode(), {"at": encoded}
+    assert (RoundTripComparer.ignoring([], moments=True).compare(*payloads) == []) is same
+    assert EVERYTHING.compare(*payloads)
 
 
 def test_what_may_change_is_left_out_with_all_below():
@@ -113,10 +149,10 @@ def test_a_member_that_is_gone_is_found(value, data):
     assert {each.kind for each in EVERYTHING.compare(json.dumps(less).encode(), value)} == {"added"}
 
 
-def event(**data) -> RecordedEvent:
+def event(*, stream: str = "cart-17", **data) -> RecordedEvent:
     text = json.dumps(data).encode()
     return RecordedEvent(
-        "id-1", "cart-17", 3, Position((4,)), "opened", text, b'{"user": "mia"}', None
+        "id-1", stream, 3, Position((4,)), "opened", text, b'{"user": "mia"}', None
     )
 
 
@@ -139,6 +175,27 @@ def event(**data) -> RecordedEvent:
 )  # fmt: skip
 def test_a_message_keeps_names_and_no_values(message, found):
     assert masked(message, event(name="Jane Doe", kind="x")) == found
+
+
+@pytest.mark.parametrize(
+    ("message", "data", "found"),
+    [
+        ("Anna Müller", {"name": "Anna\n Müller"}, "…"),
+        ("unknown customer Xi in Bo", {"name": "Xi", "city": "Bo"}, "unknown customer … in …"),
+        ("unknown member Ann Smith", {"votes": {"Ann Smith": 3}}, "unknown member …"),
+        ("no customer anna-smith", {"stream": "customer-anna-smith"}, "no customer …"),
+        ("bad STRASSE", {"street": "straße"}, "bad …"),
+        ("bad Mu\u0308ller", {"name": "Müller"}, "bad …"),
+        (r"bad M\u00fcller", {"name": "Müller"}, "bad …"),
+        ("code 123456789a is wrong", {}, "code N is wrong"),
+        ("not in list name2400x", {"all": [f"name{each}x" for each in range(3_000)]}, "not in list …"),
+        ("too much", {"all": ["x" * 3_000_000]}, "…"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_message_has_no_value_in_another_form(message, data, found):
+    one = event(**data)
+    assert masked(message, one) == found
 
 
 def test_a_message_is_short():

@@ -4,8 +4,10 @@ added or changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -18,7 +20,7 @@ from esops.schema.decode.outcomes import RoundTripDifference
 from esops.schema.shapes import JsonType, is_data
 
 _MOST = 50
-"""Differences of one event."""
+"""Differences of one event that are findings, and as many that are not."""
 _NAMES: dict[type, JsonType] = {
     str: "string",
     bool: "boolean",
@@ -35,15 +37,17 @@ class RoundTripComparer:
 
     ignored: Sequence[Steps] = ()
     """Paths that are not compared, with all below them."""
+    moments: bool = False
+    """Whether two texts of one moment are equal."""
 
     @classmethod
-    def ignoring(cls, paths: Sequence[str]) -> RoundTripComparer:
+    def ignoring(cls, paths: Sequence[str], *, moments: bool = False) -> RoundTripComparer:
         """Without some paths. Raises ValueError for one that is no path into the data."""
         parsed = [parse_path(each) for each in paths]
         for path, text in zip(parsed, paths, strict=True):
             if path.root != "data":
                 raise ValueError(f"{text!r} is not a path into the payload")
-        return cls(tuple(path.steps for path in parsed))
+        return cls(tuple(path.steps for path in parsed), moments)
 
     def compare(self, stored: bytes, encoded: object) -> list[RoundTripDifference]:
         """The differences, each path once.
@@ -62,13 +66,22 @@ class RoundTripComparer:
             return [] if same else [RoundTripDifference("changed", "$", "binary", "binary")]
         after = exact_json.loads(as_json(encoded))
         found: dict[RoundTripDifference, None] = {}
-        for each in _differences((), before, after, self._looks):
-            found.setdefault(each)
-            if len(found) >= _MOST:
+        added = 0
+        for each in _differences((), before, after, self):
+            if each in found:
+                continue
+            # What is added is no finding, and must leave room for what is lost.
+            if each.kind == "added":
+                added += 1
+                if added > _MOST:
+                    continue
+            elif len(found) - min(added, _MOST) >= _MOST:
                 break
+            found[each] = None
         return list(found)
 
-    def _looks(self, at: Steps) -> bool:
+    def looks(self, at: Steps) -> bool:
+        """Whether a path is compared."""
         names = tuple(str(step.value) if isinstance(step, Wild) else str(step) for step in at)
         return not any(() in within(steps, names, _same_step) for steps in self.ignored)
 
@@ -118,38 +131,38 @@ def _other(value: object) -> Any:
 
 
 def _differences(
-    at: Steps, before: Any, after: Any, looks: Callable[[Steps], bool]
+    at: Steps, before: Any, after: Any, comparer: RoundTripComparer
 ) -> Iterator[RoundTripDifference]:
     kind = type(before)
     if kind is not type(after) or kind not in _NAMES:
         if not _same_number(before, after):
-            yield from _one("changed", at, _name(before), _name(after), looks)
+            yield from _one("changed", at, _name(before), _name(after), comparer)
     elif kind is dict:
-        yield from _members(at, before, after, looks)
+        yield from _members(at, before, after, comparer)
     elif kind is list:
         below = (*at, Wild.EVERY)
         for one, other in zip(before, after, strict=False):
-            yield from _differences(below, one, other, looks)
+            yield from _differences(below, one, other, comparer)
         for value in before[len(after) :]:
-            yield from _one("lost", below, _name(value), None, looks)
+            yield from _one("lost", below, _name(value), None, comparer)
         for value in after[len(before) :]:
-            yield from _one("added", below, None, _name(value), looks)
-    elif before != after:
-        yield from _one("changed", at, _name(before), _name(after), looks)
+            yield from _one("added", below, None, _name(value), comparer)
+    elif before != after and not (comparer.moments and kind is str and same_moment(before, after)):
+        yield from _one("changed", at, _name(before), _name(after), comparer)
 
 
 def _members(
-    at: Steps, before: Mapping[str, Any], after: Mapping[str, Any], looks: Callable[[Steps], bool]
+    at: Steps, before: Mapping[str, Any], after: Mapping[str, Any], comparer: RoundTripComparer
 ) -> Iterator[RoundTripDifference]:
     for name, value in before.items():
         below = (*at, _step(name))
         if name not in after:
-            yield from _one("lost", below, _name(value), None, looks)
+            yield from _one("lost", below, _name(value), None, comparer)
         else:
-            yield from _differences(below, value, after[name], looks)
+            yield from _differences(below, value, after[name], comparer)
     for name, value in after.items():
         if name not in before:
-            yield from _one("added", (*at, _step(name)), None, _name(value), looks)
+            yield from _one("added", (*at, _step(name)), None, _name(value), comparer)
 
 
 def _one(
@@ -157,9 +170,9 @@ def _one(
     at: Steps,
     stored: JsonType | None,
     encoded: JsonType | None,
-    looks: Callable[[Steps], bool],
+    comparer: RoundTripComparer,
 ) -> Iterator[RoundTripDifference]:
-    if looks(at):
+    if comparer.looks(at):
         yield RoundTripDifference(kind, written(at), stored, encoded)
 
 
@@ -175,8 +188,40 @@ def _same_number(before: Any, after: Any) -> bool:
     """Whether two values are numbers, and the same one: 10, 10.0 and 1e1 are."""
     if type(before) in _NAMES or type(after) in _NAMES:
         return False
-    return _exactly(before) == _exactly(after)
+    if repr(before) == repr(after):
+        return True
+    try:
+        return _exactly(before) == _exactly(after)
+    except ArithmeticError:  # beyond all exponents
+        return False
 
 
 def _exactly(number: Any) -> Decimal:
     return Decimal(number.text) if isinstance(number, WrittenNumber) else Decimal(repr(number))
+
+
+_MOMENT = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)(?:[.,](\d+))?(Z|[+-]\d\d:?\d\d)?\Z",
+    re.ASCII,
+)
+
+
+def same_moment(one: str, other: str) -> bool:
+    """Whether two texts are times of ISO 8601, and of the same moment. A time without a zone is
+    the same as no time with one.
+    """
+    first, second = _moment(one), _moment(other)
+    return first is not None and first == second
+
+
+def _moment(text: str) -> tuple[datetime, str] | None:
+    """A time to the second, and the digits of its fraction, of which there may be many."""
+    found = _MOMENT.match(text)
+    if found is None:
+        return None
+    seconds, fraction, zone = found.groups()
+    try:
+        whole = datetime.fromisoformat(seconds + (zone or ""))
+    except ValueError:
+        return None
+    return whole, (fraction or "").rstrip("0")

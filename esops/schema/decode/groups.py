@@ -12,13 +12,20 @@ from typing import Any, Self
 import orjson
 
 from esops.events import RecordedEvent
-from esops.schema.decode.outcomes import DecodeOutcome, NotDecoded, RoundTripDifference
+from esops.schema.decode.outcomes import (
+    DecodeOutcome,
+    DecodeStep,
+    NotDecoded,
+    RoundTripDifference,
+)
 from esops.schema.decode.plain_shapes import PlainShapes
 from esops.schema.shapes import JsonType
 
 SAMPLES = 3
 MOST_GROUPS = 1_000
 """Of failures, and of differences; what more of them there are is counted."""
+
+_COUNTS = ("failed", "not_tried", "differing", "adding", "lone_ends", "left_out")
 
 
 @dataclass
@@ -69,6 +76,7 @@ class DecodeFailures:
     error: str
     message: str
     where: str = ""
+    step: DecodeStep = "decode"
     events: int = 0
     not_tried: int = 0
     """More events of this type and shape, which were not given to the code any more."""
@@ -124,6 +132,8 @@ class DecodeGroups:
         self.failures: dict[tuple[str, ...], DecodeFailures] = {}
         self.differences: dict[tuple[Any, ...], RoundTripDifferences] = {}
         self.failed = self.not_tried = self.differing = self.lone_ends = 0
+        self.adding = 0
+        """Events that get more fields by a round trip."""
         self.left_out = 0
         """Events that failed or differ, and are in no group, since there are too many groups."""
 
@@ -135,6 +145,7 @@ class DecodeGroups:
         for differing in outcome.differences:
             lost = any(counts(each) for each in differing.found)
             self.differing += lost
+            self.adding += any(not counts(each) for each in differing.found)
             for difference in differing.found:
                 self._difference(events[differing.at], difference)
 
@@ -149,13 +160,13 @@ class DecodeGroups:
             self.left_out += 1
             return
         self.failed += 1
-        key = (event.type, shape, each.error, each.message)
+        key = (event.type, shape, each.error, each.message, each.step)
         group = self.failures.get(key)
         if group is None:
             if len(self.failures) >= MOST_GROUPS:
                 self.left_out += 1
                 return
-            group = self.failures[key] = DecodeFailures(*key, where=each.where)
+            group = self.failures[key] = DecodeFailures(*key[:4], where=each.where, step=each.step)
         group.ends += each.fatal
         if self._sampled(group, event) and self._show:
             group.full_message = each.full_message
@@ -198,21 +209,21 @@ class DecodeGroups:
 
     def document(self) -> dict[str, Any]:
         """All of it as JSON."""
-        counts = ("failed", "not_tried", "differing", "lone_ends", "left_out")
         return {
-            **{name: getattr(self, name) for name in counts},
+            **{name: getattr(self, name) for name in _COUNTS},
             "failures": [_kept(each) for each in self.failures.values()],
             "differences": [_kept(each) for each in self.differences.values()],
         }
 
     def load(self, document: Mapping[str, Any]) -> None:
         """Take over what `document` made."""
-        for name in ("failed", "not_tried", "differing", "lone_ends", "left_out"):
+        for name in _COUNTS:
             setattr(self, name, document[name])
         for fields in document["failures"]:
             failure = DecodeFailures(**_samples_of(fields))
-            key = (failure.type, failure.shape, failure.error, failure.message)
-            self.failures[key] = failure
+            self.failures[
+                failure.type, failure.shape, failure.error, failure.message, failure.step
+            ] = failure
         for fields in document["differences"]:
             group = RoundTripDifferences(**_samples_of(fields))
             self.differences[group.type, group.kind, group.path, group.stored, group.encoded] = (

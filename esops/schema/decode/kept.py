@@ -14,6 +14,7 @@ from typing import Any
 
 from esops.errors import AnotherLog, EsopsError
 from esops.events import Position
+from esops.schema.decode.code_files import changed
 from esops.schema.decode.request import DecodeHooks, DecodeReport, DecodeRequest
 from esops.schema.progress import Kept, KeptProgress, SchemaJob, progress_of
 from esops.settings import StoreSettings
@@ -21,7 +22,7 @@ from esops.stores.base import EventStore
 
 KEEP_EVERY_SECONDS = 10.0
 """What is read in less is read again as quickly as it is kept."""
-_FORMAT = 1
+_FORMAT = 2
 _RUN = SchemaJob("decode", "a run without --resume", "--resume")
 _CLEAN = SchemaJob("decode", "--from-start", "--since-last")
 
@@ -30,9 +31,15 @@ class KeptDecoding:
     """What is kept of the runs with one code and one selection."""
 
     def __init__(
-        self, store: EventStore, settings: StoreSettings, request: DecodeRequest, hooks: DecodeHooks
+        self,
+        store: EventStore,
+        settings: StoreSettings,
+        request: DecodeRequest,
+        hooks: DecodeHooks,
+        files: dict[str, str],
     ) -> None:
-        """Nothing is reached yet."""
+        """Nothing is reached yet. `files` are those that the code has used, with their digests."""
+        self._files = files
         self._request, self._hooks = request, hooks
         self._store, self._settings = store, settings
         self._last = time.monotonic()
@@ -60,11 +67,11 @@ class KeptDecoding:
         if kept is None:
             self._hooks.say("no run was interrupted: it begins with the first event")
             return None
-        if not _of(kept, fingerprint):
-            self._hooks.say(
-                "the code has changed since the run that was interrupted, so all events are read"
-            )
+        if not self._same_code(kept, fingerprint, "the run that was interrupted"):
             return None
+        if self._clean is not None:
+            # Whatever it says: it is to be replaced at the end of this run.
+            self._clean.read()
         return kept
 
     def clean(self, fingerprint: str) -> Position | None:
@@ -79,10 +86,23 @@ class KeptDecoding:
             self._hooks.say(self._clean.note)
         if kept is None:
             return None
-        if not _of(kept, fingerprint):
-            self._hooks.say("the code has changed since the last run, so all events are read")
-            return None
-        return kept.position
+        return kept.position if self._same_code(kept, fingerprint, "the last run") else None
+
+    def _same_code(self, kept: Kept, fingerprint: str, since: str) -> bool:
+        """Whether the code is that of a run before; then its files are those of this one, too."""
+        document = kept.document
+        files = document.get("files", {})
+        what = "the code"
+        if (document.get("format"), document.get("code")) == (_FORMAT, fingerprint):
+            other = changed(files, self._request.directory)
+            if other is None:
+                for name, digest in files.items():
+                    if self._files.setdefault(name, digest) != digest:
+                        self._files[name] = "changed"
+                return True
+            what = other
+        self._hooks.say(f"{what} has changed since {since}, so all events are read")
+        return False
 
     def under_way(self, report: DecodeReport, fingerprint: str, *, at_once: bool = False) -> bool:
         """Keep how far the run is, now and then, or `at_once`. Returns whether it is kept.
@@ -104,7 +124,7 @@ class KeptDecoding:
                 except AnotherLog:  # of a run that was ended before the store was restored
                     run.forget()
                 self._run = run
-            self._run.write(_document(report, fingerprint), report.position)
+            self._run.write(_document(report, fingerprint, self._files), report.position)
         except EsopsError as error:
             if self._request.resume:
                 raise
@@ -115,13 +135,15 @@ class KeptDecoding:
 
     def done(self, report: DecodeReport, fingerprint: str) -> None:
         """The run has come to its end."""
-        if self._run is not None:
-            self._run.forget()
         if self._clean is not None and report.position is not None:
             if report.findings:
                 self._hooks.say("the next run with --since-last begins where this one began")
             else:
-                self._clean.write({"format": _FORMAT, "code": fingerprint}, report.position)
+                document = {"format": _FORMAT, "code": fingerprint, "files": dict(self._files)}
+                self._clean.write(document, report.position)
+        # Not before: where that fails, this run can be resumed.
+        if self._run is not None:
+            self._run.forget()
 
     def _progress(self, what: str, job: SchemaJob) -> KeptProgress:
         request = self._request
@@ -131,6 +153,7 @@ class KeptDecoding:
             "encode": request.encode,
             "round_trip": request.round_trip,
             "ignored": sorted(request.ignored),
+            "same_moments": request.same_moments,
             "types": sorted(request.selection.types),
             "category": request.selection.category,
             "tenant": request.tenant,
@@ -139,15 +162,11 @@ class KeptDecoding:
         return progress_of(self._store, self._settings, job, selection)
 
 
-def _of(kept: Kept, fingerprint: str) -> bool:
-    document = kept.document
-    return (document.get("format"), document.get("code")) == (_FORMAT, fingerprint)
-
-
-def _document(report: DecodeReport, fingerprint: str) -> dict[str, Any]:
+def _document(report: DecodeReport, fingerprint: str, files: Mapping[str, str]) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "code": fingerprint,
+        "files": dict(files),
         "events": report.events,
         "shapes": report.shapes,
         "types": report.types,

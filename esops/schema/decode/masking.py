@@ -4,7 +4,9 @@ events that fail alike have the same one.
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,16 +17,18 @@ from esops.events import RecordedEvent
 MOST_CHARACTERS = 300
 """Of a message in a group."""
 _READ = 5_000
-_VALUES = 2_000
-"""Values of one event that are looked for."""
+_MOST_VALUES, _MOST_TEXT = 100_000, 2_000_000
+"""Values of one event that are looked for, and their characters; beyond, no message is shown."""
 _WORD_LEAST = 3
-"""Shorter values stand in words by chance; as a word of its own or in quotes, they are masked."""
+"""Shorter values stand in words by chance. They are masked in quotes, and where a word of two
+letters is written as the value is.
+"""
 _MASK = "…"
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}\b")
 _EMAIL = re.compile(r"[^\s'\"<>(),;:]+@[^\s'\"<>(),;:]+")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]+\b")
 _HEX = re.compile(r"\b(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{12,}\b")
-_NUMBER = re.compile(r"(?<![A-Za-z_])[-+]?\d+(?:[.,:_T/-]\d+)*(?:[eE][-+]?\d+)?Z?(?![A-Za-z_])")
+_NUMBER = re.compile(r"(?<![A-Za-z_\d])[-+]?\d+(?:[.,:_T/-]\d+)*(?:[eE][-+]\d+)?\w*")
 _BRACES = re.compile(r"\{[^{}]*\}")
 _QUOTED = re.compile(r"b?'((?:[^'\\]|\\.)*)'|b?\"((?:[^\"\\]|\\.)*)\"|`([^`]*)`")
 _NAME = re.compile(r"[A-Za-z_$][\w$]*(?:[.\[\]*:]+[\w$]*)*\Z")
@@ -35,8 +39,11 @@ def masked(message: str, event: RecordedEvent) -> str:
 
     Quoted names stay, such as that of a missing field, unless the event has such a value.
     """
-    text = " ".join(message[:_READ].split())
-    values = {each for each in _values(event) if each}
+    text = _one_line(message[:_READ])
+    try:
+        values = _values(event)
+    except OverflowError:
+        return _MASK if text else ""
     folded = {each.casefold() for each in values}
 
     def quoted(found: re.Match[str]) -> str:
@@ -51,15 +58,34 @@ def masked(message: str, event: RecordedEvent) -> str:
         text, count = _BRACES.subn(_MASK, text)
         if not count:
             break
-    # The longest first: a name may stand in an address.
-    long = sorted((each for each in values if len(each) >= _WORD_LEAST), key=len, reverse=True)
-    for each in long:
-        if each.casefold() in text.casefold():
-            text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", _MASK, text, flags=re.IGNORECASE)
-    text = _QUOTED.sub(quoted, text)
+    text = _QUOTED.sub(quoted, _without(text, values))
     for pattern in (_UUID, _EMAIL, _ADDRESS, _HEX):
         text = pattern.sub(_MASK, text)
     return _NUMBER.sub("N", text)[:MOST_CHARACTERS]
+
+
+def _one_line(text: str) -> str:
+    """A text in one form of Unicode, on one line."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _without(text: str, values: set[str]) -> str:
+    """A text without some values that stand in it as words."""
+    fold = text.casefold()
+    # The longest first: a name may stand in an address.
+    for each in sorted(
+        (each for each in values if len(each) >= _WORD_LEAST and each.casefold() in fold),
+        key=len,
+        reverse=True,
+    ):
+        text, count = re.subn(rf"(?<!\w){re.escape(each)}(?!\w)", _MASK, text, flags=re.IGNORECASE)
+        if not count:  # it may be there in other letters, such as ss for ß
+            changed = re.sub(rf"(?<!\w){re.escape(each.casefold())}(?!\w)", _MASK, text.casefold())
+            text = changed if changed != text.casefold() else text
+    short = {each for each in values if len(each) == _WORD_LEAST - 1 and each in text}
+    for each in short:
+        text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)", _MASK, text)
+    return text
 
 
 def _within(fold: str, values: set[str]) -> bool:
@@ -67,30 +93,48 @@ def _within(fold: str, values: set[str]) -> bool:
     return len(fold) >= _WORD_LEAST and any(fold in each for each in values)
 
 
-def _values(event: RecordedEvent) -> Iterator[str]:
-    yield event.stream
-    yield event.tenant
-    left = _VALUES
-    for content in (event.data, event.metadata):
+def _values(event: RecordedEvent) -> set[str]:
+    """The texts of an event, as they may stand in a message. Raises OverflowError where there are
+    too many to look for.
+    """
+    texts = [event.stream, event.tenant, *_ids(event.stream)]
+    size = 0
+    for content in (event.metadata, event.data):
         try:
             document = orjson.loads(content) if content else None
         except orjson.JSONDecodeError:
-            yield content[:_READ].decode(errors="replace")
+            texts.append(content[:_READ].decode(errors="replace"))
             continue
         for value in _texts(document):
-            left -= 1
-            if left < 0:
-                return
-            yield value
+            texts.append(value)
+            size += len(value)
+            if len(texts) > _MOST_VALUES or size > _MOST_TEXT:
+                raise OverflowError
+    found = set()
+    for text in texts:
+        line = _one_line(text)
+        found.add(line)
+        if " " in line:
+            found.update(line.split())
+        if not text.isascii():  # as a program writes what it takes for no letters
+            found.update((ascii(text)[1:-1], json.dumps(text)[1:-1]))
+    found.discard("")
+    return found
+
+
+def _ids(stream: str) -> Iterator[str]:
+    """What may be the id in a stream's name."""
+    for sign in "-:":
+        yield stream.partition(sign)[2]
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-        if " " in value:
-            yield from value.split()
     elif isinstance(value, dict):
-        for inner in value.values():
+        for name, inner in value.items():
+            if not _NAME.match(name):  # a name that is data
+                yield name
             yield from _texts(inner)
     elif isinstance(value, list):
         for inner in value:

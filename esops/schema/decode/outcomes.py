@@ -10,6 +10,7 @@ from esops.events import RecordedEvent
 from esops.schema.shapes import JsonType
 
 DifferenceKind = Literal["lost", "added", "changed"]
+DecodeStep = Literal["decode", "encode"]
 
 
 class NotDecoded(NamedTuple):
@@ -28,6 +29,8 @@ class NotDecoded(NamedTuple):
     """Whether the code's process ended by it, or had to be ended."""
     not_tried: bool = False
     """Whether it was not given to the code, since events like it have ended the process."""
+    step: DecodeStep = "decode"
+    """Which of the two functions failed."""
 
 
 class RoundTripDifference(NamedTuple):

@@ -39,13 +39,19 @@ class DecoderPool:
     """The processes. Use it with `with`."""
 
     def __init__(
-        self, request: DecodeRequest, fatal: FatalEvents, stop: Callable[[], bool]
+        self,
+        request: DecodeRequest,
+        fatal: FatalEvents,
+        stop: Callable[[], bool],
+        files: dict[str, str],
     ) -> None:
-        """Start one of them; the others are started when there is work for them. Raises UsageError
-        where the code cannot be run.
+        """Start one of them; the others are started when there is work for them. The files that
+        the code uses go into `files`, as far as they can be seen. Raises UsageError where the code
+        cannot be run.
         """
         self._request, self._fatal, self._stop = request, fatal, stop
-        self._decoders: list[EventDecoder] = [decoder_of(request, fatal)]
+        self._files = files
+        self._decoders: list[EventDecoder] = [decoder_of(request, fatal, files)]
         self._free: queue.SimpleQueue[EventDecoder] = queue.SimpleQueue()
         self._free.put(self._decoders[0])
         self.fingerprint = self._decoders[0].fingerprint
@@ -97,7 +103,7 @@ class DecoderPool:
         try:
             decoder = self._free.get_nowait()
         except queue.Empty:
-            decoder = decoder_of(self._request, self._fatal)
+            decoder = decoder_of(self._request, self._fatal, self._files)
             self._decoders.append(decoder)
             if self._ending or self._stop():
                 decoder.stop()
@@ -121,14 +127,20 @@ class DecoderPool:
             begin = end
 
 
-def decoder_of(request: DecodeRequest, fatal: FatalEvents) -> EventDecoder:
+def decoder_of(request: DecodeRequest, fatal: FatalEvents, files: dict[str, str]) -> EventDecoder:
     """One process of the code. Raises UsageError where it cannot be run."""
     if request.python is not None:
         from esops.schema.decode.child import PythonTask
         from esops.schema.decode.python_code import PythonDecoder
 
-        task = PythonTask(request.python, request.encode, request.directory, request.ignored)
-        return PythonDecoder(task, request.timeout, fatal)
+        task = PythonTask(
+            request.python,
+            request.encode,
+            request.directory,
+            request.ignored,
+            request.same_moments,
+        )
+        return PythonDecoder(task, request.timeout, fatal, files)
     from esops.schema.decode.program import ProgramDecoder, ProgramTask
 
     return ProgramDecoder(
@@ -137,7 +149,7 @@ def decoder_of(request: DecodeRequest, fatal: FatalEvents) -> EventDecoder:
             request.directory,
             request.timeout,
             request.round_trip,
-            RoundTripComparer.ignoring(request.ignored),
+            RoundTripComparer.ignoring(request.ignored, moments=request.same_moments),
             request.show_payload,
         ),
         fatal,

@@ -7,6 +7,8 @@ is given to a new one, event by event, until one of them does it again.
 from __future__ import annotations
 
 import base64
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -43,6 +45,8 @@ _AT_ONCE = 500
 """Events of a batch."""
 _PATIENCE_TO_END = 1.0
 _NAME, _TEXT = 200, 2_000
+_CLASS = re.compile(r"[\w.$:`<>\[\],+/]+")
+"""A name of a class, in any language."""
 _STARTS_SECONDS = 120.0
 """How long it may take to say that it is ready."""
 
@@ -167,6 +171,8 @@ class ProgramDecoder:
         if not answer["ok"]:
             name, text = str(answer.get("exception") or "Failure"), str(answer.get("message") or "")
             where = str(answer.get("where") or "")
+            if not _CLASS.fullmatch(name):  # a sentence, in which values may stand
+                name = masked(name, event)
             outcome.failures.append(
                 NotDecoded(at, name[:_NAME], masked(text, event), text[:_TEXT], where[:_TEXT])
             )
@@ -283,8 +289,9 @@ def _fingerprint(task: ProgramTask, code: str) -> str:
     """Of the command, of the files that it names, and of what the program says of itself."""
     digest = sha256(code.encode())
     for word in task.command:
-        path = task.directory / word
-        digest.update(b"\0" + word.encode() + b"\0")
-        if path.is_file():
-            digest.update(sha256(path.read_bytes()).digest())
+        digest.update(b"\0" + word.encode(errors="surrogateescape") + b"\0")
+        # A word may be no name of a file at all, such as a script of many lines.
+        with contextlib.suppress(OSError, ValueError):
+            if (task.directory / word).is_file():
+                digest.update(sha256((task.directory / word).read_bytes()).digest())
     return digest.hexdigest()[:16]

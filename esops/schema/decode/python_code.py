@@ -9,6 +9,7 @@ import mmap
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,11 +48,14 @@ class _ProcessEnd(NamedTuple):
 class PythonDecoder:
     """One process."""
 
-    def __init__(self, task: PythonTask, timeout: float, fatal: FatalEvents) -> None:
-        """Start it, and wait until it is ready. `timeout`: seconds that one event may take. Raises
-        UsageError where the code cannot be loaded.
+    def __init__(
+        self, task: PythonTask, timeout: float, fatal: FatalEvents, files: dict[str, str]
+    ) -> None:
+        """Start it, and wait until it is ready. `timeout`: seconds that one event may take. The
+        files that the code uses go into `files`, with their digests. Raises UsageError where the
+        code cannot be loaded.
         """
-        self._task, self._timeout, self._fatal = task, timeout, fatal
+        self._task, self._timeout, self._fatal, self._files = task, timeout, fatal, files
         self._closed = False
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the decoder
         self._file.write(b"\0" * COUNTER)
@@ -67,42 +71,60 @@ class PythonDecoder:
         outcome.failures += map(not_tried, left_out)
         places = [at for at in range(len(events)) if at not in left_out]
         while places:
-            found = len(outcome.failures), len(outcome.differences)
-            end = self._run([events[at] for at in places], places, outcome)
+            end = self._run(events, places, outcome)
             if end is None:
                 break
             if end.at == BETWEEN:
-                outcome.lone_ends += 1
-                if outcome.lone_ends > MOST_LONE_ENDS:
-                    how = end.message.removeprefix("its process ")
-                    raise Unavailable(
-                        f"the process of {self._task.decode} {how} again and again, while the "
-                        "code was at no event",
-                        hint="The system may have ended it for its memory, or a thread of the "
-                        "code. What it wrote to stderr is above.",
-                    )
-                del outcome.failures[found[0] :], outcome.differences[found[1] :]
+                self._no_event(end, outcome)
+                _forget(outcome, places)
                 self._start()
                 continue
-            at = places[end.at]
+            at, rest = places[end.at], places[end.at + 1 :]
+            self._start()
+            if end.error == "ProcessEnded":
+                # The system may have ended it, or what came before: only what ends a new one is
+                # to blame.
+                _forget(outcome, [at])
+                again = self._run(events, [at], outcome)
+                if again is None:
+                    self._no_event(end, outcome)
+                    places = rest
+                    continue
+                self._start()
+                if again.at == BETWEEN:
+                    self._no_event(again, outcome)
+                    places = [at, *rest]
+                    continue
+                end = again
+            _forget(outcome, [at])
             self._fatal.ended(events[at])
             outcome.failures.append(NotDecoded(at, end.error, end.message, end.message, fatal=True))
             # What came before it was answered for.
             left_out = self._fatal.left_out(events)
-            rest = places[end.at + 1 :]
             outcome.failures += [not_tried(at) for at in rest if at in left_out]
             places = [at for at in rest if at not in left_out]
-            self._start()
         outcome.failures.sort()
         return outcome
+
+    def _no_event(self, end: _ProcessEnd, outcome: DecodeOutcome) -> None:
+        """Count an end of the process that is no event's."""
+        outcome.lone_ends += 1
+        if outcome.lone_ends > MOST_LONE_ENDS:
+            how = end.message.removeprefix("its process ")
+            raise Unavailable(
+                f"the process of {self._task.decode} {how} again and again, and no event by itself "
+                "ends it",
+                hint="The system may have ended it for its memory, or a thread of the code. What "
+                "it wrote to stderr is above.",
+            )
 
     def stop(self) -> None:
         """See EventDecoder."""
         self._closed = True
         # Its pipes stay open: their numbers must not become those of others.
         process = self._process
-        if process is not None:
-            process.kill()
+        if process is not None and process.returncode is None:
+            _end_group(process)
 
     def close(self) -> None:
         """See EventDecoder."""
@@ -113,12 +135,12 @@ class PythonDecoder:
     def _run(
         self, events: Sequence[RecordedEvent], places: Sequence[int], outcome: DecodeOutcome
     ) -> _ProcessEnd | None:
-        """Decode some events; None where all were, or how the process ended."""
+        """Decode the events at some places; None where all were, or how the process ended."""
         self._shared[0] = BETWEEN
         process = self._process
         assert process is not None
         assert process.stdin is not None
-        content = packed(events)
+        content = packed([events[at] for at in places])
         try:
             process.stdin.write(len(content).to_bytes(LENGTH, "big") + content)
             process.stdin.flush()
@@ -128,7 +150,11 @@ class PythonDecoder:
             message = self._receive(process)
             if isinstance(message, _ProcessEnd):
                 return message
-            if message is None:
+            if isinstance(message, dict):
+                for file, digest in message.items():
+                    # A file that changed during the run is never the same again.
+                    if self._files.setdefault(file, digest) != digest:
+                        self._files[file] = "changed"
                 return None
             moved = message._replace(at=places[message.at])
             if isinstance(moved, NotTheSame):
@@ -169,6 +195,7 @@ class PythonDecoder:
         except subprocess.TimeoutExpired:
             self._kill()
             code = process.wait()
+        _end_group(process)
         how = f"signal {-code}" if code < 0 else f"code {code}"
         return _ProcessEnd(self._shared[0], "ProcessEnded", f"its process ended with {how}")
 
@@ -183,6 +210,8 @@ class PythonDecoder:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self._file.fileno()],
+            # With what the code starts, and leaves behind.
+            process_group=0,
         )
         if self._closed:  # by another thread, since it began
             self._kill()
@@ -210,9 +239,23 @@ class PythonDecoder:
         process = self._process
         if process is None:
             return
-        process.kill()
-        process.wait()
+        if process.returncode is None:
+            _end_group(process)
+            process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process at once, with all that it has started and left in its group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _forget(outcome: DecodeOutcome, places: Sequence[int]) -> None:
+    """What was found of events that are to be decoded once more."""
+    again = set(places)
+    outcome.failures = [each for each in outcome.failures if each.at not in again]
+    outcome.differences = [each for each in outcome.differences if each.at not in again]

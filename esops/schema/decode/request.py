@@ -29,6 +29,8 @@ class DecodeRequest:
     round_trip: bool = False
     ignored: Sequence[str] = ()
     """Paths that a round trip may change."""
+    same_moments: bool = False
+    """Whether a round trip may write a time in another form."""
     selection: EventSelection = field(default_factory=EventSelection)
     tenant: str | None = None
     workers: int = 1
@@ -69,6 +71,8 @@ class DecodeRequest:
             raise UsageError(f"--ignore: {error}") from None
         if self.ignored and not (self.round_trip or self.encode):
             raise UsageError("--ignore is for a round trip", hint="Give --round-trip, too.")
+        if self.same_moments and not (self.round_trip or self.encode):
+            raise UsageError("--same-moments is for a round trip", hint="Give --round-trip, too.")
         if self.from_start and not self.since_last:
             raise UsageError("--from-start is for --since-last", hint=_ALL_ANYWAY)
         if self.from_start and self.resume:
@@ -113,6 +117,8 @@ class DecodeReport:
     """Why it could not be kept how far the run came."""
     more_shapes: bool = False
     """Whether there were more shapes than are decoded first."""
+    first_alone: bool = False
+    """Whether of some shapes only the first event was decoded first, since events are large."""
 
     @property
     def notes(self) -> list[str]:
@@ -123,6 +129,11 @@ class DecodeReport:
             found.append(
                 f"there are more than {self.shapes:,} distinct shapes, and no event of the others "
                 "was decoded first"
+            )
+        if self.first_alone:
+            found.append(
+                "the events of distinct shapes are too large to be held at once, so of some shapes "
+                "only the first event was decoded first"
             )
         if not ends:
             return found
@@ -158,6 +169,7 @@ class DecodeReport:
             "failures": [each.as_dict() for each in failures],
             "round_trip": self.round_trip,
             "differing": self.groups.differing,
+            "adding": self.groups.adding,
             "differences": [{**each.as_dict(), "finding": counts(each)} for each in differences],
             "left_out": self.groups.left_out,
             "since": None if self.since is None else str(self.since),

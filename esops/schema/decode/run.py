@@ -21,9 +21,10 @@ from esops.schema.decode.pool import DecoderPool
 from esops.schema.decode.request import DecodeHooks, DecodeReport, DecodeRequest
 from esops.schema.decode.samples import ShapeSamples
 from esops.schema.reading import SchemaReader
+from esops.schema.selected import check_names
 from esops.settings import StoreSettings
 from esops.stores.base import EventStore
-from esops.wording import count
+from esops.wording import count, listed
 
 
 def decode(
@@ -44,7 +45,8 @@ class _DecodeRun:
         self, store: EventStore, settings: StoreSettings, request: DecodeRequest, hooks: DecodeHooks
     ) -> None:
         self._store, self._request, self._hooks = store, request, hooks
-        self._kept = KeptDecoding(store, settings, request, hooks)
+        self._files: dict[str, str] = {}
+        self._kept = KeptDecoding(store, settings, request, hooks, self._files)
         # Before anything is read.
         self._plain = store.give_stored_payloads()
         self._fatal = FatalEvents(PlainShapes(self._plain))
@@ -52,8 +54,9 @@ class _DecodeRun:
 
     def run(self) -> DecodeReport:
         request, report = self._request, self._report
+        check_names(self._store, request.selection)
         self._kept.prepare()
-        with DecoderPool(request, self._fatal, self._hooks.stop) as pool:
+        with DecoderPool(request, self._fatal, self._hooks.stop, self._files) as pool:
             kept = self._kept.interrupted(pool.fingerprint)
             if kept is not None:
                 kept_documents.load(report, kept.document, kept.position)
@@ -103,7 +106,7 @@ class _DecodeRun:
         if reader.stopped:
             raise Stopped("stopped while the distinct shapes were looked for", hint=_AGAIN)
         report.shapes, report.types = samples.shapes, samples.types
-        report.more_shapes = samples.left_out > 0
+        report.more_shapes, report.first_alone = samples.left_out > 0, samples.first_alone
         found = time.monotonic()
         # What fails here fails among all events once more, and is counted there.
         groups = self._groups()
@@ -134,10 +137,11 @@ class _DecodeRun:
         )
         failing = {(each.type, each.shape) for each in groups.failures.values()}
         if failing:
+            kinds = sorted({kind for kind, _ in failing})
+            which = f"such as {listed(kinds[:3])}" if len(kinds) > 3 else f"of {listed(kinds)}"
             self._hooks.say(
-                f"{what}: {len(failing):,} of them failed already, such as "
-                f"{' and '.join(sorted({kind for kind, _ in failing})[:3])}; now all events, to "
-                "count them"
+                f"{what}: {count(len(failing), 'shape')} failed already, {which}; now all events, "
+                "to count them"
             )
         else:
             self._hooks.say(f"{what}: none failed; now all events")

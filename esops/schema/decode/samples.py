@@ -35,6 +35,8 @@ class ShapeSamples:
         self._bytes = 0
         self.left_out = 0
         """Events of shapes beyond the bound of what is kept."""
+        self.first_alone = False
+        """Whether of some shapes only the first event is kept, for their size."""
 
     @property
     def shapes(self) -> int:
@@ -83,6 +85,7 @@ class ShapeSamples:
             found.first = packed([first])
             self._bytes += len(found.first)
         if self._bytes >= _MOST_BYTES:
+            self.first_alone = True
             return
         before = len(found.last) + len(found.smallest)
         # Packed, since an event keeps its whole batch in memory.
