@@ -128,6 +128,31 @@ def test_a_file_says_that_events_are_no_json():
     } or groups(check).keys() == {("$", "json"), ("$", "type")}
 
 
+def test_names_of_members_that_no_schema_names_are_data():
+    """Those of maps, such as names of persons; also behind a reference, and in each other."""
+    schema = {
+        "properties": {
+            "by": {"additionalProperties": {"$ref": "_parts/map.json"}},
+            "seen": {"patternProperties": {"^A": {"properties": {"properties": {"type": "null"}}}}},
+            "rest": {"allOf": [{"unevaluatedProperties": {"items": {"type": "null"}}}]},
+            "no": {"unevaluatedProperties": False},
+        }
+    }
+    part = {"additionalProperties": {"properties": {"n": {"type": "integer"}}}}
+    check = checked(
+        {"Order.json": json.dumps(schema), "_parts/map.json": json.dumps(part)},
+        {
+            "by": {SECRET: {"Ann Secret": {"n": "x"}}},
+            "seen": {"Ann": {"properties": 1}},
+            "rest": {"Ann": [1]},
+            "no": {"Ann": 1},
+        },
+    )
+    assert sorted(path for path, _ in groups(check)) == [
+        "$.by[*][*].n", "$.no.Ann", "$.rest[*]", "$.seen[*].properties",
+    ]  # fmt: skip
+
+
 def test_json_does_not_fit_a_file_that_is_for_other_payloads():
     empty = {"old/Order.json": '{\n "x-payload": "empty"}'}
     fresh = {"Order.json": '{"properties": {"price": {"minimum": 0}}}'}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
@@ -21,6 +21,14 @@ NO_JSON, TOO_DEEP, IS_JSON = "json", "depth", PAYLOAD
 """Rules that no schema states: that a payload is JSON, that it can be looked through, and that it
 is no JSON where all files of the type are for others.
 """
+_INTO_MEMBERS = frozenset(
+    {"properties", "patternProperties", "additionalProperties", "unevaluatedProperties"}
+)
+_INTO_ELEMENTS = frozenset(
+    {"items", "prefixItems", "additionalItems", "unevaluatedItems", "contains"}
+)
+_OVER_A_NAME = frozenset({"dependentSchemas", "dependencies", "allOf", "anyOf", "oneOf"})
+"""Keywords with a name or number behind them that is none of the event."""
 _MOST_ERRORS = 1_000
 """Of one event, no more are looked at."""
 
@@ -102,14 +110,28 @@ class TypeRules:
         """
         file, line = self._stated(error.absolute_keyword_location)
         kind: Any = error.kind
+        above = list(_named_steps(error.instance_path, error.evaluation_path))
         members: Iterable[str | None] = [None]
         if kind.name == "required":
             members = [kind.property]
         elif kind.name in ("additionalProperties", "unevaluatedProperties"):
             members = kind.unexpected
         for member in members:
-            path = [*error.instance_path, *([] if member is None else [member])]
-            yield BrokenRule(written(tuple(map(_step, path))), kind.name, file, line)
+            path = [*above, *([] if member is None else [_step(member)])]
+            if kind.name == "unevaluatedProperties" and not self._forbids(error):
+                path[-1] = Wild.EVERY
+            yield BrokenRule(written(tuple(path)), kind.name, file, line)
+
+    def _forbids(self, error: jsonschema_rs.ValidationError) -> bool:
+        """Whether a keyword is `false`: it has no schema for the members that it is about."""
+        uri, _, pointer = (error.absolute_keyword_location or "").partition("#")
+        value: Any = self._places[uri].schema if uri in self._places else None
+        for part in map(_of_pointer, pointer.split("/")[1:]):
+            if isinstance(value, list) and isinstance(part, int):
+                value = value[part]
+            else:
+                value = value.get(str(part)) if isinstance(value, dict) else None
+        return value is False
 
     def _stated(self, location: str | None) -> tuple[str, int]:
         """The file and the line of a keyword."""
@@ -122,6 +144,23 @@ class TypeRules:
         found = file.where, int(file.line(at).rpartition(":")[2])
         self._lines[location or ""] = found
         return found
+
+
+def _named_steps(path: Sequence[str | int], keywords: Sequence[str | int]) -> Iterator[Step]:
+    """A path in an event, by the keywords that lead to it. A member that the schema does not name
+    is one of a map, and its name is data: a person's, say.
+    """
+    rest = list(reversed(keywords))
+    for part in path:
+        keyword = None
+        while rest and keyword not in _INTO_MEMBERS and keyword not in _INTO_ELEMENTS:
+            keyword = rest.pop()
+            if keyword in _OVER_A_NAME and rest:
+                rest.pop()
+        named = keyword == "properties" or keyword not in _INTO_MEMBERS
+        if keyword in ("properties", "patternProperties") and rest:
+            rest.pop()
+        yield _step(part) if named else Wild.EVERY
 
 
 def _step(part: str | int) -> Step:
