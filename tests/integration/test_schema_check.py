@@ -158,6 +158,25 @@ def test_what_comes_or_goes_in_the_part_that_was_read_is_noticed(project, dsn, c
     assert check(project, "--since-last", code=1)["events"] == 0
 
 
+def test_after_an_erasure_all_is_read_again(project, dsn, connection):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    project.configure(stores={"shop": {"dsn": dsn}})
+    with (project.folder / "esops.toml").open("a") as config:
+        config.write('[erase.names]\nstore = "shop"\nmask = { "$.name" = "null" }\n')
+    write_schema(project, {"properties": {"name": {"type": "string"}}})
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
+        store.append("cart-1", [event(1, name="Ann"), event(2, name="Ann")])
+    check(project, "--since-last", code=0)
+    erased = project.run("erase", "--stream", "cart-1", "--yes")
+    assert connection.execute("SELECT data->>'name' FROM mt_events").fetchone() == (None,), (
+        erased.err
+    )
+    last = check(project, "--since-last", code=1)
+    assert found(last) == {("added", "$.name", "type"): 2}
+    assert "personal data was erased" in last["notes"][0]
+    assert check(project, "--since-last", code=1)["events"] == 0
+
+
 def test_a_check_that_is_killed_anywhere_neither_skips_nor_doubles(dsn, connection, monkeypatch):
     marten.create(connection, marten.VARIANTS["marten-optional"])
     settings = PostgresSettings(dsn=dsn)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from esops.actions.action import RUNNING
 from esops.errors import Unavailable
 from esops.events import Position, RecordedEvent
 from esops.schema.checking.history import HistoryCheck, SchemaCheckResult, SchemalessType
@@ -54,6 +55,7 @@ class SchemaCheck:
         self._history = HistoryCheck(schemas)
         self._notes: list[str] = []
         self._late: list[LateEvent] = []
+        self._erasures: list[str] = []
         self._read = 0
         self._stopped = False
 
@@ -125,6 +127,7 @@ class SchemaCheck:
             memory.keep()  # so that it is known later what was passed as dead
             # Now, and not at the end: what comes late while this run reads may be behind it.
             self._late = memory.late()
+        self._erasures = kept.erasures()
         if from_start:
             kept.forget()
             return None
@@ -132,6 +135,13 @@ class SchemaCheck:
         if kept.note:
             self._notes.append(kept.note)
         if found is None or found.document.get("form") != _FORM:
+            return None
+        # One that is at work was not there as a whole when its name was kept.
+        kept_names = {each for each in found.document["erasures"] if not each.endswith(RUNNING)}
+        if not kept_names.issuperset(self._erasures):
+            self._notes.append(
+                "personal data was erased since the last check, so all events are read again"
+            )
             return None
         known: Mapping[str, str] = found.document["schemas"]
         self._take_over(found.document)
@@ -239,6 +249,7 @@ class SchemaCheck:
         document = {
             "form": _FORM,
             "late": [each.id for each in self._late],
+            "erasures": self._erasures,
             "schemas": {name: rules.fingerprint for name, rules in history.rules.items()},
             "events": dict(history.events),
             "numbers": {name: str(each) for name, each in history.numbers.items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -20,6 +20,9 @@ from esops.schema.progress.places import (
 )
 from esops.settings import ArchiveStoreSettings, StoreSettings
 from esops.stores.base import EventStore
+
+if TYPE_CHECKING:
+    from esops.archive_format.manifest import Manifest
 
 
 class SchemaJob(NamedTuple):
@@ -84,8 +87,8 @@ class KeptProgress:
             # A run that was sealed since may hold events of any position.
             if (entry.mark or {}).get("runs") != list(self._runs):
                 self.note = (
-                    f"the archive of store {self._store.name} has other runs than at the last "
-                    f"schema {self._job.name}, so all of it is read again"
+                    f"the archive of store {self._store.name} has other runs, or other events in "
+                    f"them, than at the last schema {self._job.name}, so all of it is read again"
                 )
                 return None
         else:
@@ -120,6 +123,10 @@ class KeptProgress:
         """Remove what was kept."""
         self._place.forget()
         self._revision = 0
+
+    def erasures(self) -> list[str]:
+        """Names the erasures that have changed payloads so far; see ProgressPlace."""
+        return self._place.erasures()
 
     def _mark(self, position: Position | None) -> dict[str, Any] | None:
         if self._runs is not None:
@@ -174,7 +181,7 @@ def progress_of(
         from esops.stores.archive.store import ArchiveStore
 
         archive = ArchiveStore(store.name, settings)
-        runs = tuple(run.name for run, _ in archive.runs)
+        runs = tuple(f"{run.name} {_seal(manifest)}" for run, manifest in archive.runs)
         place = ProgressDocuments(archive.repository, described)
     elif settings.postgres is not None:
         place = ProgressRow(settings.postgres, described)
@@ -186,6 +193,12 @@ def progress_of(
             hint=f"Leave out {job.without}: all events are read.",
         )
     return KeptProgress(store, place, job, runs)
+
+
+def _seal(manifest: Manifest) -> str:
+    """Another one where the files of a run were rewritten."""
+    files = [each.sha256 for each in manifest.event_files]
+    return hashlib.sha256(orjson.dumps(files)).hexdigest()[:16]
 
 
 def _described(

@@ -15,6 +15,7 @@ import orjson
 import psycopg
 from psycopg import errors
 
+from esops.actions import database
 from esops.archive_format.repository import ENCRYPTED, Missing, Repository, Taken
 from esops.errors import Denied
 from esops.events import NewEvent
@@ -28,6 +29,7 @@ from esops.stores.base import EventStore, WrongExpectedVersion
 _SQL = statements(__package__, "queries")
 FOLDER = "schema"
 """Of an archive's repository."""
+_MOST_ACTIONS = 20_000
 STREAM = "$esops.schema-"
 """Before the key: one stream for each document, of which the store keeps the last event."""
 _KEPT = "$esops-schema-progress"
@@ -69,6 +71,9 @@ class ProgressPlace(Protocol):
 
     def forget(self) -> None:
         """Remove it."""
+
+    def erasures(self) -> list[str]:
+        """Names the erasures that have changed payloads here, as far as esops knows them."""
 
 
 class ProgressRow:
@@ -118,6 +123,16 @@ class ProgressRow:
         with self._session() as session:
             if migrations.has(session, "schema_progress"):
                 session.execute(_SQL["forget"], {"key": self._described.key})
+
+    def erasures(self) -> list[str]:
+        """Those that `esops history` has of the database; one that is at work has no name yet that
+        it keeps.
+        """
+        with self._session() as session:
+            if not migrations.has(session, "actions"):
+                return []
+            found = database.past(session, None, None, _MOST_ACTIONS)
+        return [f"{each.id} {each.result}" for each in found if each.command == "erase"]
 
     @contextmanager
     def _session(self) -> Iterator[psycopg.Connection]:
@@ -175,6 +190,10 @@ class ProgressDocuments:
         for each in self._names():
             self._repository.delete(each)
 
+    def erasures(self) -> list[str]:
+        """None: a run whose files are rewritten gets another seal."""
+        return []
+
     def _names(self) -> list[str]:
         found = (each.name for each in self._repository.entries(self._folder))
         return [each for each in found if "/probe-" not in each]
@@ -222,6 +241,10 @@ class ProgressStream:
             if last is not None:
                 emptied = orjson.dumps({"forgotten": True})
                 store.append(self._stream, [NewEvent(str(uuid.uuid4()), _KEPT, emptied)])
+
+    def erasures(self) -> list[str]:
+        """None: its events cannot be changed."""
+        return []
 
     def _last(self, store: EventStore) -> Entry | None:
         event = next(iter(store.read_stream(self._stream, backwards=True, limit=1)), None)
