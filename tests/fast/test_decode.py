@@ -189,6 +189,29 @@ def encode(value):
     assert f"{shop.module}_d.py:6." in result.out
 
 
+FIRST = """
+calls = 0
+def decode(event):
+    global calls
+    calls += 1
+    if calls == 1:
+        raise ValueError("the first")
+"""
+
+
+def test_what_fails_only_at_first_is_said(shop):
+    found = decode(shop, FIRST).json
+    assert found["failed"] == 0
+    assert "events of 1 shape failed when they were decoded first" in found["notes"][0]
+
+
+def test_half_a_character_can_be_shown(shop):
+    append(shop, "cart-1", "said", rb'{"text": "\ud83d Jane"}')
+    code = "import json\ndef decode(event):\n    if event.type == 'said':\n        raise ValueError('bad ' + json.loads(event.data)['text'])\n"
+    (failure,) = decode(shop, code).json["failures"]
+    assert failure["message"] == "bad …"
+
+
 ONE_ENDS = """
 import os
 def decode(event):
@@ -361,6 +384,13 @@ def test_a_program_that_ends_now_and_then_by_itself_is_no_failure_of_an_event(sh
     assert result.json["notes"] == [
         "the code's process ended once in the middle of a batch, and decoded the same events afterwards"
     ]
+
+
+def test_a_program_that_ends_after_each_batch_is_refused_soon(shop):
+    program = PROGRAM.replace("HELLO", HELLO).replace("MISDEED", "pass") + "    sys.exit()\n"
+    shop.project.write("program.py", program)
+    result = shop.run("schema", "decode", "--command", f"{sys.executable} -S -E program.py")
+    assert (result.code, "ends after each batch" in result.err) == (3, True), result.err
 
 
 def test_what_was_found_is_shown_where_it_cannot_be_kept(shop, monkeypatch):

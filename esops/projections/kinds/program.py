@@ -162,6 +162,9 @@ class Program:
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
+        if self._own_group:  # what it has left behind
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def kill(self) -> None:
         """End it at once, with all that it has started in its group. For another thread, too: who

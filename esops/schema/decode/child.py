@@ -103,7 +103,11 @@ class _Decoding:
             text = str(error)
         except BaseException:  # noqa: BLE001 - the code's own class
             text = ""
-        where = raised_in(error, self._directory)
+        # Halves of characters, as of an emoji that was cut, cannot be written.
+        name, text, where = (
+            each.encode(errors="backslashreplace").decode()
+            for each in (name, text, raised_in(error, self._directory))
+        )
         return NotDecoded(at, name, masked(text, event), text[:2_000], where, step=step)
 
 

@@ -101,8 +101,8 @@ def _values(event: RecordedEvent) -> set[str]:
     size = 0
     for content in (event.metadata, event.data):
         try:
-            document = orjson.loads(content) if content else None
-        except orjson.JSONDecodeError:
+            document = _loaded(content)
+        except (ValueError, RecursionError):
             texts.append(content[:_READ].decode(errors="replace"))
             continue
         for value in _texts(document):
@@ -120,6 +120,15 @@ def _values(event: RecordedEvent) -> set[str]:
             found.update((ascii(text)[1:-1], json.dumps(text)[1:-1]))
     found.discard("")
     return found
+
+
+def _loaded(content: bytes) -> Any:
+    if not content:
+        return None
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return json.loads(content)  # it takes halves of characters, too
 
 
 def _ids(stream: str) -> Iterator[str]:

@@ -115,12 +115,20 @@ class ProgramDecoder:
             return []
         # One of these did it, most probably the first; but what it wrote last may be lost.
         self._start()
+        in_a_row = 0
         while waiting:
             fault = self._exchange(events, waiting[:1], outcome)
-            if isinstance(fault, ProgramEnded):
+            ended = isinstance(fault, ProgramEnded)
+            if ended:
                 # It may have ended by what came before: only what ends a new one is to blame.
                 self._start()
                 fault = self._exchange(events, waiting[:1], outcome)
+            in_a_row = in_a_row + 1 if ended and fault is None else 0
+            if in_a_row > MOST_LONE_ENDS:
+                raise Unavailable(
+                    f"the program {self._name!r} ends after each batch that it has answered",
+                    hint="It has to read its input to the end. See `esops docs decode-protocol`.",
+                )
             at = waiting.pop(0)
             if fault is not None:
                 self._failed(events[at], at, fault, outcome)

@@ -13,6 +13,7 @@ from esops.schema.decode.comparing import RoundTripComparer
 from esops.schema.decode.groups import DecodeGroups, counts
 from esops.schema.reading import EventSelection
 from esops.stores.base import Unsettled
+from esops.wording import count
 
 _ALL_ANYWAY = "Without it, all is read anyway."
 
@@ -117,6 +118,8 @@ class DecodeReport:
     """Why it could not be kept how far the run came."""
     more_shapes: bool = False
     """Whether there were more shapes than are decoded first."""
+    failed_first: set[tuple[str, str]] = field(default_factory=set)
+    """Types and shapes of which an event failed when it was decoded first, and none afterwards."""
     first_alone: bool = False
     """Whether of some shapes only the first event was decoded first, since events are large."""
 
@@ -129,6 +132,12 @@ class DecodeReport:
             found.append(
                 f"there are more than {self.shapes:,} distinct shapes, and no event of the others "
                 "was decoded first"
+            )
+        if self.failed_first and not self.groups.left_out:
+            found.append(
+                f"events of {count(len(self.failed_first), 'shape')} failed when they were decoded "
+                "first, and not among all events: what the code makes of an event depends on more "
+                "than the event"
             )
         if self.first_alone:
             found.append(
@@ -152,7 +161,8 @@ class DecodeReport:
         groups = self.groups
         # Less than all that it says was done.
         untold = self.more_shapes and not self.all_events
-        return bool(groups.failed or groups.not_tried or groups.differing or untold)
+        by_chance = self.failed_first and not groups.left_out
+        return bool(groups.failed or groups.not_tried or groups.differing or untold or by_chance)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything under the documented field names."""

@@ -74,6 +74,9 @@ class _DecodeRun:
                 self._all_events(pool)
             except Stopped:
                 raise self._stopped(pool.fingerprint) from None
+            report.failed_first -= {
+                (each.type, each.shape) for each in report.groups.failures.values()
+            }
             try:
                 if report.short is None:
                     self._kept.done(report, pool.fingerprint)
@@ -127,6 +130,10 @@ class _DecodeRun:
             report.groups, report.events, report.short = groups, len(events), reader.short
             report.position = reader.position
             return
+        # A time limit may pass by chance.
+        report.failed_first = {
+            (each.type, each.shape) for each in groups.failures.values() if each.error != "Timeout"
+        }
         self._say_first(groups, len(events), now - began)
 
     def _say_first(self, groups: DecodeGroups, events: int, seconds: float) -> None:
