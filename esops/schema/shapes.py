@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -386,13 +387,14 @@ def _merged(nodes: list[_ShapeNode]) -> tuple[frozenset[_Relative], frozenset[St
         return nodes[0].fields, nodes[0].partial
     fields = frozenset().union(*(node.fields for node in nodes))
     partial = set().union(*(node.partial for node in nodes))
-    # A member is missing only where the object that could have it is there.
+    # A member is missing only where the object that could have it is there; it may be many.
+    objects, has = Counter[Steps](), Counter[Steps]()
     for node in nodes:
-        objects = {steps for steps, type_ in node.fields if type_ == "object"}
-        own = {steps for steps, _ in node.fields}
-        partial.update(
-            steps
-            for steps, _ in fields
-            if steps and steps[-1] is not Wild.EVERY and steps[:-1] in objects and steps not in own
-        )
+        objects.update({steps for steps, type_ in node.fields if type_ == "object"})
+        has.update({steps for steps, _ in node.fields})
+    partial.update(
+        steps
+        for steps, values in has.items()
+        if steps and steps[-1] is not Wild.EVERY and values < objects[steps[:-1]]
+    )
     return fields, frozenset(partial)
