@@ -7,6 +7,7 @@ knows, and it does not count as compatible.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -21,7 +22,10 @@ from jsonschema_rs.canonical import (
     Satisfiability,
 )
 
+from esops.schema.dialects import OPAQUE, UNLIKE_FLOAT
+from esops.schema.inlining import inlined
 from esops.schema.proofs import proves
+from esops.schema.references import keywords
 from esops.schema.samples import samples
 
 
@@ -60,11 +64,28 @@ class ComparedSchema:
         self.document = document
 
     @cached_property
+    def text(self) -> str:
+        """The same for the same schema: `1` is told from `true`."""
+        return json.dumps(self.document, sort_keys=True)
+
+    @cached_property
+    def opaque(self) -> bool:
+        """Whether there are rules in it that neither its normal form nor its validator knows."""
+        return not OPAQUE.isdisjoint(self.keywords)
+
+    @cached_property
+    def keywords(self) -> frozenset[str]:
+        """All keywords in it."""
+        return frozenset(each for _, _, each, _ in keywords(self.document, ""))
+
+    @cached_property
     def normal(self) -> CanonicalSchema | None:
         """Its normal form; None where there is none."""
+        if self.opaque:
+            return None
         try:
             found = jsonschema_rs.canonicalize(
-                _inlined(self.document), offline=True, validate_formats=True
+                inlined(self.document), offline=True, validate_formats=True
             )
         except (CanonicalizationError, jsonschema_rs.ReferencingError, ValueError):
             return None
@@ -103,14 +124,6 @@ class ComparedSchema:
         ]
 
 
-def _inlined(document: dict[str, Any]) -> dict[str, Any]:
-    """A document without references, but for those that lead in a circle."""
-    try:
-        return jsonschema_rs.dereference(document, offline=True)
-    except (jsonschema_rs.ReferencingError, ValueError):
-        return document
-
-
 def _alone(schema: Any, rest: dict[str, Any]) -> dict[str, Any]:
     # References begin at the documents of the whole, not at definitions beside them.
     return {**(schema if isinstance(schema, dict) else {"allOf": [schema]}), **rest}
@@ -118,11 +131,14 @@ def _alone(schema: Any, rest: dict[str, Any]) -> dict[str, Any]:
 
 def takes_all(reader: ComparedSchema, written: ComparedSchema) -> ContainmentAnswer:
     """Whether a reader takes all that is written."""
+    if reader.opaque or written.opaque:
+        return ContainmentAnswer(Verdict.UNKNOWN)
     possible = [each for each in written.alternatives if not each.impossible]
     if not possible:
         # Nobody writes nothing: the schema does not say what its writers write.
         return ContainmentAnswer(Verdict.UNKNOWN)
-    unknown = False
+    # The one takes 1.0 as an integer, and the other does not.
+    unknown = UNLIKE_FLOAT in reader.keywords - written.keywords
     for each in possible:
         found = _takes_all(reader, each)
         if found.verdict is Verdict.NO:

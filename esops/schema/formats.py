@@ -24,6 +24,8 @@ _LATER = (
 _OTHERS = (
     "date-time", "date", "time", "email", "idn-email", "hostname", "ipv4", "ipv6", "uri", "regex",
 )  # fmt: skip
+FORMATS = frozenset({*_LATER, *_OTHERS})
+"""Those that are rules, in files of every draft."""
 
 
 @cache

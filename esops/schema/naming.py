@@ -14,13 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from jsonschema_rs import CanonicalSchema
+from jsonschema_rs.canonical import ReferenceView
 
 from esops.json_paths import Steps, Wild, written
-from esops.schema.places import LimitSpan, SchemaPlace
+from esops.schema.places import LimitSpan, SchemaPlace, value_key
 from esops.schema.proofs import proves
 from esops.schema.rules import BACKWARD, FORWARD, Breaks, Direction
 
 _DEEPEST = 40
+_MOST_STEPS = 300
+"""Places that differ and are named; schemas that refer to each other have more than one can read.
+"""
+_MOST_FIELDS = 1_000
+"""Fields that are compared to find renames."""
 _SIMILAR = 0.6
 """A share of equal characters, as difflib counts them."""
 
@@ -81,8 +87,17 @@ class SchemaSide(NamedTuple):
 
 def text_of(schemas: Iterable[CanonicalSchema]) -> str:
     """The same for the same alternatives, in whatever order they come."""
-    found = {json.dumps(each.to_json_schema(), sort_keys=True, default=str) for each in schemas}
+    found = {
+        json.dumps(_target(each).to_json_schema(), sort_keys=True, default=str) for each in schemas
+    }
     return "\n".join(sorted(found))
+
+
+def _target(schema: CanonicalSchema) -> CanonicalSchema:
+    """What a reference leads to; else the schema itself."""
+    view = schema.view()
+    found = schema.definition(view.uri) if isinstance(view, ReferenceView) else None
+    return found or schema
 
 
 class _Field(NamedTuple):
@@ -101,12 +116,18 @@ class Naming:
     changes: list[SchemaChange] = field(default_factory=list)
     _fields: list[_Field] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
+    _steps: int = 0
 
     def compare(self, old: SchemaSide, new: SchemaSide, steps: Steps = ()) -> None:
         """Name what differs at a place and below."""
         texts = old.text, new.text
         key = "\n\n".join(texts)
         if texts[0] == texts[1] or key in self._seen or len(steps) > _DEEPEST:
+            return
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            if self._steps == _MOST_STEPS + 1:
+                self._add("rule-changed", steps, _judged(old, new), "and more, not named")
             return
         self._seen.add(key)  # a schema that refers to itself comes by again
         before = len(self.changes)
@@ -155,13 +176,22 @@ class Naming:
             SchemaChange(self.type, kind, steps, frozenset(breaking), detail=detail)
         )
 
-    def _note(self, steps: Steps, schemas: Sequence[CanonicalSchema], *, removed: bool) -> None:
-        """Remember a field that is gone or new, and those below it."""
-        self._fields.append(_Field(steps, text_of(schemas), removed))
-        if len(steps) <= _DEEPEST:
-            place = SchemaPlace.of(schemas)
-            for name in place.names:
-                self._note((*steps, name), place.named(name), removed=removed)
+    def _note(
+        self,
+        steps: Steps,
+        schemas: Sequence[CanonicalSchema],
+        above: frozenset[str] = frozenset(),
+        *,
+        removed: bool,
+    ) -> None:
+        """Remember a field that is gone or new, and those below it. `above`: what it is in."""
+        text = text_of(schemas)
+        if text in above or len(self._fields) >= _MOST_FIELDS:
+            return  # a schema that refers to itself
+        self._fields.append(_Field(steps, text, removed))
+        place = SchemaPlace.of(schemas)
+        for name in place.names:
+            self._note((*steps, name), place.named(name), above | {text}, removed=removed)
 
     def _types(self, was: SchemaPlace, now: SchemaPlace, steps: Steps) -> None:
         old, new = was.types - {"null"}, now.types - {"null"}
@@ -180,8 +210,7 @@ class Naming:
 
     def _values(self, was: SchemaPlace, now: SchemaPlace, steps: Steps) -> None:
         if was.limited and now.limited:
-            gone = [each for each in was.constants if each not in now.constants]
-            came = [each for each in now.constants if each not in was.constants]
+            gone, came = _other_values(was, now), _other_values(now, was)
             parts = [f"no longer {_shown(gone)}"] if gone else []
             parts += [f"new: {_shown(came)}"] if came else []
             detail = "; ".join(parts)
@@ -340,6 +369,12 @@ def _not_in(types: set[str], others: set[str]) -> set[str]:
         for each in types
         if each not in others and not (each == "integer" and "number" in others)
     }
+
+
+def _other_values(place: SchemaPlace, other: SchemaPlace) -> list[Any]:
+    """The constants of a place that another does not have; 1 is none of true."""
+    known = {value_key(each) for each in other.constants}
+    return [each for each in place.constants if value_key(each) not in known]
 
 
 def _listed(names: Iterable[str]) -> str:

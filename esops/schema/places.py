@@ -7,8 +7,10 @@ what changed; whether it breaks anything is judged by `containment`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from jsonschema_rs import CanonicalSchema
@@ -160,9 +162,7 @@ class SchemaPlace:
             if each == {}:
                 self.objects.append(EmptyObject())
                 self.free.add("object")
-            elif each is not None and (type(each), each) not in (
-                (type(known), known) for known in self.constants
-            ):
+            elif each is not None and value_key(each) not in map(value_key, self.constants):
                 self.constants.append(each)
 
     @property
@@ -295,6 +295,21 @@ def merged(spans: Iterable[LimitSpan]) -> LimitSpan:
     for each in spans:
         whole = each if whole is None else whole | each
     return whole or LimitSpan()
+
+
+def value_key(value: Any) -> str:
+    """Tells a value from others: 1 from true, and not from 1.0."""
+    match value:
+        case dict():
+            return json.dumps(
+                {name: value_key(each) for name, each in value.items()}, sort_keys=True
+            )
+        case list():
+            return json.dumps([value_key(each) for each in value])
+        case int() | float() | Decimal() if not isinstance(value, bool):
+            return str(Decimal(str(value)).normalize())
+        case _:
+            return json.dumps(value, default=str)
 
 
 def type_of(value: Any) -> str:

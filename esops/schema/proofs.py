@@ -7,6 +7,7 @@ be true all the same.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
 import jsonschema_rs
@@ -15,6 +16,8 @@ from jsonschema_rs import canonical as kinds
 
 _MOST_STEPS = 5_000
 """Pairs of places that are compared before it stops without a proof."""
+_DEEPEST = 60
+"""Levels of a value that are looked at."""
 
 
 @cache
@@ -72,7 +75,7 @@ class _Proof:
     def takes(self, reader: CanonicalSchema, written: CanonicalSchema) -> bool:
         """Whether it is proven for one pair."""
         self.steps += 1
-        if self.steps > _MOST_STEPS:
+        if self.steps > _MOST_STEPS or self.depth > _DEEPEST:
             return False
         found = covers(reader, written)
         if found is not kinds.Containment.UNKNOWN:
@@ -101,7 +104,7 @@ class _Proof:
         return False
 
     def _referred(self, reader: CanonicalSchema, written: CanonicalSchema) -> bool:
-        key = (str(reader.to_json_schema()), str(written.to_json_schema()))
+        key = (_name(reader), _name(written))
         if key in self.proven and self.depth >= self.proven[key]:
             return True
         if key in self.assumed:
@@ -172,6 +175,14 @@ class _Proof:
             return False
         rest = old.max_items is None or old.max_items > count
         return not rest or self.takes(new.items or anything(), old.items or anything())
+
+
+def _name(schema: CanonicalSchema) -> str:
+    """Tells a schema from others of its document."""
+    view = schema.view()
+    if isinstance(view, kinds.ReferenceView):
+        return view.uri
+    return json.dumps(schema.to_json_schema(), sort_keys=True, default=str)
 
 
 def _target(schema: CanonicalSchema) -> CanonicalSchema | None:

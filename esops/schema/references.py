@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from esops.schema.files import SchemaFile
 
-_NAMES = frozenset(
+NAMES = frozenset(
     {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
 )
 """Keywords whose members' names are names, not keywords."""
-_DATA = frozenset({"const", "enum", "default", "examples"})
+DATA = frozenset({"const", "enum", "default", "examples"})
 """Keywords whose values are data: a `$ref` in there is none."""
 _DRAFT_4 = "draft-04"
 _DIALECTS = ("https://json-schema.org/", "http://json-schema.org/")
@@ -195,8 +195,8 @@ def keywords(
     base = urljoin(base, own) if isinstance(own, str) else base
     for keyword, value in schema.items():
         yield path, base, keyword, value
-        if keyword in _NAMES and isinstance(value, dict):
+        if keyword in NAMES and isinstance(value, dict):
             for name, each in value.items():
                 yield from keywords(each, base, (*path, keyword, name), key)
-        elif keyword not in _DATA:
+        elif keyword not in DATA:
             yield from keywords(value, base, (*path, keyword), key)

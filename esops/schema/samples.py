@@ -274,7 +274,8 @@ class _Samples:
         additional = view.additional_properties
         rest = self._some(additional, depth) if additional is not None else list(_every())
         if view.property_names is not None:
-            others += [each for each in self.of(view.property_names, depth + 1) if each not in may]
+            named = self.of(view.property_names, depth + 1)
+            others += [each for each in named if isinstance(each, str) and each not in may]
         matching = [(each, self._some(s, depth)) for each, s in view.pattern_properties.items()]
         for pattern, values in matching:
             name = pattern.strip("^$")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import quote, urldefrag, urljoin
 
 from esops.schema.dialects import modern
 from esops.schema.files import DIALECT, SchemaSet
@@ -63,24 +63,36 @@ class _Document:
     def __init__(self, schemas: SchemaSet) -> None:
         self.schemas = schemas
         self.documents: Mapping[str, dict[str, Any]] = schemas.links.documents
+        self.inside: Mapping[str, str] = schemas.links.inside
         self.wanted: list[tuple[str, bool]] = []
+        self.places: dict[str, Any] = {}
+        """What is written at places, by the URI of the schema that they all refer to."""
 
     def whole(self, type_: str, *, written: bool) -> dict[str, Any]:
         schema = self.schemas.types[type_].schema
-        made = self._place(schema, "", "") if written else self._said(schema, "", "", written=False)
+        if written:
+            made = self._place(schema, "", "", at_top=True)
+        else:
+            made = self._said(schema, "", "", written=False)
         definitions = {}
         for uri, each in self.wanted:  # it grows while it is read
-            copy = self._said(self.documents[uri], uri, _dialect(self.documents[uri]), written=each)
+            contents, dialect = self._contents(uri)
+            copy = self._said(contents, uri, dialect, written=each)
             name = uri + (_WRITTEN if each else "")
-            definitions[name] = {**copy, "$id": name}
-        found = {"$schema": DIALECT, **made}
+            definitions[name] = {**_as_object(copy), "$id": name}
+        for uri, each in self.places.items():
+            name = _place_name(uri)
+            definitions[name] = {**_as_object(each), "$id": name}
+        found = {"$schema": DIALECT, **_as_object(made)}
         return {**found, "$defs": definitions} if definitions else found
 
-    def _place(self, schema: Any, base: str, dialect: str, links: int = 0) -> Any:
-        """What is written at one place, which no other schema says anything of."""
+    def _place(self, schema: Any, base: str, dialect: str, *, at_top: bool = False) -> Any:
+        """What is written at one place, which no other schema says anything of. `at_top`: the
+        payload itself, whose alternatives have to be seen.
+        """
         if not isinstance(schema, dict):
             return schema
-        base = _base(schema, base)
+        base = _base(schema, base, dialect)
         plain = modern(schema, dialect)
         if any(each in plain for each in _CLOSING):
             return self._said(schema, base, dialect, written=True)
@@ -88,37 +100,45 @@ class _Document:
         alone = not any(each in plain for each in (*_NAMED, "allOf", "$ref", *_CONDITIONS))
         if union and alone and not all(each in plain for each in _UNIONS):
             made = self._said(schema, base, dialect, written=False)
-            places = [self._place(each, base, dialect, links) for each in plain[union]]
+            places = [self._place(each, base, dialect, at_top=at_top) for each in plain[union]]
             if union == "anyOf":
                 return {**made, "anyOf": places}
             return {**made, "allOf": [{"anyOf": places}]}
-        if "$ref" in plain and links < _MOST_LINKS:
-            target, at, its_dialect = self._target(plain["$ref"], base, dialect)
-            others = {*plain} - {"$ref", *_DEFINITIONS}
-            if isinstance(target, dict) and not others & {*_NAMED, *_UNIONS, "allOf"}:
-                found = modern(target, its_dialect)
-                if any(each in found for each in _UNIONS) or "$ref" in found:
-                    beside = {each: plain[each] for each in plain if each in others}
-                    rest = self._said(beside, base, dialect, written=True)
-                    inner = self._place(target, at, its_dialect, links + 1)
-                    if isinstance(inner, dict):
-                        inner.pop("$id", None)  # that of the document stays its own
-                    return {**rest, "allOf": [inner]} if rest else inner
+        others = {*plain} - {"$ref", *_DEFINITIONS, *_NOTES}
+        if "$ref" in plain and not others & {*_NAMED, *_UNIONS, "allOf"}:
+            inner = self._referred_place(plain["$ref"], base, dialect, at_top=at_top)
+            beside = {each: schema[each] for each in schema if each in others}
+            rest = self._said(beside, base, dialect, written=True)
+            return {**rest, "allOf": [inner]} if rest else inner
         made = self._said(schema, base, dialect, written=True)
         if self._names(plain, base, dialect, 0):
             made["unevaluatedProperties"] = False
+        return made
+
+    def _referred_place(self, text: str, base: str, dialect: str, *, at_top: bool) -> Any:
+        """What is written at a place of which a reference says all."""
+        uri = urljoin(base, text)
+        first = uri not in self.places
+        if first:
+            target, at, its_dialect = self._target(text, base, dialect)
+            self.places[uri] = True  # it may refer to itself
+            self.places[uri] = self._place(target, at, its_dialect, at_top=at_top)
+        made = self.places[uri]
+        if not (at_top and first):
+            return {"$ref": _place_name(uri)}
         return made
 
     def _said(self, schema: Any, base: str, dialect: str, *, written: bool) -> Any:
         """A schema as it is written, with places below it as they are written or read."""
         if not isinstance(schema, dict):
             return schema
-        base = _base(schema, base)
+        base = _base(schema, base, dialect)
         plain = modern(schema, dialect)
         made = {
             keyword: self._keyword(keyword, value, base, dialect, written=written)
             for keyword, value in plain.items()
-            if keyword not in _NOTES and not keyword.startswith("x-")
+            # All references are absolute, and lead to definitions that have ids.
+            if keyword not in _NOTES and keyword != "$id" and not keyword.startswith("x-")
         }
         if written and not any(each in plain for each in _CLOSING):
             # A member that has to be there is one that writers write.
@@ -140,8 +160,6 @@ class _Document:
         def below(each: Any) -> Any:
             return self._place(each, base, dialect) if written else same(each)
 
-        if keyword == "$id":
-            return base + (_WRITTEN if written else "")
         if keyword == "$ref":
             return self._reference(value, base, written=written)
         if keyword in (*_NAMED, *_BELOW, "prefixItems"):
@@ -155,7 +173,7 @@ class _Document:
     def _reference(self, text: str, base: str, *, written: bool) -> str:
         whole = urljoin(base, text)
         document, fragment = urldefrag(whole)
-        if document in self.documents:
+        if document in self.documents or document in self.inside:
             if (document, written) not in self.wanted:
                 self.wanted.append((document, written))
         elif not document or document.startswith(("http://json-schema.org", "https://json-schema")):
@@ -165,8 +183,17 @@ class _Document:
     def _target(self, text: str, base: str, dialect: str) -> tuple[Any, str, str]:
         found = self.schemas.registry.resolver(base).lookup(text)
         at = found.resolver.base_uri
-        document = self.documents.get(at)
-        return found.contents, at, dialect if document is None else _dialect(document)
+        known = at in self.documents or at in self.inside
+        return found.contents, at, self._contents(at)[1] if known else dialect
+
+    def _contents(self, uri: str) -> tuple[Any, str]:
+        """A document, or a part of one that has a URI of its own; and the dialect of it."""
+        whole = self.documents[self.inside.get(uri, uri)]
+        if uri in self.documents:
+            return whole, _dialect(whole)
+        return self.schemas.registry.resolver(self.inside[uri]).lookup(uri).contents, _dialect(
+            whole
+        )
 
     def _names(self, schema: Any, base: str, dialect: str, links: int) -> bool:
         """Whether a schema names members of the object that it is for."""
@@ -178,7 +205,7 @@ class _Document:
         inner = [each for key in ("allOf", *_UNIONS) for each in plain.get(key, [])]
         inner += [plain[key] for key in _CONDITIONS if key in plain]
         inner += list(plain.get("dependentSchemas", {}).values())
-        if any(self._names(each, _base(each, base), dialect, links + 1) for each in inner):
+        if any(self._names(each, _base(each, base, dialect), dialect, links + 1) for each in inner):
             return True
         if "$ref" not in plain:
             return False
@@ -186,8 +213,17 @@ class _Document:
         return self._names(target, at, its_dialect, links + 1)
 
 
-def _base(schema: Any, base: str) -> str:
-    own = schema.get("$id") if isinstance(schema, dict) else None
+def _as_object(schema: Any) -> dict[str, Any]:
+    return schema if isinstance(schema, dict) else {"allOf": [schema]}
+
+
+def _place_name(uri: str) -> str:
+    document, fragment = urldefrag(uri)
+    return f"{document}{_WRITTEN}-place{quote(fragment)}"
+
+
+def _base(schema: Any, base: str, dialect: str) -> str:
+    own = schema.get("id" if "draft-04" in dialect else "$id") if isinstance(schema, dict) else None
     return urldefrag(urljoin(base, own)).url if isinstance(own, str) else base
 
 

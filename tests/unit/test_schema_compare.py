@@ -199,3 +199,55 @@ def test_payloads_that_are_no_json_are_compared_too():
     binary = {"x-payload": "binary", "not": {}}
     assert compared(binary, {**binary, "x-shape": "binary"})[0] == []
     assert compared(binary, obj(a=S))[0] == [("$", "type-changed", "both")]
+
+
+D4, D7 = ("http://json-schema.org/draft-04/schema#", "http://json-schema.org/draft-07/schema#")
+NODE = {"$ref": "#/$defs/node"}
+P = {"$defs": {"p": {"type": ["boolean", "number"]}}}
+
+
+def both_sides(**members):
+    node = {"anyOf": [{"type": "null"}, obj(left=NODE, right=NODE, **members)]}
+    return {**NODE, "$defs": {"node": node}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "backward", "forward"),
+    [
+        ({"const": 1}, {"const": True}, "no", "no"),
+        (obj(a={"enum": [0, [1]]}), obj(a={"enum": [False, [True]]}), "no", "no"),
+        ({**P, **obj(a={"$ref": "#/$defs/p"})}, {**P, **obj(a={"$ref": "#/$defs/p", "type": "number"})}, "no", "yes"),
+        ({**P, "$ref": "#/$defs/p"}, {**P, "$ref": "#/$defs/p", "enum": [1]}, "no", "yes"),
+        # What a draft does not know is no rule in it.
+        ({"$schema": D7, **UUID}, UUID, "no", "yes"),
+        (S, {**S, "format": "date-tme"}, "yes", "yes"),
+        ({"$schema": D7, **obj()}, {"$schema": D7, **obj(), "dependentRequired": {"a": ["b"]}}, "yes", "yes"),
+        ({"$schema": D7, **S}, {"$schema": D7, **S, "contentEncoding": "base64"}, "no", "yes"),
+        ({"$schema": D7, **S}, {"$schema": D7, **S, "contentMediaType": "application/json"}, "unknown", "unknown"),
+        (S, {**S, "contentEncoding": "base64"}, "yes", "yes"),
+        (I, {"$schema": D4, **I}, "unknown", "yes"),
+        # Schemas that refer to themselves.
+        (both_sides(v=I), both_sides(v=N), "yes", "no"),
+        (both_sides(v=I), both_sides(v=I, w=S), "yes", "yes"),
+        (both_sides(data=obj(x=I)), both_sides(more=NODE), "yes", "yes"),
+        (obj(n={**I, "maximum": 10**30}), obj(n={**I, "maximum": 10**31}), "yes", "no"),
+    ],
+)  # fmt: skip
+def test_what_old_drafts_references_and_equal_looking_values_mean(old, new, backward, forward):
+    changes, found = compared(old, new)
+    answers = [each.verdicts for each in found.types] or [{}]
+    said = {key: each.value for key, each in answers[0].items()}
+    assert said in ({"backward": backward, "forward": forward}, {})
+    assert said or (backward, forward) == ("yes", "yes")
+    assert len(changes) < 7  # a circle is named once for each way in
+
+
+def test_types_that_refer_to_each_other_are_compared_in_a_few_steps():
+    def mutual(leaf):
+        names = [f"n{number}" for number in range(5)]
+        members = {each: {"$ref": f"#/$defs/{each}"} for each in names}
+        node = {"anyOf": [{"type": "null"}, obj(**members, v=leaf)]}
+        return {"$ref": "#/$defs/n0", "$defs": dict.fromkeys(names, node)}
+
+    changes, _ = compared(mutual(I), mutual(N))
+    assert ("$.v", "type-widened", "forward") in changes
