@@ -19,7 +19,7 @@ _MOST = 3_000
 
 def inlined(document: dict[str, Any]) -> dict[str, Any]:
     """A document of 2020-12 whose references are absolute and lead to its `$defs`."""
-    plain = apart(document)
+    plain: dict[str, Any] = apart(document)
     try:
         found: dict[str, Any] = _Inlining(plain.get("$defs", {})).of(plain)
     except _TooManyError:

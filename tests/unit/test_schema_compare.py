@@ -219,7 +219,7 @@ def both_sides(**members):
         ({**P, **obj(a={"$ref": "#/$defs/p"})}, {**P, **obj(a={"$ref": "#/$defs/p", "type": "number"})}, "no", "yes"),
         ({**P, "$ref": "#/$defs/p"}, {**P, "$ref": "#/$defs/p", "enum": [1]}, "no", "yes"),
         # What a draft does not know is no rule in it.
-        ({"$schema": D7, **UUID}, UUID, "no", "yes"),
+        ({"$schema": D7, **UUID}, UUID, "yes", "yes"),
         (S, {**S, "format": "date-tme"}, "yes", "yes"),
         ({"$schema": D7, **obj()}, {"$schema": D7, **obj(), "dependentRequired": {"a": ["b"]}}, "yes", "yes"),
         ({"$schema": D7, **S}, {"$schema": D7, **S, "contentEncoding": "base64"}, "no", "yes"),
@@ -251,3 +251,14 @@ def test_types_that_refer_to_each_other_are_compared_in_a_few_steps():
 
     changes, _ = compared(mutual(I), mutual(N))
     assert ("$.v", "type-widened", "forward") in changes
+
+
+def test_a_part_with_an_id_of_its_own_in_another_file_is_compared():
+    def with_least(number):
+        part = {"$defs": {"m": {"$id": "m.json", "minimum": number}}}
+        return parsed(A=obj(a={"$ref": "m.json"}), _parts=part)
+
+    changes = compare_sets(with_least(0), with_least(5)).changes
+    assert [(each.path, each.kind, each.breaks) for each in changes] == [
+        ("$.a", "range-narrowed", "backward")
+    ]
