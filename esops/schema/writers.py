@@ -88,7 +88,7 @@ class _Document:
 
     def _place(self, schema: Any, base: str, dialect: str, *, at_top: bool = False) -> Any:
         """What is written at one place, which no other schema says anything of. `at_top`: the
-        payload itself, whose alternatives have to be seen.
+        payload itself, whose alternatives are compared one by one.
         """
         if not isinstance(schema, dict):
             return schema
