@@ -4,7 +4,8 @@ can still read what.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -34,7 +35,14 @@ _STRICT = typer.Option(
     "--strict",
     help="Assume that open objects hold any members, and that readers know every type.",
 )
-Mode = Literal["backward", "forward", "full"]
+
+
+class Mode(StrEnum):
+    """Who has to be able to read whose events."""
+
+    backward = "backward"
+    forward = "forward"
+    full = "full"
 
 
 @command(schema)
@@ -51,7 +59,7 @@ def diff(
 ) -> int:
     """Name each change between two sets of schemas, what it breaks, and what to do.
 
-    Exit code 1 if a change breaks readers, as --mode says, or if nobody can prove that it does not.
+    Exit code 1 if code can no longer read what --mode says, or if it cannot be proven that it can.
 
     esops schema diff git:main:schemas schemas
     esops schema diff store:shop schemas
@@ -62,7 +70,7 @@ def diff(
 
     output = current_output(context)
     form = output.format("table", "json", "csv", "ndjson")
-    request = CompareRequest([old], new, mode, tuple(types or ()), strict)
+    request = CompareRequest([old], new, mode.value, tuple(types or ()), strict)
     stores = _Stores(output, types)
     found = compare(request, stores)
     _print(output, found, form)
@@ -89,7 +97,7 @@ def compat(
 
     It shows only what breaks. OLD may be a range of revisions: each is checked then.
 
-    Exit code 1 if something breaks, or if nobody can prove that it does not.
+    Exit code 1 if something breaks, or if it cannot be proven that nothing does.
 
     esops schema compat git:main:schemas schemas --mode backward
     esops schema compat git:v1.0..v3.0:schemas schemas --mode full
@@ -100,7 +108,7 @@ def compat(
 
     output = current_output(context)
     form = output.format("table", "json", "csv", "ndjson")
-    request = CompareRequest([old, *(also or ())], new, mode, tuple(types or ()), strict)
+    request = CompareRequest([old, *(also or ())], new, mode.value, tuple(types or ()), strict)
     stores = _Stores(output, types)
     found = compare(request, stores)
     _print(output, found, form)

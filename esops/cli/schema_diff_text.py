@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from esops.schema.compare import SetComparison, TypeComparison
     from esops.schema.compatibility import Comparisons
     from esops.schema.naming import SchemaChange
+    from esops.schema.rules import Direction
     from esops.term import Output
 
-_WHO = {
-    "backward": "breaks readers of old events",
-    "forward": "breaks old readers of new events",
-    "both": "breaks readers of old events, and old readers of new events",
-    "none": "breaks nothing",
+_CANNOT: dict[Direction, str] = {
+    "backward": "new code cannot read old events",
+    "forward": "old code cannot read new events",
+}
+_UNPROVEN: dict[Direction, str] = {
+    "backward": "it cannot be proven that new code can read old events",
+    "forward": "it cannot be proven that old code can read new events",
 }
 _COMPATIBLE = {
     "backward": "backward compatible",
@@ -36,7 +39,9 @@ def changes(output: Output, found: Comparisons) -> None:
         if len(found.sets) > 1:
             output.line(f"{each.old} → {each.new}")
         for comparison in each.types:
-            _one_type(output, comparison, comparison.changes)
+            hints = _hints(comparison)
+            rest = [change for change in comparison.changes if change not in hints]
+            _one_type(output, comparison, [*hints, *rest])
 
 
 def breaks(output: Output, found: Comparisons) -> None:
@@ -49,8 +54,12 @@ def breaks(output: Output, found: Comparisons) -> None:
             if comparison.compatible(found.directions):
                 continue
             broken = [change for change in comparison.changes if change.breaking & wanted]
-            hints = [change for change in comparison.changes if change.source is not None]
-            _one_type(output, comparison, [*broken, *hints])
+            _one_type(output, comparison, [*_hints(comparison), *broken])
+
+
+def _hints(comparison: TypeComparison) -> list[SchemaChange]:
+    """The renames and moves that changes look like: what to do about these depends on it."""
+    return [change for change in comparison.changes if change.source is not None]
 
 
 def last_line(output: Output, found: Comparisons) -> None:
@@ -73,8 +82,12 @@ def last_line(output: Output, found: Comparisons) -> None:
             if not comparison.compatible(found.directions)
         }
     )
+    wanted = set(found.directions)
+    breaking = sum(bool(change.breaking & wanted) for each in found.sets for change in each.changes)
     listed = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-    output.line(f"{what}: not {_COMPATIBLE[found.mode]} because of {visible(listed)}")
+    output.line(
+        f"{what}, {breaking:,} breaking: not {_COMPATIBLE[found.mode]} because of {visible(listed)}"
+    )
 
 
 def _verdict(each: SetComparison, found: Comparisons) -> str:
@@ -99,17 +112,27 @@ def _one_type(output: Output, comparison: TypeComparison, shown: Sequence[Schema
             continue
         who = "an old event" if direction == "backward" else "a new event"
         readers = "new" if direction == "backward" else "old"
+        what = f"  {who} that the {readers} schema refuses ({refusal.rule})"
+        if comparison.of_store:
+            output.line(f"{what}: not shown, since it may have values of real events")
+            continue
         value = json.dumps(refusal.value, ensure_ascii=False, default=str)
         if len(value) > _LONGEST:
             value = value[:_LONGEST] + " …"
-        output.line(f"  {who} that the {readers} schema refuses ({refusal.rule}): {visible(value)}")
+        output.line(f"{what}: {visible(value)}")
     output.line()
 
 
 def _consequences(change: SchemaChange, advice: str) -> list[str]:
+    from esops.schema.rules import DIRECTIONS
+
     if change.source is not None:
         return [advice]
     if not change.breaking:
-        return [_WHO["none"]]
-    unproven = ", or may: it cannot be proven" if change.unproven else ""
-    return [_WHO[change.breaks] + unproven, advice]
+        return ["breaks nothing"]
+    said = [
+        (_UNPROVEN if each in change.unproven else _CANNOT)[each]
+        for each in DIRECTIONS
+        if each in change.breaking
+    ]
+    return [", and ".join(said), advice]

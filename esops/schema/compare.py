@@ -14,10 +14,8 @@ from esops.json_paths import Steps, Wild, written
 from esops.schema.containment import ComparedSchema, ContainmentAnswer, Refusal, Verdict, takes_all
 from esops.schema.files import SchemaSet
 from esops.schema.naming import Naming, SchemaChange, SchemaSide, similar
-from esops.schema.rules import BACKWARD, FORWARD, Direction
+from esops.schema.rules import BACKWARD, DIRECTIONS, FORWARD, Direction
 from esops.schema.writers import read_by, written_by
-
-DIRECTIONS: tuple[Direction, ...] = (BACKWARD, FORWARD)
 
 
 @dataclass
@@ -29,6 +27,8 @@ class TypeComparison:
     verdicts: dict[Direction, Verdict]
     refusals: dict[Direction, Refusal] = field(default_factory=dict)
     """For each direction that breaks: a value that is written, and refused by its readers."""
+    of_store: bool = False
+    """Whether one side is what a store has, so that values may be of real events."""
 
     def compatible(self, directions: Sequence[Direction]) -> bool:
         """Whether it is proven that nothing breaks."""
@@ -67,7 +67,7 @@ class SetComparison:
                     "direction": direction,
                     "path": written(steps_of(refusal.path)),
                     "rule": refusal.rule,
-                    "value": printable(refusal.value),
+                    "value": None if each.of_store else printable(refusal.value),
                 }
                 for each in self.types
                 for direction, refusal in each.refusals.items()
@@ -118,12 +118,14 @@ def compare_types(
         FORWARD: takes_all(reads[0], writes[1]),
     }
     normal = [(r.normals, w.normals) for r, w in zip(reads, writes, strict=True)]
-    changes = _named(name, normal)
+    of_store = old.written is not None or new.written is not None
+    changes = _named(Naming(name, show_values=not of_store), normal)
     return TypeComparison(
         name,
         _settled(name, changes, answers),
         {direction: each.verdict for direction, each in answers.items()},
         {direction: each.refusal for direction, each in answers.items() if each.refusal},
+        of_store,
     )
 
 
@@ -143,12 +145,11 @@ def _other_payloads(name: str, was: frozenset[str], now: frozenset[str]) -> Type
 
 
 def _named(
-    name: str, normal: list[tuple[list[CanonicalSchema] | None, list[CanonicalSchema] | None]]
+    naming: Naming, normal: list[tuple[list[CanonicalSchema] | None, list[CanonicalSchema] | None]]
 ) -> list[SchemaChange]:
-    naming = Naming(name)
     (old_reads, old_writes), (new_reads, new_writes) = normal
     if old_reads is None or old_writes is None or new_reads is None or new_writes is None:
-        return [SchemaChange(name, "rule-changed")]
+        return [SchemaChange(naming.type, "rule-changed")]
     naming.compare(SchemaSide(old_reads, old_writes), SchemaSide(new_reads, new_writes))
     return naming.finish()
 

@@ -97,4 +97,6 @@ def _check_types(types: Sequence[str], sets: Sequence[SchemaSet]) -> None:
     known = {name for each in sets for name in each.types}
     for each in types:
         if each not in known:
-            raise UsageError(f"no schema is for the event type {each!r}", hint=nearest(each, known))
+            raise UsageError(
+                f"there is no schema for event type {each!r}", hint=nearest(each, known)
+            )

@@ -20,6 +20,7 @@ from esops.json_paths import Steps, Wild, written
 from esops.schema.places import LimitSpan, SchemaPlace, value_key
 from esops.schema.proofs import proves
 from esops.schema.rules import BACKWARD, FORWARD, Breaks, Direction
+from esops.wording import count
 
 _DEEPEST = 40
 _MOST_STEPS = 300
@@ -113,6 +114,8 @@ class Naming:
     """Names the changes of one type."""
 
     type: str
+    show_values: bool = True
+    """Whether details name constants and limits of numbers."""
     changes: list[SchemaChange] = field(default_factory=list)
     _fields: list[_Field] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
@@ -197,6 +200,8 @@ class Naming:
         old, new = was.types - {"null"}, now.types - {"null"}
         gone, came = _not_in(old, new), _not_in(new, old)
         detail = f"{_listed(old)} → {_listed(new)}"
+        if not now.types:
+            detail += ": no event can fit the new schema"
         if gone and came:
             self._add("type-changed", steps, [BACKWARD, FORWARD], detail)
         elif gone:
@@ -211,8 +216,8 @@ class Naming:
     def _values(self, was: SchemaPlace, now: SchemaPlace, steps: Steps) -> None:
         if was.limited and now.limited:
             gone, came = _other_values(was, now), _other_values(now, was)
-            parts = [f"no longer {_shown(gone)}"] if gone else []
-            parts += [f"new: {_shown(came)}"] if came else []
+            parts = [f"no longer {self._shown(gone)}"] if gone else []
+            parts += [f"new: {self._shown(came)}"] if came else []
             detail = "; ".join(parts)
             if gone and came:
                 self._add("values-changed", steps, [BACKWARD, FORWARD], detail)
@@ -221,9 +226,11 @@ class Naming:
             elif came:
                 self._add("values-added", steps, [FORWARD], detail)
         elif was.limited and now.free & was.types:
-            self._add("values-added", steps, [FORWARD], f"only {_shown(was.constants)} → any")
+            self._add("values-added", steps, [FORWARD], f"only {self._shown(was.constants)} → any")
         elif now.limited and was.free & now.types:
-            self._add("values-removed", steps, [BACKWARD], f"any → only {_shown(now.constants)}")
+            self._add(
+                "values-removed", steps, [BACKWARD], f"any → only {self._shown(now.constants)}"
+            )
 
     def _scalars(self, was: SchemaPlace, now: SchemaPlace, steps: Steps) -> None:
         if was.numbers and now.numbers:
@@ -249,13 +256,17 @@ class Naming:
     def _span(self, what: str, old: LimitSpan, new: LimitSpan, steps: Steps) -> None:
         if old == new:
             return
-        detail = f"{what}: {old} → {new}"
+        hidden = what == "value" and not self.show_values
+        detail = "" if hidden else f"{what}: {old} → {new}"
         if old.within(new):
             self._add("range-widened", steps, [FORWARD], detail)
         elif new.within(old):
             self._add("range-narrowed", steps, [BACKWARD], detail)
         else:
             self._add("range-changed", steps, [BACKWARD, FORWARD], detail)
+
+    def _shown(self, values: Sequence[Any]) -> str:
+        return _shown(values) if self.show_values else count(len(values), "value")
 
     def _arrays(self, old: SchemaSide, new: SchemaSide, steps: Steps) -> None:
         was, now = SchemaPlace.of(old.reads), SchemaPlace.of(new.reads)
@@ -382,5 +393,6 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _shown(values: Sequence[Any]) -> str:
+    """Values as a detail names them."""
     texts = [json.dumps(each, ensure_ascii=False, default=str) for each in values[:10]]
     return ", ".join(texts) + (f" and {len(values) - 10} more" if len(values) > 10 else "")

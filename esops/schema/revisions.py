@@ -53,7 +53,12 @@ def revisions_in(first: str, last: str, path: str, folder: Path) -> list[str]:
         ["rev-list", "--reverse", "--topo-order", f"{ends[0]}..{ends[1]}", "--", f":/{place}"],
         folder,
     )
-    return [first, *(_short(each, folder) for each in between.decode().split())]
+    tags = _tags(folder)
+    commits = between.decode().split()
+    names = [tags.get(each) or _short(each, folder) for each in commits]
+    if commits and commits[-1] == ends[1]:
+        names[-1] = last
+    return [first, *names]
 
 
 def top_of(folder: Path) -> Path:
@@ -93,6 +98,15 @@ def _from_root(path: str, folder: Path) -> str:
     if clean.startswith(".."):
         raise UsageError(f"{path} is outside of the repository")
     return "" if clean == "." else PurePosixPath(clean).as_posix()
+
+
+def _tags(folder: Path) -> dict[str, str]:
+    """A tag for each commit that has one."""
+    form = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname:short)"
+    listed = _git(
+        ["for-each-ref", "--sort=-version:refname", f"--format={form}", "refs/tags"], folder
+    )
+    return dict(line.split(" ", 1) for line in listed.decode(errors="replace").splitlines())
 
 
 def _short(commit: str, folder: Path) -> str:

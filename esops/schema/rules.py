@@ -13,6 +13,7 @@ Direction = Literal["backward", "forward"]
 Breaks = Literal["none", "backward", "forward", "both"]
 BACKWARD: Direction = "backward"
 FORWARD: Direction = "forward"
+DIRECTIONS: tuple[Direction, ...] = (BACKWARD, FORWARD)
 
 
 class ChangeRule(NamedTuple):
@@ -32,42 +33,42 @@ _CLOSED = "Remove `additionalProperties: false` from the schema that readers use
 
 RULES: Mapping[str, ChangeRule] = {
     "type-added": ChangeRule(
-        "an event type is new",
+        "an event type was added",
         "none; forward with --strict",
         "Deploy readers that know the type, or skip unknown types, before its first writer.",
     ),
     "type-removed": ChangeRule(
-        "an event type is gone",
+        "an event type was removed",
         "backward, since its old events stay in the store",
         "Keep the schema for as long as the store or an archive has events of the type.",
     ),
     "field-added": ChangeRule(
-        "a field that may be missing is new",
+        "an optional field was added",
         "none; forward if the old object is closed; backward with --strict if it is open",
         f"{_CLOSED}, or {_TWO_PHASES}.",
     ),
     "required-field-added": ChangeRule(
-        "a field that has to be there is new",
+        "a required field was added",
         "backward, since old events do not have it; forward too if the old object is closed",
         "Make the field optional with a default, or write an upcaster that fills it in.",
     ),
     "field-removed": ChangeRule(
-        "a field that could be missing is gone",
+        "an optional field was removed",
         "none; backward if the new object is closed",
         f"{_CLOSED}, or keep the field as optional: old events have it.",
     ),
     "required-field-removed": ChangeRule(
-        "a field that had to be there is gone",
+        "a required field was removed",
         "forward; backward too if the new object is closed",
         f"Make the field optional first, and {_TWO_PHASES}.",
     ),
     "field-required": ChangeRule(
-        "a field that could be missing has to be there",
+        "an optional field became required",
         "backward",
         "Keep the field optional with a default, or write an upcaster that fills it in.",
     ),
     "field-optional": ChangeRule(
-        "a field that had to be there may be missing",
+        "a required field became optional",
         "forward",
         f"Let readers take its absence: {_TWO_PHASES}.",
     ),
@@ -138,7 +139,7 @@ RULES: Mapping[str, ChangeRule] = {
     "closed": ChangeRule(
         "other members are no longer allowed (additionalProperties)",
         "none; backward with --strict, or if the old schema said that they are written",
-        "Leave the object open for readers of old events.",
+        "Leave the object open, so that new code can read old events.",
     ),
     "opened": ChangeRule(
         "other members are allowed now (additionalProperties)",
@@ -151,18 +152,21 @@ RULES: Mapping[str, ChangeRule] = {
         "Compare the two schemas at this place.",
     ),
     "not-judged": ChangeRule(
-        "nobody can prove that the one schema takes what the other does, or that it does not",
+        "it can be proven neither that the one schema takes what the other does, nor that it does "
+        "not",
         "counts as what it may break",
         "Write the schema with simpler keywords, or prove it by `esops schema check` on the "
         "events.",
     ),
     "rename-suspected": ChangeRule(
-        "a field is gone, and one with a similar name and the same schema is new",
+        "rename suspected: a field was removed, and one with a similar name and the same schema "
+        "was added",
         "nothing by itself: see the two changes that it is made of",
         "If it is a rename, write an upcaster that moves the value to the new name.",
     ),
     "move-suspected": ChangeRule(
-        "a field is gone, and one with the same name and schema is new in another object",
+        "move suspected: a field was removed, and one with the same name and schema was added in "
+        "another object",
         "nothing by itself: see the two changes that it is made of",
         "If it was moved, write an upcaster that moves the value.",
     ),

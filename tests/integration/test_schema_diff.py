@@ -53,9 +53,10 @@ def test_diff_names_each_change_and_says_what_to_do(project, schemas):
         '$.status: some values are new and others are gone (enum, const) (no longer "new"; new: "shipped")'
         in found.out
     )
+    assert "new code cannot read old events, and old code cannot read new events\n" in found.out
     assert "an old event that the new schema refuses (enum)" in found.out
     assert found.out.endswith(
-        "2 changes of 1 event type: not backward compatible because of OrderPlaced\n"
+        "2 changes of 1 event type, 1 breaking: not backward compatible because of OrderPlaced\n"
     )
     document = project.run("schema", "diff", "old", "new", "--output", "json").json
     assert document["compatible"] is False
@@ -138,4 +139,7 @@ def test_the_events_of_a_store_against_schemas_that_somebody_wrote(dumps, dsn, c
     }
     assert broken == {(kind, "$.neverThere", "required-field-added")}
     assert found.json["comparisons"][0]["old"] == "store:shop"
+    # What proves it has values of real events in it.
+    assert {each["value"] for each in found.json["comparisons"][0]["witnesses"]} == {None}
+    assert "not shown" in project.run("schema", "diff", "store:shop", "schemas").out
     assert project.run("schema", "diff", "store:shopp", "schemas").code == 2

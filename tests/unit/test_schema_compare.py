@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -262,3 +263,16 @@ def test_a_part_with_an_id_of_its_own_in_another_file_is_compared():
     assert [(each.path, each.kind, each.breaks) for each in changes] == [
         ("$.a", "range-narrowed", "backward")
     ]
+
+
+def test_values_of_a_store_are_counted_and_not_named():
+    def observed(values, most):
+        schema = obj(a={"enum": values}, b={**N, "maximum": most})
+        return replace(parsed(A=schema), written=parsed(A=schema))
+
+    found = compare_sets(observed(["Anna Meier", "x"], 4711), parsed(A=obj(a={"const": "x"}, b=N)))
+    assert [each.detail for each in found.changes] == ["no longer 1 value", ""]
+    shown = json.dumps(found.as_dict())
+    assert "Anna" not in shown
+    assert "4711" not in shown
+    assert [each["rule"] for each in found.as_dict()["witnesses"]]

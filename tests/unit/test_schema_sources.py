@@ -142,6 +142,8 @@ def test_a_mistake_in_a_revision_is_named_with_it(tmp_path):
 
 
 def test_one_type_alone(repository):
-    with pytest.raises(UsageError, match="no schema is for the event type 'OrderPlace'") as caught:
+    with pytest.raises(
+        UsageError, match="there is no schema for event type 'OrderPlace'"
+    ) as caught:
         compare(CompareRequest(["git:v1"], "schemas", types=("OrderPlace",)), no_store, repository)
     assert caught.value.hint == "Did you mean 'OrderPlaced'?"
