@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,12 @@ from esops.events import StreamKey
 _IN_MEMORY = 60_000
 """Streams whose state is in memory at once."""
 _PARTS = 256
-_HEAD = struct.Struct("<16sqH")
+_MOST_BYTES = 64 << 20
+"""Of the shapes of the streams in memory: where there are very many, fewer streams are held."""
+_MEASURED_EVERY = 1_000
+_HEAD = struct.Struct("<16sqI")
+_FEW = 1 << 31
+"""In the place of a length: the numbers of shapes follow, not a bit for each."""
 OPEN = -(1 << 63)
 _UNKNOWN_TIME, _ARCHIVED = OPEN + 1, OPEN + 2
 """Instead of the time at which a stream was closed."""
@@ -75,6 +81,7 @@ class OpenStreams:
         self.held: dict[Any, StreamState] = {}
         """The streams in memory, by whatever key the reader has for them."""
         self._most = in_memory
+        self._measured = 0
         self._file: IO[bytes] | None = None
         self._parts: list[list[tuple[int, int]]] = [[] for _ in range(_PARTS)]
 
@@ -84,11 +91,19 @@ class OpenStreams:
 
         `name_of` gives the stream of a key.
         """
-        if len(self.held) <= self._most:
+        if len(self.held) <= self._most and not self._large():
             return False
+        self._measured = 0
         self._write((name_of(key), state.shapes, state.closed) for key, state in self.held.items())
         self.held.clear()
         return True
+
+    def _large(self) -> bool:
+        """Whether the shapes of the streams in memory take too much; looked at now and then."""
+        if len(self.held) < self._measured + _MEASURED_EVERY:
+            return False
+        self._measured = len(self.held)
+        return sum(state.shapes.bit_length() for state in self.held.values()) > 8 * _MOST_BYTES
 
     def count(
         self,
@@ -135,8 +150,8 @@ class OpenStreams:
         for stream, shapes, closed in rows:
             name = f"{stream.tenant}\0{stream.stream}".encode("utf-8", "surrogatepass")
             digest = blake2b(name, digest_size=16).digest()
-            mask = shapes.to_bytes((shapes.bit_length() + 7) // 8, "little")
-            pieces[digest[0]].append(_HEAD.pack(digest, closed, len(mask)) + mask)
+            size, mask = _packed(shapes)
+            pieces[digest[0]].append(_HEAD.pack(digest, closed, size) + mask)
         for part, found in zip(self._parts, pieces, strict=True):
             if found:
                 whole = b"".join(found)
@@ -174,8 +189,22 @@ def _rows(block: bytes) -> Iterator[tuple[bytes, int, int]]:
     while at < end:
         digest, closed, size = _HEAD.unpack_from(block, at)
         at += _HEAD.size
-        yield digest, int.from_bytes(block[at : at + size], "little"), closed
+        few, size = size & _FEW, size & ~_FEW
+        mask = block[at : at + size]
+        if few:
+            yield digest, sum(1 << number for number in memoryview(mask).cast("I")), closed
+        else:
+            yield digest, int.from_bytes(mask, "little"), closed
         at += size
+
+
+def _packed(shapes: int) -> tuple[int, bytes]:
+    """Shapes as bytes, with what says how many and of which form."""
+    length = (shapes.bit_length() + 7) // 8
+    if 4 * shapes.bit_count() >= length:
+        return length, shapes.to_bytes(length, "little")
+    numbers = array("I", _bits(shapes)).tobytes()
+    return _FEW | len(numbers), numbers
 
 
 def _count(counts: StreamCounts, shapes: int, closed: int, since: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 from esops.config import Config
 from esops.errors import NothingFound
 from esops.events import Position, RecordedEvent, StreamKey
+from esops.schema import open_streams
 from esops.schema.closing import ClosingRule, closing_rule
 from esops.schema.forecast import closing_note, sentences
 from esops.schema.history import history_of, inventory_of
@@ -135,6 +136,21 @@ def test_a_stream_counts_once_however_often_it_is_written_away():
     assert counts.streams == {0: 40, 1: 40}
     assert counts.open == {0: 19, 1: 19}
     assert counts.closed_since == {0: 10, 1: 10}
+
+
+def test_streams_in_memory_are_bound_by_their_shapes_too(monkeypatch):
+    """Each has few shapes of very many."""
+    monkeypatch.setattr(open_streams, "_MOST_BYTES", 20_000)
+    monkeypatch.setattr(open_streams, "_MEASURED_EVERY", 10)
+    with OpenStreams() as streams:
+        for n in range(300):
+            streams.make_room(lambda key: key)
+            assert sum(each.shapes.bit_length() for each in streams.held.values()) < 500_000
+            state = streams.held.setdefault(StreamKey(f"s-{n % 200}"), StreamState(None))
+            state.shapes |= (1 << 20_000 + n) | (1 << n % 200)
+        counts = streams.count([], 0, lambda mask: mask, lambda key: key)
+    assert counts.streams[0] == 1
+    assert counts.streams == {**dict.fromkeys(range(200), 1), **{20_000 + n: 1 for n in range(300)}}
 
 
 def old_and_new(closing):
