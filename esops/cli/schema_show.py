@@ -29,6 +29,16 @@ def show(
     report: Path | None = typer.Option(
         None, "--report", metavar="FILE.html", help="Also write a page with plots over time."
     ),
+    shape: str | None = typer.Option(
+        None,
+        "--shape",
+        metavar="HASH",
+        help="Show only the fields of this shape, and the open streams that have it; 4 digits or "
+        "more are enough.",
+    ),
+    every: bool = typer.Option(
+        False, "--all", help="With --shape: show all of these streams, not just the first 20."
+    ),
 ) -> None:
     """Show one type's shapes over time, and the first event of each change of a field.
 
@@ -37,6 +47,7 @@ def show(
 
     esops schema show product_item_added
     esops schema show product_item_added --report product_item_added.html
+    esops schema show product_item_added --shape 6d095cebf224
     """
     from esops.cli import schema_inventory_text as text
     from esops.config import load_config
@@ -47,6 +58,12 @@ def show(
     config = load_config(output.settings.config)
     output.format("table", "json", "ndjson", "csv")  # refuses others before the long read
     checked(report, "--report")
+    if shape is not None or every:
+        from esops.cli.schema_shape import AskedShape, show_shape
+
+        asked = AskedShape(type_, shape, category, tenant, closed_by, every=every)
+        show_shape(output, asked, report=report, show_values=show_values)
+        return
     rule = rule_of(output, config, closed_by)
     progress = JobProgress(output)
     try:

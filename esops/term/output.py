@@ -94,6 +94,21 @@ class Output:
         self._write_json(to_json(document, indent=self.data.is_terminal or self.file is not None))
         self.out.flush()
 
+    def json_with(self, document: Mapping[str, Any], name: str, rows: Iterable[object]) -> None:
+        """Write one JSON document with a list `name` at its end, whose rows are written as they
+        come. The document must not be empty.
+        """
+        indent = self.data.is_terminal or self.file is not None
+        gap, deeper = ("\n  ", "\n    ") if indent else ("", "")
+        head = to_json(document, indent=indent).removesuffix("}").rstrip()
+        between = f"{head},{gap}{to_json(name)}:{' ' * indent}["
+        for row in rows:
+            self._write_json(f"{between}{deeper}{to_json(row)}", end="")
+            between = ","
+        ended = "" if between == "," else between
+        self._write_json(f"{ended}{gap if between == ',' else ''}]{gap[:1]}}}")
+        self.out.flush()
+
     def ndjson(self, rows: Iterable[object]) -> None:
         """Write one object a line, as they come."""
         for row in rows:
@@ -101,10 +116,10 @@ class Output:
         # So that `esops events --follow | …` sees each event as it comes.
         self.out.flush()
 
-    def _write_json(self, text: str) -> None:
+    def _write_json(self, text: str, end: str = "\n") -> None:
         """A terminal that has ASCII only gets the same values, in JSON's own escapes."""
         out = self.out
-        out.write((text if streams.can_write(out, text) else streams.escaped(text)) + "\n")
+        out.write((text if streams.can_write(out, text) else streams.escaped(text)) + end)
 
     def csv(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
         """Write rows with a header, as they come."""

@@ -64,17 +64,22 @@ def terminal_table(
     heading = Text(visible(title)) if title else None
     table = Table(title=heading, title_justify="left", title_style="bold", box=None)
     table.pad_edge, table.padding, table.header_style = False, (0, GAP, 0, 0), "bold"
+    # Columns of numbers, with their widths. Rich does not justify what it must not cut.
+    flush_right = {
+        at: max(map(len, [columns[at], *(row[at] for row in texts)]))
+        for at in kept
+        if _all_numbers([row[at] for row in values])
+    }
     for at in kept:
         prose = columns[at] in wrap
         table.add_column(
-            Text(columns[at]),
+            Text(columns[at].rjust(flush_right.get(at, 0))),
             no_wrap=not prose,
             overflow="fold" if prose else "ignore",
-            justify="right" if _all_numbers([row[at] for row in values]) else "left",
         )
     for row in texts:
         # As Text, since a cell may hold what rich takes for markup, such as [bold].
-        table.add_row(*(Text(row[at]) for at in kept))
+        table.add_row(*(Text(row[at].rjust(flush_right.get(at, 0))) for at in kept))
     return table
 
 

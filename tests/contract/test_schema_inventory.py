@@ -1,5 +1,5 @@
 """On every layout, the inventory of event schemas is the same: versions, shapes, streams that are
-still open, and the first event of a change.
+still open, which of them have an old shape, and the first event of a change.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import pytest
 
 from esops.schema.closing import ClosingRule
 from esops.schema.history import history_of
+from esops.schema.one_shape import shape_of
 from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
 
 
@@ -63,3 +64,14 @@ def test_versions_shapes_open_streams_and_changes(kit):
         ("added", "$.b", new, after(1)),
         ("nullable", "$.a", old, after(2)),
     ]
+    (category,) = document["categories"]
+    oldest = category["versions"][0]["shape"]
+    with shape_of(kit.store, name, oldest[:6], rule) as shape:
+        streams = [(each["stream"], each["events"], each["last_version"]) for each in shape.rows()]
+        assert shape.streams.count == len(streams)
+        assert shape.differences() == [
+            {"path": "$.a", "types": ["number"], "newest_types": ["null"]},
+            {"path": "$.b", "types": [], "newest_types": ["string"]},
+        ]
+    expected = {(old, 1, after(2)), (gone, 1, after(1))}
+    assert streams == sorted(each for each in expected if each[0] not in dead)

@@ -18,6 +18,7 @@ from esops.events import NewEvent
 from esops.json_paths import Wild
 from esops.schema.closing import ClosingRule
 from esops.schema.history import histories_of, inventory_of
+from esops.schema.shape_streams import ShapeStreamsReader
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, evolution, marten
@@ -136,6 +137,33 @@ def test_both_shapes_of_an_event_of_emmett_and_what_changed(
         if each["path"] == "$.currency"
     ] == [("nullable", "$.currency", *first)]
     assert "ProductItemAdded" in browser.document(project.folder / "page.html")
+    without = old if currency_less(old, shown.json) else new
+    streams = connection.execute(
+        "SELECT stream_id, count(*), (SELECT max(stream_position) FROM emt_messages l "
+        "WHERE l.stream_id = m.stream_id) FROM emt_messages m WHERE NOT is_archived "
+        "AND message_type = 'ProductItemAdded' AND NOT message_data ? 'currency' "
+        "GROUP BY 1"
+    ).fetchall()
+    command = ["schema", "show", "ProductItemAdded", "--shape"]
+    one = project.run(*command, without["shape"][:4].upper(), "--output", "json").json
+    assert one["shape"] == without["shape"]
+    assert one["open_streams"] == len(streams) == without["open_streams"]
+    named = [(each["stream"], each["events"], each["last_version"]) for each in one["streams"]]
+    assert named == sorted(streams)
+    wrong = project.run(*command, f"{without['shape'][:4]}zz")
+    assert (wrong.code, "hex digits" in wrong.err) == (2, True)
+    typo = project.run(*command, f"{without['shape'][:5]}00")
+    assert (typo.code, f"Did you mean {without['shape']}?" in typo.err) == (1, True)
+
+
+def currency_less(version, shown):
+    (fields,) = [
+        each["fields"]
+        for category in shown["categories"]
+        for each in category["versions"]
+        if each["shape"] == version["shape"]
+    ]
+    return "$.currency" not in {field["path"] for field in fields}
 
 
 # -- a store of eight years
@@ -174,6 +202,28 @@ def test_every_planted_change_is_found_at_its_event_and_nothing_else(evolved):
         if not name.endswith("_v2") and in_metadata(name)
         for version in (1, 2, 3, 4)
     }
+
+
+def test_streams_of_a_shape_beyond_memory_are_those_that_the_inventory_counts(evolved):
+    _, dsn = evolved
+    rule = ClosingRule(frozenset({"order_closed"}))
+    settings = PostgresSettings(dsn=dsn, schema="evolved")
+    with open_store("s", settings) as store, psycopg.connect(dsn) as connection:
+        found = inventory_of(store, rule, types=("order_opened",))
+        last = dict(
+            connection.execute("SELECT stream_id, max(version) FROM evolved.mt_events GROUP BY 1")
+        )
+        ((type_,),) = [list(found.types.values())]
+        for version in type_.versions.values():
+            with ShapeStreamsReader(store, found, version.shape.hash, rule, in_memory=50) as reader:
+                streams = reader.read(None)
+                rows = list(streams)
+            assert streams.count == len(rows) == version.open_streams
+            assert rows == sorted(rows, key=lambda row: row.key)
+            assert all(row.version == last[row.key.stream] for row in rows)
+        every = inventory_of(store, ClosingRule(), types=("order_opened",))
+        with ShapeStreamsReader(store, every, version.shape.hash, ClosingRule()) as reader:
+            assert sum(row.hits for row in reader.read(None)) == version.events
 
 
 def in_metadata(name):
@@ -232,6 +282,12 @@ policies.gone = {{ store = "s", stream = "gone-*", remove = "delete", never_youn
             for version in each["versions"]
         ]
         assert set(versions) == expected, store
+    (old,) = [each for each in document["types"] if each["category"] == "gone"]
+    shape = old["versions"][0]["shape"]
+    shown = project.run("schema", "show", "opened", "--shape", shape, "--store", "s").out
+    assert "here-1  here      1       2 " in shown
+    assert "gone-1" not in shown
+    assert "3 events of this shape; 1 open stream has it" in shown
     changes = project.run("schema", "show", "opened", "--store", "s", "--output", "json").json
     assert [(each["kind"], each["path"], each["stream"]) for each in changes["changes"]] == [
         ("added", "$.b", "here-1")
