@@ -515,8 +515,8 @@ class EventStore(Protocol):
         return []
 
     def archived_streams(self) -> Iterator[StreamKey]:
-        """The streams that the store has marked as archived, or that are in its archive only; not
-        those of which the name was used again.
+        """The streams that the store has marked as archived or deleted, or that are in its archive
+        only; not those of which the name was used again.
         """
         again = set(self.used_again())
         for info in self.streams(WITH_ARCHIVED):

@@ -30,6 +30,8 @@ from esops.stores.parts import WITH_ARCHIVED
 _METADATA, _TOMBSTONE = "$metadata", "$streamDeleted"
 _SCAVENGES = ("$scavengeStarted", "$scavengeChunksCompleted", "$scavengeCompleted")
 _NEWS = EventFilter(types=(_METADATA, _TOMBSTONE, *_SCAVENGES))
+_DELETED = 2**63 - 1
+"""The `$tb` of a stream that was deleted, and not written to since."""
 _EVERY = 10.0
 """Seconds between two looks for a scavenge while a job reads."""
 _NAMED = 200
@@ -169,6 +171,23 @@ class Scavenged:
             if fresh or time.monotonic() - self._looked >= _EVERY:
                 self._look()
             return {name: each.floor for name, each in self._found.items()}
+
+    def deleted(self) -> Iterator[StreamKey]:
+        """The streams of which clients can read nothing, since they were deleted or tombstoned;
+        also those of which a scavenge has removed nothing yet.
+        """
+        head, found = self._head(), set[str]()
+        if head is None:
+            return
+        for batch in self._raw(None, head, EventFilter(types=(_METADATA, _TOMBSTONE))):
+            for event in batch.events:
+                if event.type == _TOMBSTONE:
+                    found.add(event.stream)
+                elif event.stream.startswith("$$"):
+                    name = event.stream[2:]
+                    gone = _Limits.of(event).before == _DELETED
+                    (found.add if gone else found.discard)(name)
+        yield from map(StreamKey, sorted(found))
 
     def late(self, filter: EventFilter) -> Iterator[LateBeginning]:
         """Those among the streams that a filter without its types wants. Of streams without any

@@ -479,8 +479,8 @@ class EventStoreDBStore(EventStore):
         return lookup.infos(self._connector, self.listing.each(filter), limit, closed_by)
 
     def archived_streams(self) -> Iterator[StreamKey]:
-        """None: a node has no such mark, and what was removed cannot be read."""
-        return iter(())
+        """Those that were deleted or tombstoned: their events are in $all until a scavenge."""
+        return self._scavenged.deleted()
 
     def allowed_streams(
         self,
