@@ -112,9 +112,13 @@ def print_(
 
     output = current_output(context)
     output.format("json")
-    text, undescribed = document(load_config(output.settings.config), name, form.value)
-    if undescribed:
-        output.warn(f"no schema describes {', '.join(undescribed)}: only the name is written")
+    found = document(load_config(output.settings.config), name, form.value)
+    text = found.text
+    if found.undescribed:
+        output.warn(f"no schema describes {', '.join(found.undescribed)}: only the name is written")
+    for pattern, types in found.patterns.items():
+        listed = ", ".join(types) or "none"
+        output.warn(f"{pattern} stands for those of its types that have a schema: {listed}")
     if check is None:
         output.out.write(text)
         output.out.flush()
@@ -149,24 +153,27 @@ def _show(output: Output, found: ContractsChecked) -> None:
                     _coordinates(first),
                 )
             )
+    columns = ("contract", "finding", "type", "path", "events", "where", "first")
+    # A column that says nothing takes room from others.
+    kept = [n for n in range(len(columns)) if n != 3 or any(row[n] is not None for row in rows)]
     if rows:
         output.table(
             "",
-            ("contract", "finding", "type", "path", "events", "where", "first"),
-            rows,
-            drop=("first", "contract"),
+            [columns[n] for n in kept],
+            [[row[n] for n in kept] for row in rows],
+            drop=("first", "contract") if len(found.checks) == 1 else ("first", "events"),
             wrap=("where",),
         )
     for kind in dict.fromkeys(
         finding.key.kind for each in found.checks for finding in each.findings
     ):
         if kind in ADVICE:
-            output.say(f"{kind}: {ADVICE[kind]}")
+            output.line(f"{kind}: {ADVICE[kind]}")
     for each in found.checks:
         broken = sum(not finding.is_note for finding in each.findings)
         public = count(sum(each.public.values()), "public event")
         said = count(broken, "finding") if broken else "nothing private leaves, as far as is known"
-        output.say(f"{each.contract.name}: {public}, {said}", "yellow" if broken else "green")
+        output.line(f"{each.contract.name}: {public}, {said}")
 
 
 def _coordinates(sample: object) -> str | None:

@@ -11,7 +11,7 @@ from esops.stores import open_store
 
 _FIX = (
     "Name it in `consumers`, or in `own` if it is the application's. "
-    "esops schema contracts check   says which private events it gets"
+    "esops schema contracts check says which private events it gets"
 )
 
 

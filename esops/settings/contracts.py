@@ -23,6 +23,15 @@ def _without_user(text: str) -> str:
     return text.rstrip("/")
 
 
+def _published(text: str) -> str:
+    if "@" in urlsplit(text).netloc or ("://" in text and "?" in text):
+        raise ValueError(
+            "an address in a document that others read must have no user, no password and no query"
+        )
+    return text
+
+
+PublishedName = Annotated[str, Field(min_length=1), AfterValidator(_published)]
 ServerAddress = Annotated[str, AfterValidator(_without_user)]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 """Names, or patterns of them: `*` for anything, `?` for one character, all else for itself."""
@@ -79,9 +88,9 @@ class ContractSettings(Settings):
     """The team that answers for it."""
     server: ServerAddress | None = None
     """Where consumers get the events, for the documents."""
-    source: str | None = Field(default=None, min_length=1)
+    source: PublishedName | None = None
     """CloudEvents: the `source` of the events. Default: `/NAME`."""
-    schema_url: str | None = Field(default=None, min_length=1)
+    schema_url: PublishedName | None = None
     """CloudEvents: where the schemas are published; `dataschema` is this and the file's name."""
 
     @property

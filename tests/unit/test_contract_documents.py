@@ -34,9 +34,15 @@ PLACED = {
     "required": ["id", "total"],
     "properties": {
         "id": {"type": "string", "format": "uuid", "x-personal-data": "id"},
-        "total": {"$ref": "_parts/money.json", "maxProperties": 3},
+        "total": {
+            "$ref": "_parts/money.json",
+            "maxProperties": 3,
+            "properties": {"extra": True},
+        },
         "lines": {"type": "array", "items": {"$ref": "#/$defs/line"}},
         "pair": {"prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False},
+        "second": {"$ref": "#/properties/pair/prefixItems/1"},
+        "deep": {"$ref": "#/properties/total/properties/extra"},
         "note": {"type": ["string", "null"]},
         "at": {"type": "string", "format": "date-time"},
     },
@@ -97,7 +103,7 @@ def test_asyncapi_is_valid_by_its_official_schema(asyncapi_schema, settings):
     for each in referred:
         at = made
         for part in each.removeprefix("#/").split("/"):
-            at = at[part]
+            at = at[int(part)] if isinstance(at, list) else at[part]
     schemas = {f"#/components/schemas/{key}" for key in made["components"]["schemas"]}
     assert {each.split("/definitions/")[0] for each in referred} >= schemas
     wrong = deepcopy(made)

@@ -129,6 +129,11 @@ def test_a_body_of_wolverine_that_is_cut_off_is_an_error_and_never_a_wrong_paylo
 def test_no_password_of_a_destination_is_shown():
     assert without_user("rabbitmq://me:pass@host/queue/a@b") == "rabbitmq://host/queue/a@b"
     assert without_user("orders") == "orders"
+    assert without_user("amqp://u:p@ss@rabbit/q") == "amqp://rabbit/q"
+    assert without_user("kafka://h/t?acks=1&sasl.password=hunter2") == (
+        "kafka://h/t?acks=1&sasl.password=…"
+    )
+    assert "abc" not in without_user("Endpoint=sb://x/;SharedAccessKey=abc123=")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +141,16 @@ def test_no_password_of_a_destination_is_shown():
     [
         ({"typs": ["a"]}, "contracts.c.typs: unknown key", "Did you mean 'types'?"),
         ({}, "contracts.c: a contract needs `types`, `streams`, `categories` or `outbox`", None),
+        (
+            {"types": ["a"], "source": "https://u:p@shop.example/"},
+            "contracts.c.source: an address in",
+            None,
+        ),
+        (
+            {"types": ["a"], "schema_url": "https://x/?t=1"},
+            "contracts.c.schema_url: an address in",
+            None,
+        ),
         ({"types": []}, "contracts.c.types: at least one is expected", None),
         ({"types": "a"}, "contracts.c.types: a list of texts is expected", None),
         (

@@ -6,14 +6,14 @@ and whether its payload is what they promise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from esops.config import Config
-from esops.errors import UsageError
+from esops.errors import UsageError, nearest
 from esops.events import RecordedEvent
 from esops.schema.contracts.code import check_code
 from esops.schema.contracts.contract import Contract, contracts_of, named_contracts
@@ -76,8 +76,10 @@ class ContractCheck:
             )
         return self.payloads[key]
 
-    def finish(self) -> None:
-        """Compare the types that are public with those that have a schema."""
+    def finish(self, seen: Collection[str]) -> None:
+        """Compare the types that are public with those that have a schema. `seen`: the types that
+        the store has.
+        """
         self.findings.drop_unused()
         contract, schemas = self.contract, self.contract.schemas
         types = set(self.public) | set(contract.exact_types)
@@ -87,7 +89,7 @@ class ContractCheck:
                 found = self._of("no-schema", type_, where)
                 found.events = self.public.get(type_, 0)
             if type_ not in self.public:
-                self._of("no-events", type_)
+                self._of("no-events", type_, detail=_meant(type_, seen))
         for type_ in () if schemas is None else sorted(schemas.types):
             if not contract.names_type(type_):
                 self._of("unlisted-schema", type_, where)
@@ -108,9 +110,9 @@ class ContractCheck:
                 self._of("no-events", None, place)
 
     def _of(
-        self, kind: FindingKind, type_: str | None, where: str | None = None
+        self, kind: FindingKind, type_: str | None, where: str | None = None, detail: str = ""
     ) -> ContractFinding:
-        return self.findings.of(FindingKey(kind, type_, where=where))
+        return self.findings.of(FindingKey(kind, type_, where=where), detail)
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented names."""
@@ -122,6 +124,12 @@ class ContractCheck:
             ],
             "findings": [each.as_dict() for each in self.findings],
         }
+
+
+def _meant(type_: str, seen: Collection[str]) -> str:
+    """The type of the store that has almost this name."""
+    found = nearest(type_, seen)
+    return found if type_ not in seen and found.startswith("Did") else ""
 
 
 @dataclass
@@ -199,6 +207,7 @@ class _StoreCheck:
         self._store, self._config, self._contracts = store, config, contracts
         self._checks = [ContractCheck(each, store.name) for each in checked]
         self._shapes = Shapes()
+        self._types: set[str] = set()
         findings = {each.contract: each.findings for each in self._checks}
         self._foreign = foreign_readers(readers_of(hot), contracts, config, store.name)
         self._others = ReadByOthers(self._foreign, contracts, findings, checked[0])
@@ -224,7 +233,7 @@ class _StoreCheck:
                 DecodeHooks(progress=lambda _, done, total: progress(done, total)),
             )
         for each in self._checks:
-            each.finish()
+            each.finish(self._types)
         found.checks += self._checks
         found.events += reader.events
         found.short = found.short or reader.short
@@ -237,6 +246,7 @@ class _StoreCheck:
         if known is None:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
+            self._types.add(event.type)
             public = [each for each in self._checks if each.contract.covers(event)]
             for check in public:
                 check.places.update(check.contract.places_of(event))

@@ -8,6 +8,7 @@ from esops.config import Config
 from esops.errors import UsageError
 from esops.events import RecordedEvent
 from esops.schema.contracts.name_patterns import NamePatterns
+from esops.schema.contracts.outboxes import without_user
 from esops.schema.files import SchemaSet, read_schemas
 from esops.settings import ContractSettings
 
@@ -21,9 +22,10 @@ class Contract:
         self._types = None if settings.types is None else NamePatterns(settings.types)
         self._streams = NamePatterns(settings.streams or ())
         self._categories = NamePatterns(settings.categories or ())
-        self._outboxes = NamePatterns(settings.outboxes)
+        # Destinations are compared without what nobody is to see of them.
+        self._outboxes = NamePatterns(map(without_user, settings.outboxes))
         self._consumers = NamePatterns(settings.consumers)
-        self.own = NamePatterns(settings.own)
+        self.own = NamePatterns(map(without_user, settings.own))
         """The readers and destinations of the application itself."""
 
     @property
@@ -125,5 +127,13 @@ def named_contracts(config: Config, names: list[str]) -> list[str]:
 def _schemas(config: Config, settings: ContractSettings) -> SchemaSet | None:
     if settings.schemas is None:
         return None
+    folder = config.directory / settings.schemas.expanduser()
     # As esops.toml names it: the same words wherever the project's folder is.
-    return read_schemas(config.directory / settings.schemas.expanduser(), str(settings.schemas))
+    where = str(settings.schemas)
+    if not folder.exists():
+        raise UsageError(
+            f"the schema directory {where} does not exist",
+            hint=f"Make one with `esops schema infer -o {where} --type TYPE`, with a --type for "
+            "each public type, or write a file for each.",
+        )
+    return read_schemas(folder, where)

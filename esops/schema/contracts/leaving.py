@@ -30,7 +30,7 @@ class ForeignReader:
     @property
     def detail(self) -> str:
         """The same for a person."""
-        named = "" if self.contracts else ", which no contract names"
+        named = "" if self.contracts else "; no contract names this reader"
         return f"reads {self.reader.reads.words}{named}"
 
     def problem_with(

@@ -24,7 +24,12 @@ _WOLVERINE = ["id", "destination", "message_type", "body", "owner_id", "deliver_
 _QUEUE = ["id", "body", "message_type", "keep_until", "timestamp"]
 _QUEUE_NAME = re.compile(r"wolverine_queue_(.+?)(_scheduled)?")
 _PAGE = 500
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+"""User and password: a password may have `@` in it, and so may the path behind."""
+_SECRET = re.compile(
+    r"([\w.-]*(?:key|password|passwd|pwd|secret|token|credential)[\w.-]*=)[^;&\s]+", re.IGNORECASE
+)
+_NO_JSON = b"\xff"
 
 
 class OutboxMessage(NamedTuple):
@@ -135,15 +140,15 @@ def _bytes(text: str | None) -> bytes | None:
 
 
 def _behind_headers(message: OutboxMessage) -> OutboxMessage:
-    """A message of Wolverine's with the data behind its headers; without any where that is no
-    JSON by its own word, or cannot be read.
+    """A message of Wolverine's with the data behind its headers; with what is no JSON where that
+    cannot be read, or is of another type by its own word.
     """
     try:
         headers, data = unwrapped(message.data or b"")
     except (IndexError, ValueError):
-        return message._replace(data=None)
-    json = "json" in headers.get("content-type", "")
-    return message._replace(data=data if json else None)
+        return message._replace(data=_NO_JSON)
+    said = headers.get("content-type", "").lower()
+    return message._replace(data=data if not said or "json" in said else _NO_JSON)
 
 
 def unwrapped(body: bytes) -> tuple[dict[str, str], bytes]:
@@ -185,5 +190,5 @@ def _text_at(body: bytes, at: int) -> tuple[str, int]:
 
 
 def without_user(address: str) -> str:
-    """An address without user and password."""
-    return _USER.sub("", address)
+    """An address without user and password, and without secrets among its parameters."""
+    return _SECRET.sub(r"\1…", _USER.sub("", address))

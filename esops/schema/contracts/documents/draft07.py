@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import unquote, urldefrag, urljoin
 
 from esops.errors import UsageError
 from esops.schema.contracts.documents.public_types import DocumentKeys
@@ -30,6 +30,7 @@ _ONE = {
     "unevaluatedProperties",
 }
 _LEFT_OUT = {"$schema", "$id", "$anchor", "$dynamicAnchor", "x-event-type"}
+_MOVED = {"$defs": "definitions", "prefixItems": "items", "dependentSchemas": "dependencies"}
 _PLACE = "#/components/schemas/"
 
 
@@ -80,8 +81,32 @@ class ComponentSchemas:
                 f"{file.where}: $ref {text!r} cannot be written into one document",
                 hint="Let it lead to a file, or to a place in one, such as `#/$defs/name`.",
             )
-        pointer = fragment.replace("/$defs/", "/definitions/")
-        return f"{_PLACE}{self._add(target)}{pointer}"
+        return f"{_PLACE}{self._add(target)}{_moved(target.schema, fragment)}"
+
+
+def _moved(schema: Any, pointer: str) -> str:
+    """Where a place of a schema is once that is said in older words."""
+    made: list[str] = []
+    parts = pointer.split("/")[1:]
+    while parts:
+        key = parts.pop(0)
+        name = unquote(key)
+        if not isinstance(schema, dict) or name not in schema:
+            return "".join(f"/{each}" for each in (*made, key, *parts))
+        if isinstance(schema.get("$ref"), str) and name not in ("$defs", "definitions"):
+            made += ["allOf", "1"]
+        moved = "additionalItems" if name == "items" and "prefixItems" in schema else None
+        made.append(moved or _MOVED.get(name, key))
+        schema = schema[name]
+        if parts and name in _MAPS | _LISTS:
+            member = parts.pop(0)
+            made.append(member)
+            plain = unquote(member).replace("~1", "/").replace("~0", "~")
+            if isinstance(schema, list):
+                schema = schema[int(plain)] if plain.isdigit() else None
+            else:
+                schema = schema.get(plain)
+    return "".join(f"/{each}" for each in made)
 
 
 def _translated(schema: Any, refer: Callable[[str, str], str], base: str) -> Any:

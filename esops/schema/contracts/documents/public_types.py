@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from esops.errors import UsageError
 from esops.schema.contracts.contract import Contract
+from esops.schema.contracts.outboxes import without_user
 
 _NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -42,7 +43,7 @@ def data_schema(contract: Contract, type_: str) -> str | None:
     if len(files) > 1:
         return None  # no one document says it
     if isinstance(own, str) and "://" in own:
-        return own
+        return without_user(own)
     base = contract.settings.schema_url
     return f"{base.rstrip('/')}/{files[0].path}" if base is not None else None
 

@@ -13,6 +13,7 @@ from esops.schema.contracts.contract import contract_of
 from esops.schema.contracts.documents.async_api import async_api
 from esops.schema.contracts.documents.cloud_events import cloud_events
 from esops.schema.contracts.documents.public_types import public_types
+from esops.schema.contracts.name_patterns import NamePatterns
 
 DocumentForm = Literal["asyncapi", "cloudevents"]
 
@@ -22,6 +23,8 @@ class ContractDocument(NamedTuple):
 
     text: str
     undescribed: list[str]
+    patterns: dict[str, list[str]]
+    """What the patterns among its types stand for, as nobody asks a store which types there are."""
 
 
 def document(config: Config, name: str, form: DocumentForm) -> ContractDocument:
@@ -34,8 +37,15 @@ def document(config: Config, name: str, form: DocumentForm) -> ContractDocument:
         _, store = config.store(contract.settings.store)
         made = async_api(contract, server_streams=store.backend == "eventstoredb")
     schemas = {} if contract.schemas is None else contract.schemas.types
-    undescribed = [each for each in public_types(contract) if each not in schemas]
-    return ContractDocument(json.dumps(made, indent=2, ensure_ascii=False) + "\n", undescribed)
+    types = public_types(contract)
+    undescribed = [each for each in types if each not in schemas]
+    patterns = {
+        each: list(filter(NamePatterns([each]).match, types))
+        for each in contract.type_patterns
+        if each not in contract.exact_types
+    }
+    text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    return ContractDocument(text, undescribed, patterns)
 
 
 def difference(text: str, file: Path) -> list[str]:
