@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from esops.term import Output
 
 _SENTENCES = 20
+_SHAPES = 40
+"""Shapes of which the fields are shown."""
 _CHANGE_COLUMNS = (
     "kind", "path", "position", "stream", "version", "recorded_at", "category", "previous", "new",
 )  # fmt: skip
@@ -45,27 +47,62 @@ def history(output: Output, found: TypeHistory) -> None:
         case "csv":
             output.csv(map(_change, document["changes"]), _CHANGE_COLUMNS)
         case _:
-            _versions(output, found.inventory, f"Shapes of {found.base}")
+            _versions(output, found.inventory, f"Shapes of {found.base}", one=True)
+            _fields(output, found.inventory)
             if document["changes"]:
                 _changes(output, document["changes"])
             _summary(output, found.inventory)
 
 
-def _versions(output: Output, found: Inventory, title: str) -> None:
+def _versions(output: Output, found: Inventory, title: str, *, one: bool = False) -> None:
+    """`one`: all are of the type that was asked for."""
     from esops.schema.documents import version_rows
 
     rows = version_rows(found)
     names = ["type", "category", "version", "shape", "events", "bytes", "first_at", "last_at",
              "open_streams"]  # fmt: skip
+    if one:
+        names.remove("type")
     if not any(row["version"] for row in rows):
         names.remove("version")
+    kinds = _kinds(found)
+    for row in rows:
+        row["shape"] += kinds.get(row["shape"], "")
     if all(row["stored_type"] == row["type"] for row in rows):
         drop = ["bytes", "first_at", "category", "last_at", "version"]
     else:
-        names.insert(2, "stored_type")
+        names.insert(names.index("category") + 1, "stored_type")
         drop = ["bytes", "first_at", "category", "version", "last_at"]
     cells = [[_minutes(row[name]) for name in names] for row in rows]
     output.table(title, names, cells, drop=drop)
+
+
+def _kinds(found: Inventory) -> dict[str, str]:
+    """What stands behind the hash of a shape without fields, such as (binary)."""
+    from esops.schema.shape_fields import short_kind
+
+    shapes = {v.shape for type_ in found.types.values() for v in type_.versions.values()}
+    return {each.hash: f" ({kind})" for each in shapes if (kind := short_kind(each))}
+
+
+def _fields(output: Output, found: Inventory) -> None:
+    from esops.schema.shape_fields import fields_of_shapes
+
+    several = len(found.types) > 1
+    rows = [
+        [*([type_.category] if several else []), each.hash, each.like or "-", each.fields]
+        for type_ in found.ordered()
+        if not type_.names.everything
+        for each in fields_of_shapes(type_)
+    ]
+    if not rows:
+        return
+    names = [*(["category"] if several else []), "shape", "like", "fields"]
+    output.line()
+    title = "Fields of each shape; of one that is like another, what differs"
+    output.table(title, names, rows[:_SHAPES], drop=[], wrap=["fields"])
+    if len(rows) > _SHAPES:
+        output.line(f"and {len(rows) - _SHAPES:,} more shapes (--output json)")
 
 
 def _changes(output: Output, changes: list[dict[str, Any]]) -> None:

@@ -20,6 +20,8 @@ class ClosingRule:
     """Where they are named, for a person."""
     not_used: tuple[str, ...] = ()
     """Policies whose pattern of stream names is none of a category."""
+    given: tuple[str, ...] = ()
+    """Those of `everywhere` that were named for this very read."""
 
     @property
     def any(self) -> bool:
@@ -71,7 +73,9 @@ def closing_rule(config: Config, stores: Collection[str], given: Sequence[str]) 
             else:
                 before = by_category.get(category, frozenset())
                 by_category[category] = before | frozenset(policy.closed_by)
-    return ClosingRule(frozenset(everywhere), by_category, tuple(sources), tuple(not_used))
+    return ClosingRule(
+        frozenset(everywhere), by_category, tuple(sources), tuple(not_used), tuple(given)
+    )
 
 
 def _for(store: str | None, config: Config, stores: Collection[str]) -> bool:

@@ -14,6 +14,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
+from esops.errors import NothingFound, nearest
 from esops.events import Position, RecordedEvent
 from esops.json_paths import Steps
 from esops.moments import INFINITY, Moment, moment
@@ -29,7 +30,7 @@ from esops.schema.versions import CLASS_VERSION, MARK, class_version, version_in
 from esops.stores.base import EventStore, Unsettled
 
 _WINDOW = timedelta(days=30)
-_SHORTEST = timedelta(hours=1)
+SHORTEST = timedelta(hours=1)
 """A store with less history than this tells no rate."""
 _DAY = 86_400_000_000
 _METADATA = 2_000
@@ -74,7 +75,7 @@ class Inventory:
         """
         if (
             self.window is None
-            or self.window < _SHORTEST
+            or self.window < SHORTEST
             or not version.open_streams
             or not version.closed_since
             or not type_.superseded(version)
@@ -169,7 +170,8 @@ class InventoryReader:
         progress: Progress = lambda *_: None,
         after_batch: Callable[[], None] = lambda: None,
     ) -> Inventory:
-        """Read all selected events. Raises as SchemaReader does; where some cannot be read yet, the
+        """Read all selected events. Raises as SchemaReader does, and NothingFound where no event is
+        of a type that was given as one that closes streams; where some cannot be read yet, the
         inventory is of the others, and its `short` says why.
         """
         reader = SchemaReader(self._store, selection, progress)
@@ -180,11 +182,23 @@ class InventoryReader:
                 self._add(events, at, self._streams.held)
                 after_batch()
             self._found.position, self._found.short = reader.position, reader.short
+            self._check_closing()
             self._found.types = {
                 key: each for key, each in self._found.types.items() if each.versions
             }
             self._count()
         return self._found
+
+    def _check_closing(self) -> None:
+        """Whether there is an event of each type that was named as one that closes streams."""
+        stored = {each for cells in self._cells.values() for each in cells}
+        known = stored | {versioned(each).base for each in stored}
+        for name in self._found.rule.given:
+            if known and name not in known and self._found.short is None:
+                raise NothingFound(
+                    f"--closed-by: no event of type {name!r} was read",
+                    hint=nearest(name, sorted(known)),
+                )
 
     def _learn(self, names: Sequence[Any]) -> None:
         """Have a state in memory for each of some streams."""

@@ -73,7 +73,8 @@ class SchemaReader:
                     self.events += len(events)
                     yield events
                 self.position = position or self.position
-                self._progress(self.events, total)
+                # The total may have been counted with fewer events.
+                self._progress(self.events, None if total is None else max(total, self.events))
         except Unsettled as short:
             self.short = short
         if not self.events and self.short is None and after is None:

@@ -19,6 +19,7 @@ from esops.schema.documents import list_document
 from esops.schema.forecast import closing_note, named, sentences
 from esops.schema.history import TypeHistory
 from esops.schema.inventory import Inventory
+from esops.schema.shape_fields import fields_of_shapes
 from esops.schema.type_inventory import TypeInventory, TypeVersion
 from esops.term.result_file import write_page
 from esops.wording import count
@@ -64,7 +65,7 @@ def _write(
                 "title": type_.base + (f" in {type_.category}" if type_.category else ""),
                 "figure": name,
                 "marked": bool(changes),
-                "versions": documents[type_.base, type_.category]["versions"],
+                "versions": _with_fields(type_, documents[type_.base, type_.category]["versions"]),
                 "changes": None if changes is None else list(map(_row, changes[:_CHANGES])),
             }
         )
@@ -87,6 +88,16 @@ def _write(
         sentences=list(sentences(found)),
     )
     write_page(path, text)
+
+
+def _with_fields(type_: TypeInventory, versions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if type_.names.everything:
+        return [{**each, "fields": ""} for each in versions]
+    said = {
+        each.hash: each.fields if each.like is None else f"like {each.like}, {each.fields}"
+        for each in fields_of_shapes(type_)
+    }
+    return [{**each, "fields": said[each["shape"]]} for each in versions]
 
 
 def _row(change: FieldChange) -> dict[str, Any]:
@@ -161,7 +172,8 @@ def _timeline(type_: TypeInventory, axis: list[str], changes: Sequence[FieldChan
         bars,
         layout(
             barmode="stack",
-            bargap=0.05,
+            bargap=0,
+            modebar={"orientation": "v"},
             height=380 + 12 * len(series),
             margin={"l": 60, "r": 20, "t": 40, "b": 60},
             legend={"orientation": "h", "y": 1.1, "yanchor": "bottom", "traceorder": "normal"},

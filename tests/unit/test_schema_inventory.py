@@ -21,6 +21,7 @@ from esops.schema.history import history_of, inventory_of
 from esops.schema.inventory import InventoryReader
 from esops.schema.open_streams import OpenStreams, StreamState
 from esops.schema.reading import EventSelection
+from esops.schema.shape_fields import fields_of_shapes, short_kind
 from esops.stores.base import Batch, EventStore, Head
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -153,6 +154,10 @@ def test_streams_in_memory_are_bound_by_their_shapes_too(monkeypatch):
     assert counts.streams == {**dict.fromkeys(range(200), 1), **{20_000 + n: 1 for n in range(300)}}
 
 
+def replaced(each, at):
+    return event(each.version, each.stream, each.type, each.data, each.metadata, at)
+
+
 def old_and_new(closing):
     """Twenty streams with the old shape, of which some close lately, one a day."""
     yield from (event(n, f"order-{n}", "opened", {"a": 1}) for n in range(1, 21))
@@ -176,6 +181,46 @@ def test_a_stream_is_closed_by_an_event_of_a_type_that_was_not_asked_for():
     ):
         ((old, new),) = (each.ordered() for each in found.types.values())
         assert (old.open_streams, new.open_streams) == (10, 40)
+
+
+def test_a_store_of_less_than_an_hour_foretells_nothing():
+    at = BEGAN
+    events = [replaced(each, at + timedelta(seconds=n)) for n, each in enumerate(old_and_new(10))]
+    (said,) = sentences(inventory_of(ListedEvents(events), CLOSED))
+    assert "10 open streams have it; the store has the events of less than an hour" in said
+
+
+def test_what_holds_for_several_shapes_is_said_once():
+    events = list(old_and_new(0))
+    events += [event(70 + n, f"order-{n}", "opened", {"c": "x"}) for n in range(30)]
+    (said,) = sentences(inventory_of(ListedEvents(events), CLOSED))
+    assert said.startswith("2 old versions and shapes are in open streams (opened); none of them")
+    events += [event(200 + n, f"order-{n}", "closed", {}) for n in range(100)]
+    said = list(sentences(inventory_of(ListedEvents(events), CLOSED)))
+    assert len(said) == 1
+    assert "no open stream has them any more; rebuilds, and whoever loads a closed" in said[0]
+
+
+def test_a_type_that_closes_streams_and_is_in_no_event():
+    store = ListedEvents(list(old_and_new(10)))
+    rule = ClosingRule(frozenset({"clozed"}), sources=("--closed-by",), given=("clozed",))
+    with pytest.raises(NothingFound, match="--closed-by: no event of type 'clozed'") as caught:
+        inventory_of(store, rule)
+    assert "closed" in (caught.value.hint or "")
+
+
+def test_what_is_in_each_shape():
+    payloads = [{"a": 1, "b": {"c": None}}, {"a": 1.5}, {"a": "x", "d": [1]}, b"\xff", {"a": 1}]
+    events = [event(n, "s-1", "t", each) for n, each in enumerate(payloads, 1)]
+    (type_,) = inventory_of(ListedEvents(events), CLOSED).types.values()
+    shapes = fields_of_shapes(type_)
+    assert [(each.like, each.fields) for each in shapes] == [
+        (None, "$.a number, $.b object, $.b.c null"),
+        (shapes[0].hash, "without $.b, $.b.c"),
+        (shapes[1].hash, "with $.d array, $.d[*] number; $.a is string, not number"),
+        (None, "$ binary"),
+    ]
+    assert [short_kind(each.shape) for each in type_.ordered()] == ["", "", "", "binary"]
 
 
 def test_nothing_is_foretold_where_nothing_closes():
