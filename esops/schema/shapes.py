@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import repeat
 from typing import Any, Literal
 
@@ -55,13 +54,8 @@ def is_data(name: str) -> bool:
     return _DATA.fullmatch(name) is not None or is_uuid(name)
 
 
-class NoValue(Enum):
-    """Stands for what a payload has that is no JSON."""
-
-    NO_VALUE = "no value"
-
-
-NO_VALUE = NoValue.NO_VALUE
+NO_VALUE: Any = object()
+"""Stands for what is in a payload that is no JSON."""
 
 
 def value_of(data: bytes) -> Any:
@@ -383,6 +377,7 @@ def _array(members: frozenset[Any]) -> _ShapeNode:
 
 def _merged(nodes: list[_ShapeNode]) -> tuple[frozenset[_Relative], frozenset[Steps]]:
     """Several values at one place as one: all fields, and those that are missing in some."""
+    nodes = list(dict.fromkeys(nodes))
     if len(nodes) == 1:
         return nodes[0].fields, nodes[0].partial
     fields = frozenset().union(*(node.fields for node in nodes))
