@@ -180,7 +180,7 @@ def _usage_error(error: typer.TyperException, given: Sequence[str]) -> int:
     # Typer puts the nearest options into the message, the best first; here an error says what is
     # wrong, and its hint what may have been meant.
     near = getattr(error, "possibilities", None)
-    message = error.message if near else error.format_message()
+    message = error.message if near else error.format_message().replace(": Value error, ", ": ")
     meant = f"Did you mean {near[0]!r}? " if near else ""
     from esops.errors import UsageError
 

@@ -60,13 +60,14 @@ SELECT DISTINCT quote_ident(p.pubname)
 SELECT coalesce(current_setting('effective_wal_level', true), current_setting('wal_level')) = 'logical';
 
 -- of_rows --
--- Publications that publish new rows of a table or of a partition of it.
+-- Publications that publish rows of a table or of a partition of it, new ones or those that change:
+-- to archive an event is an UPDATE of its row in some stores.
 SELECT DISTINCT p.pubname, NULL::text
   FROM pg_publication p
   JOIN pg_publication_tables t ON t.pubname = p.pubname
   JOIN pg_namespace n ON n.nspname = t.schemaname
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
- WHERE p.pubinsert
+ WHERE (p.pubinsert OR p.pubupdate)
    AND (c.oid = %(oid)s OR c.oid IN (SELECT relid FROM pg_partition_tree(%(oid)s))
         OR c.oid IN (SELECT pg_partition_ancestors(%(oid)s)))
  ORDER BY 1;
@@ -79,7 +80,7 @@ SELECT p.pubname, CASE WHEN bool_and(t.rowfilter IS NOT NULL)
   JOIN pg_publication_tables t ON t.pubname = p.pubname
   JOIN pg_namespace n ON n.nspname = t.schemaname
   JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
- WHERE p.pubinsert
+ WHERE (p.pubinsert OR p.pubupdate)
    AND (c.oid = %(oid)s OR c.oid IN (SELECT relid FROM pg_partition_tree(%(oid)s))
         OR c.oid IN (SELECT pg_partition_ancestors(%(oid)s)))
  GROUP BY 1

@@ -117,7 +117,11 @@ def prefixed(prefixes: tuple[str, ...]) -> Callable[[str], bool]:
 
 
 def matching(expression: str) -> Callable[[str], bool] | None:
-    """A filter by a regular expression anywhere in a name; None where Python cannot read it."""
+    """A filter by a regular expression of .NET anywhere in a name; None where Python cannot read
+    it, or would read a class less another (`[a-z-[x]]`) as something else.
+    """
+    if re.search(r"\[[^\]]+-\[", expression):
+        return None
     try:
         compiled = re.compile(expression)
     except re.error:

@@ -9,6 +9,7 @@ import tomllib
 import pytest
 from esdbclient import NewEvent, StreamState
 
+from esops.postgres.publications import of_rows
 from tests.support import emmett
 from tests.support.esdb import Nodes
 from tests.support.waiting import until
@@ -145,6 +146,14 @@ def test_a_consumer_of_a_category_reads_what_is_private_in_it(restored, project)
         {"deposits": {"categories": ["acc?unt"], "consumers": ["x"]}},
     )
     assert findings(check(project)["deposits"], "unlisted-consumer")
+
+
+def test_a_publication_of_changed_rows_sends_the_events_that_are_archived(restored, connection):
+    restored("marten-9.58-v6", orders={"types": ["order_placed"]})
+    connection.execute("CREATE PUBLICATION p FOR TABLE mt_events WITH (publish = 'update')")
+    connection.execute("CREATE PUBLICATION q FOR TABLE mt_events WITH (publish = 'truncate')")
+    row = connection.execute("SELECT 'mt_events'::regclass::oid::bigint").fetchone()
+    assert of_rows(connection, row[0]) == [("p", None)]
 
 
 def test_names_that_match_nothing_are_said_and_a_contract_without_events_is_a_finding(

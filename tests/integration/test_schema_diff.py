@@ -95,6 +95,11 @@ def test_exit_codes(project, schemas):
         assert found.code == code, (arguments, found.out, found.err)
 
 
+def test_a_mistyped_mode_is_said_in_plain_words(project, schemas):
+    found = project.run("schema", "compat", "old", "new", "--mode", "backwards")
+    assert found.err.startswith("error: Invalid value for '--mode': 'backwards' is not one of")
+
+
 def test_compat_shows_only_what_breaks(project, schemas):
     found = project.run("schema", "compat", "old", "new")
     assert "$.note" not in found.out

@@ -15,6 +15,7 @@ from esops.schema.contracts.outboxes import unwrapped, without_user
 from esops.schema.contracts.payloads import PayloadCheck
 from esops.schema.files import parse_schemas
 from esops.schema.shapes import Shapes
+from esops.stores.readers import matching
 
 OBJECT = {"type": "object"}
 MONEY = {"type": "object", "properties": {"amount": {"type": "number"}, "next": {"$ref": "#"}}}
@@ -124,6 +125,11 @@ def test_a_body_of_wolverine_that_is_cut_off_is_an_error_and_never_a_wrong_paylo
     if at < len(body):
         with pytest.raises((ValueError, IndexError)):
             unwrapped(body[:at])
+
+
+def test_a_filter_that_python_would_read_as_another_is_one_that_nobody_knows():
+    assert matching("^[a-z-[x]]+$") is None
+    assert matching("^[a-z]+-[x]$")("ab-x")
 
 
 def test_no_password_of_a_destination_is_shown():
