@@ -82,6 +82,8 @@ def check(
         raise UsageError("--from-start is for --since-last", hint="Without it, all is read anyway.")
     checked(sarif, "--sarif")
     checked(metrics, "--metrics")
+    if sarif is not None and metrics is not None and sarif.resolve() == metrics.resolve():
+        raise UsageError("--sarif and --metrics name the same file")
     name, settings = load_config(output.settings.config).store(output.settings.store)
     schemas = read_schemas(against)
     selection = EventSelection(category, tuple(types or ()))
@@ -150,7 +152,9 @@ def _show(output: Output, found: SchemaCheckResult, *, allow_unknown: bool) -> N
         return
     _tables(output, found)
     if found.unused:
-        output.say(f"no event is of these types, which have a schema: {_some(found.unused)}", "dim")
+        output.say(
+            f"there is no event of these types, which have a schema: {_some(found.unused)}", "dim"
+        )
     output.line(_summary(found, allow_unknown=allow_unknown))
 
 
@@ -172,6 +176,8 @@ def _tables(output: Output, found: SchemaCheckResult) -> None:
         if len(found.violations) > _SHOWN:
             output.say(f"{len(found.violations) - _SHOWN} more: --output json has all", "dim")
     if found.schemaless:
+        if found.violations:
+            output.between_tables()
         rest = [
             (each.type, each.events, f"{each.first.stream} version {each.first.version}")
             for each in sorted(found.schemaless, key=lambda each: -each.events)[:_SHOWN]

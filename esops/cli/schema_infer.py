@@ -94,13 +94,17 @@ def _show(output: Output, found: InferenceResult) -> None:
 
     if found.types:
         rows = [
-            (each.type, each.events, len(each.shapes), each.folder)
+            (each.type or "(no name)", each.events, len(each.shapes), each.folder)
             for each in sorted(found.types, key=lambda each: -each.events)[:_SHOWN]
         ]
         output.table("Event types", ["type", "events", "shapes", "files"], rows)
         if len(found.types) > _SHOWN:
             output.say(f"{len(found.types) - _SHOWN} more: --output json has all", "dim")
     _suspects(output, found)
+    for known in found.types:
+        if not known.type:
+            events = count(known.events, "event has", "events have")
+            output.warn(f"{events} a type without a name: no file can be for it")
     for type_, file in sorted(found.by_hand.items()):
         output.say(f"{type_} has a schema of its own, {file}: nothing is written for it")
     for each in found.in_state("absent"):
@@ -122,7 +126,9 @@ def _suspects(output: Output, found: InferenceResult) -> None:
     if not by_path:
         return
     rows = [(*key, len(types), min(types)) for key, types in sorted(by_path.items())]
-    columns = ["path", "kind", "suspected by its", "types", "such as"]
+    columns = ["path", "kind", "found by", "types", "example type"]
+    if found.types:
+        output.between_tables()
     output.table("What may be personal data (x-personal-data)", columns, rows[:_SHOWN])
     if len(rows) > _SHOWN:
         output.say(f"{len(rows) - _SHOWN} more: --output json has all", "dim")

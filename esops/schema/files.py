@@ -201,9 +201,10 @@ class SchemaSet:
         return self.links.standalone([each.uri for each in found.for_json], found.schema)
 
 
-def read_schemas(folder: Path, where: str | None = None) -> SchemaSet:
+def read_schemas(folder: Path, where: str | None = None, *, only_parts: bool = False) -> SchemaSet:
     """Read a directory, which messages name `where`. Raises BadSchemaFile, with file and line, and
-    UsageError where the directory is none, or has no schema.
+    UsageError where the directory is none, or has no schema; with `only_parts`, one that has no
+    schema of an event type will do.
     """
     if not folder.is_dir():
         what = "is a file, not a directory" if folder.exists() else "does not exist"
@@ -211,10 +212,10 @@ def read_schemas(folder: Path, where: str | None = None) -> SchemaSet:
             f"the schema directory {where or folder} {what}",
             hint="Make one with `esops schema infer -o schemas/`, or write a file for each type.",
         )
-    return parse_schemas(where or str(folder), dict(_read(folder)))
+    return parse_schemas(where or str(folder), dict(_read(folder)), only_parts=only_parts)
 
 
-def parse_schemas(where: str, texts: Mapping[str, bytes]) -> SchemaSet:
+def parse_schemas(where: str, texts: Mapping[str, bytes], *, only_parts: bool = False) -> SchemaSet:
     """The schemas of files, given by their paths below `where`, wherever they were read from.
     Raises as `read_schemas` does.
     """
@@ -238,7 +239,7 @@ def parse_schemas(where: str, texts: Mapping[str, bytes]) -> SchemaSet:
     for each in files:
         if each.path not in apart:
             types.setdefault(each.type, []).append(each)
-    if not types:
+    if not types and not only_parts:
         raise UsageError(
             f"no file in {where} is for an event type: all of them are parts of others",
             hint="A name without `_` at its beginning, or `x-event-type` in the file, makes it so.",

@@ -164,6 +164,11 @@ class Output:
             return
         self.out.write(aligned_by_spaces(columns, texts))
 
+    def between_tables(self) -> None:
+        """An empty line in a pipe, where no table has a title that tells it from the one before."""
+        if not self.data.is_terminal:
+            self.line()
+
     def _table_for_a_person(
         self,
         title: str,

@@ -253,6 +253,7 @@ def test_what_makes_no_answer_is_an_error(project, dsn, connection):
     typo = project.run(*arguments, "--type", "added", "--type", "aded")
     assert (typo.code, "'aded'" in typo.err) == (1, True)
     assert project.run(*arguments, "--from-start").code == 2
+    assert project.run(*arguments, "--sarif", "found", "--metrics", "./found").code == 2
     write_schema(project, {"$ref": "added.json"}, "added2.json")
     lost = project.run(*arguments, "--allow-unknown", "--output", "json")
     assert lost.json["notes"] == [

@@ -181,3 +181,19 @@ def test_types_without_a_schema_are_counted_and_groups_are_bounded(monkeypatch):
     extra = {key: events for key, (events, _) in groups(check).items() if key[1] != "format"}
     assert len(extra) == 11
     assert extra["$", "additionalProperties"] == 30
+
+
+def test_sarif_names_files_as_code_hosts_find_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b c").mkdir()
+
+    def place(where: str) -> str:
+        check = HistoryCheck(parse_schemas(where, {"Order.json": b'{"not": {}}'}))
+        check.take([RecordedEvent("e", "o", 1, Position((1,)), "Order", b"{}", b"", None)])
+        groups = check.violations.listed()
+        found = SchemaCheckResult("shop", where, 1, 1, groups, [], [], Position((1,)))
+        [result] = sarif(found, schemaless=True)["runs"][0]["results"]
+        return str(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+
+    assert place("./b c/../schemas") == place(str(tmp_path / "schemas")) == "schemas/Order.json"
+    assert place("/b c") == "file:///b%20c/Order.json"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esops.errors import UsageError
 from esops.events import Position, RecordedEvent
 from esops.schema.checking.history import HistoryCheck
 from esops.schema.files import BadSchemaFile, parse_schemas
@@ -221,6 +222,24 @@ def test_values_that_look_like_personal_data_are_marked_and_never_written():
     assert not is_phone("2024-01-31")
 
 
+@pytest.mark.parametrize(
+    ("name", "enum"),
+    [
+        ("state", True), ("paymentMethod", True), ("kind", True), ("valid", True),
+        ("productId", False), ("ProductID", False), ("order_ids", False), ("sku2", False),
+        ("currency_code", False), ("apiKey", False), ("title", False),
+    ],
+)  # fmt: skip
+def test_ids_and_free_texts_are_no_enums(name, enum):
+    [found] = inferred([{name: "ab"[n % 2]} for n in range(50)])
+    assert ("enum" in found.document["properties"][name]) is enum
+
+
+def test_a_range_does_not_depend_on_the_order_of_equal_numbers():
+    one, other = (inferred(each) for each in ([{"n": 0}, {"n": 0.0}], [{"n": 0.0}, {"n": 0}]))
+    assert json.dumps([each.document for each in one]) == json.dumps([e.document for e in other])
+
+
 def write(folder, schemas, **options) -> dict[str, str]:
     there = SchemaFolder(folder)
     done = [
@@ -257,9 +276,29 @@ def test_files_live_in_git(tmp_path):
     file.rename(moved)
     assert write(tmp_path, ORDERS, force=True)["sales/order.json"] == "written"
     assert moved.read_bytes() == text
+    moved.write_text(text.decode().replace('"x-shape"', f'"maximum": {10**30},\n "x-shape"'))
+    assert write(tmp_path, ORDERS)["sales/order.json"] == "edited"
     moved.write_text("{")
     with pytest.raises(BadSchemaFile):
         SchemaFolder(tmp_path)
+
+
+def test_what_is_in_the_way_of_a_file_is_seen(tmp_path):
+    folder = tmp_path / "schemas"
+    folder.mkdir()
+    (folder / "_part.json").write_text("{}")
+    assert write(folder, []) == {}
+    [schema] = ORDERS
+    name = f"Order/{schema.shape}.json"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "Order").symlink_to(elsewhere)
+    assert write(folder, ORDERS) == {name: "written"}
+    edited = json.loads((folder / name).read_bytes()) | {"title": "By hand"}
+    (folder / name).write_text(json.dumps(edited))
+    assert write(folder, ORDERS) == {name: "edited"}
+    with pytest.raises(UsageError, match="is a file"):
+        SchemaFolder(folder / "_part.json" / "schemas")
 
 
 def test_folders_have_names_that_every_file_system_takes(tmp_path):

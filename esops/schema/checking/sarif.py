@@ -6,6 +6,8 @@ https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -83,7 +85,7 @@ def _result(
     properties: dict[str, Any],
 ) -> dict[str, Any]:
     same = hashlib.sha256("\x00".join(names).encode()).hexdigest()
-    place = {"artifactLocation": {"uri": quote(file)}, "region": {"startLine": line}}
+    place = {"artifactLocation": {"uri": _uri(file)}, "region": {"startLine": line}}
     logical = [{"fullyQualifiedName": " ".join(names[1:3]), "kind": "member"}]
     return {
         "ruleId": rule,
@@ -93,6 +95,15 @@ def _result(
         "partialFingerprints": {"esopsViolation/v1": same},
         "properties": properties,
     }
+
+
+def _uri(file: str) -> str:
+    """Relative to the working directory, which is that of the repository in CI, where it lies below
+    it: code hosts show nothing for an absolute path.
+    """
+    path = Path(os.path.normpath(Path(file).absolute()))
+    here = Path.cwd()
+    return quote(path.relative_to(here).as_posix()) if path.is_relative_to(here) else path.as_uri()
 
 
 def _described(rule: str) -> str:

@@ -8,7 +8,12 @@ from typing import Any
 from esops.json_paths import Step, Wild, written
 from esops.schema.files import DIALECT, EVENT_TYPE, PAYLOAD, SHAPE
 from esops.schema.inferring.nodes import ValueNode
-from esops.schema.inferring.personal import PERSONAL, PersonalSuspicion, suspected_by_name
+from esops.schema.inferring.personal import (
+    PERSONAL,
+    PersonalSuspicion,
+    names_one_of_many,
+    suspected_by_name,
+)
 from esops.schema.payloads import NoJson
 
 OBSERVED = "x-observed"
@@ -57,7 +62,7 @@ class SchemaWriter:
             self.suspects[written(path)] = suspicion
         observed: dict[str, Any] = {}
         if node.texts.count:
-            self._texts(node, made, observed, personal=suspicion is not None)
+            self._texts(node, path, made, observed, personal=suspicion is not None)
         if node.numbers.lowest is not None and suspicion is None:
             self._numbers(node, observed)
         if node.arrays:
@@ -69,13 +74,26 @@ class SchemaWriter:
         return made
 
     def _texts(
-        self, node: ValueNode, made: dict[str, Any], observed: dict[str, Any], *, personal: bool
+        self,
+        node: ValueNode,
+        path: tuple[Step, ...],
+        made: dict[str, Any],
+        observed: dict[str, Any],
+        *,
+        personal: bool,
     ) -> None:
+        name = next((each for each in reversed(path) if isinstance(each, str)), "")
         texts = node.texts
         if texts.format is not None:
             made["format"] = texts.format
         # Other types at the same place: an enum would have to name their values, too.
-        elif texts.enum and self.values and not personal and node.types <= {"string", "null"}:
+        elif (
+            texts.enum
+            and self.values
+            and not personal
+            and node.types <= {"string", "null"}
+            and not names_one_of_many(name)
+        ):
             made["enum"] = [*texts.enum, *([None] if "null" in node.types else [])]
         elif not personal:
             observed |= {"minLength": texts.shortest, "maxLength": texts.longest}
@@ -83,7 +101,8 @@ class SchemaWriter:
     def _numbers(self, node: ValueNode, observed: dict[str, Any]) -> None:
         numbers = node.numbers
         if not numbers.unbounded:
-            observed |= {"minimum": numbers.lowest, "maximum": numbers.highest}
+            low, high = _plain(numbers.lowest), _plain(numbers.highest)
+            observed |= {"minimum": low, "maximum": high}
 
     def _arrays(
         self,
@@ -125,3 +144,8 @@ class SchemaWriter:
         made["additionalProperties"] = (
             False if node.rest is None else self._schema(node.rest, (*path, Wild.EVERY), suspicion)
         )
+
+
+def _plain(number: float | None) -> float | None:
+    """1 for 1.0 too: which of both came first must not show."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number

@@ -6,18 +6,18 @@ and it may be replaced; otherwise it is a person's, and stays.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import orjson
-
-from esops.errors import unwritten
-from esops.schema.files import SchemaFile, read_schemas
+from esops.errors import UsageError, unwritten
+from esops.schema.files import SchemaFile, json_files, read_schemas
 from esops.term.result_file import write_page
 
 GENERATED = "x-generated"
@@ -59,6 +59,15 @@ def folder_name(type_: str, taken: Iterable[str]) -> str:
     return f"{name.lstrip('_.') or 'type'}-{digits}"
 
 
+def _check_writable(folder: Path) -> None:
+    """Raises UsageError, before any event is read, where no file can be written into a folder."""
+    there = next((each for each in (folder, *folder.absolute().parents) if each.exists()), folder)
+    if not there.is_dir():
+        raise UsageError(f"-o {folder} cannot be made: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"-o {folder} cannot be written: {os.strerror(errno.EACCES)}")
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
     """One schema, and what becomes of its file."""
@@ -76,8 +85,9 @@ class SchemaFolder:
         """Raises BadSchemaFile for a file that is no JSON Schema."""
         self._folder = folder
         files: list[SchemaFile] = []
-        if folder.is_dir() and any(folder.rglob("*.json")):
-            found = read_schemas(folder)
+        _check_writable(folder)
+        if folder.is_dir() and any(json_files(folder)):
+            found = read_schemas(folder, only_parts=True)
             files = [each for known in found.types.values() for each in known.files]
         self._of_shape = {(f.type, f.shape): f for f in files if f.shape is not None}
         self._folders: dict[str, str] = {}
@@ -111,7 +121,8 @@ class SchemaFolder:
         path = self.path_of(type_, shape)
         wanted = marked(document)
         known = self._of_shape.get((type_, shape))
-        if known is not None and orjson.dumps(known.schema) == orjson.dumps(wanted):
+        # As text, since True is 1 in Python; json takes numbers of any length.
+        if known is not None and json.dumps(known.schema) == json.dumps(wanted):
             return PlannedFile(path, type_, shape, "unchanged")
         # Another file may be in the place: of a part, say, or of a type that is called like a hash.
         own = is_own(known.schema) if known is not None else not path.exists()

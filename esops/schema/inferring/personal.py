@@ -46,6 +46,12 @@ _PERSONS = (
     "kunde benutzer mitarbeiter patientin empfaenger cliente usuario utilisateur employe"
 )
 _NAMES = frozenset({"name", "naam"})
+_LAST_WORDS = (
+    "id ids key keys code codes uuid guid sku ean isbn gtin upc slug ref reference number no nr "
+    "nummer token hash url uri path title titel name description label comment text note notes "
+    "message reason"
+)
+"""Last words of names whose values are ids, or free text: the next value may be a new one."""
 _PIECES = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _ACCENTS = str.maketrans("äöüéèêëàâáíìîóòôúùûñç", "aoueeeeaaaiiiooouuunc")
 
@@ -70,6 +76,16 @@ def suspected_by_name(name: str, above: str = "") -> PersonalSuspicion | None:
     if _NAMES & set(words) and {*words, *_words(above)} & {*_PERSONS.split()}:
         return PersonalSuspicion("name", "name")
     return None
+
+
+def names_one_of_many(name: str) -> bool:
+    """Whether the name of a member says that its values have no end, so that few of them are no
+    enum: `productId`, `currency_code`, `title`.
+    """
+    words = _words(name)
+    # "ID", "IDs"; "sku2" is a sku.
+    words = [each for each in words if not each.isdigit()]
+    return bool(words) and (words[-1] in _LAST_WORDS.split() or name.endswith(("ID", "IDs")))
 
 
 def _words(name: str) -> list[str]:
