@@ -23,7 +23,7 @@ import jsonschema_rs
 import orjson
 
 from esops.errors import UsageError
-from esops.schema import formats
+from esops.schema import formats, no_rules
 from esops.schema.json_lines import Path as JsonPath
 from esops.schema.json_lines import line_of, repeated_name
 from esops.schema.references import BadSchemaFile, Links, complain, id_key, keywords, link
@@ -176,7 +176,7 @@ class SchemaSet:
     @cached_property
     def remarks(self) -> list[str]:
         """What in the files is no rule, though it looks like one, in sentences."""
-        return formats.unknown(self.every)
+        return no_rules.remarks(self.every)
 
     def part_named(self, type_: str) -> SchemaFile | None:
         """The file that has the name of an event type, and is a part of others instead."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -41,30 +40,12 @@ def added(files: Sequence[SchemaFile]) -> Mapping[str, Callable[[Any], bool]]:
         name: accepts(name)
         for file in files
         if any(each in str(file.schema.get("$schema")) for each in _BEFORE_2019)
-        for name in _named(file)
+        for name in named(file)
         if name in _LATER
     }
 
 
-def unknown(files: Sequence[SchemaFile]) -> list[str]:
-    """A sentence for each format that no draft knows: nothing is held against it."""
-    found: dict[str, str] = {}
-    for file in files:
-        for name, at in _named(file).items():
-            if name not in _LATER and name not in _OTHERS:
-                found.setdefault(name, file.line(at))
-    return [
-        f"JSON Schema knows no format {name!r} ({where}): it is no rule{_meant(name)}"
-        for name, where in sorted(found.items())
-    ]
-
-
-def _meant(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), (*_LATER, *_OTHERS), n=1, cutoff=0.75)
-    return f". Did you mean {close[0]!r}?" if close else ""
-
-
-def _named(file: SchemaFile) -> dict[str, tuple[str | int, ...]]:
+def named(file: SchemaFile) -> dict[str, tuple[str | int, ...]]:
     """The formats that a file names, and where the first time."""
     found: dict[str, tuple[str | int, ...]] = {}
     for name, at in _formats(file):

@@ -217,9 +217,27 @@ def test_a_format_is_a_rule_in_every_draft_or_a_remark_says_that_it_is_none(draf
     assert found.validator("a").is_valid({"id": "6f3b1f58-1c84-4d6c-9f3c-0d2d2f0f9a11", "at": ""})
     assert found.remarks == [
         (
-            "JSON Schema knows no format 'date-tme' (schemas/a.json:1): it is no rule. "
+            "format 'date-tme' (schemas/a.json:1) is no rule: JSON Schema does not know it. "
             "Did you mean 'date-time'?"
         )
+    ]
+
+
+def test_what_no_rule_comes_of_is_said():
+    old = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "properties": {"if": {"$ref": "#/definitions/a", "minimum": 3}},
+        "definitions": {"a": {"title": "requird"}},
+        "unevaluatedProperties": False,
+    }
+    new = {"requird": ["a"], "$comment": "", "x-types": 1, "properties": {"tpye": {}}, "kind": 1}
+    assert schemas(**{"a.json": old, "b.json": new}).remarks == [
+        "'minimum' (schemas/a.json:1) is no rule: in draft-07, nothing beside $ref counts",
+        (
+            "'requird' (schemas/b.json:1) is no rule: JSON Schema does not know it. "
+            "Did you mean 'required'?"
+        ),
+        "'unevaluatedProperties' (schemas/a.json:1) is no rule: draft-07 does not know it",
     ]
 
 

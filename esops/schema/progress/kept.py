@@ -126,7 +126,10 @@ class KeptProgress:
 
     def erasures(self) -> list[str]:
         """Names the erasures that have changed payloads so far; see ProgressPlace."""
-        return self._place.erasures()
+        try:
+            return self._place.erasures()
+        except EsopsError as error:
+            raise self._cannot(error) from error
 
     def _mark(self, position: Position | None) -> dict[str, Any] | None:
         if self._runs is not None:
@@ -162,7 +165,7 @@ class KeptProgress:
             f"esops cannot keep the progress of schema {self._job.name} for store "
             f"{self._store.name} ({self._place.name}): {error.message}",
             hint=f"Without {self._job.without}, nothing is kept and all events are read. "
-            + (error.hint or "Otherwise let this user write there."),
+            + (error.hint or "Otherwise let this user write there: `esops docs least-privilege`."),
         )
 
 
