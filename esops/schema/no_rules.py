@@ -1,4 +1,4 @@
-"""What looks like a rule in schema files, and is none: a validator passes over it in silence."""
+"""What looks like a rule in schema files, and is none: a validator skips it in silence."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def remarks(files: Sequence[SchemaFile]) -> list[str]:
 def _formats(file: SchemaFile) -> Iterator[_Said]:
     for name, at in formats.named(file).items():
         if name not in formats.FORMATS:
-            close = difflib.get_close_matches(name.lower(), sorted(formats.FORMATS), n=1, cutoff=0.75)
+            close = difflib.get_close_matches(
+                name.lower(), sorted(formats.FORMATS), n=1, cutoff=0.75
+            )
             text = "is no rule: JSON Schema does not know it" + _meant(close)
             yield _Said(f"format {name!r}", file.line(at), text)
 

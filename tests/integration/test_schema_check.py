@@ -10,6 +10,7 @@ from datetime import timedelta
 import orjson
 import psycopg
 import pytest
+from esdbclient import EventStoreDBClient, StreamState
 
 from esops.archive.run import run as run_policy
 from esops.config import load_config
@@ -92,6 +93,10 @@ def test_since_last_reads_what_is_new_and_what_a_changed_schema_is_about(project
         assert changed["events"] == 4
         assert found(changed) == {(kind, "$.price", "type"): 1}
         assert "another schema than at the last check" in changed["notes"][0]
+        if "uri" in store_section:  # the events of a deleted stream stay in the log
+            client = EventStoreDBClient(uri=store_section["uri"])
+            client.delete_stream(stream, current_version=StreamState.ANY)
+            assert check(project, *only, code=1)["notes"] == []
     whole = check(project, *only[:-1], code=1)
     assert whole["violations"] == changed["violations"]
     assert whole["events"] == changed["total_events"] == 6

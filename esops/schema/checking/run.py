@@ -10,13 +10,14 @@ from typing import Any
 
 from esops.actions.action import RUNNING
 from esops.errors import Unavailable
-from esops.events import Position, RecordedEvent
+from esops.events import EventFilter, Position, RecordedEvent
 from esops.schema.checking.history import HistoryCheck, SchemaCheckResult, SchemalessType
 from esops.schema.checking.violations import (
     SAMPLES,
     EventCoordinates,
     ViolationGroup,
     Violations,
+    coordinates_of,
 )
 from esops.schema.files import SchemaSet
 from esops.schema.progress import KeptProgress, SchemaJob
@@ -219,9 +220,15 @@ class SchemaCheck:
     def _event_at(self, at: EventCoordinates) -> RecordedEvent | None:
         for event in self._store.read_stream(at.stream, at.version - 1):
             if event.version != at.version:
-                return None
+                break
             if event.tenant == at.tenant:  # others may have a stream of the same name
                 return event
+        # EventStoreDB has the events of a deleted stream in its log, until it is scavenged.
+        every, position = EventFilter(archived=True), Position.parse(at.position)
+        for batch in self._store.read_backwards(position, filter=every, limit=1):
+            for event in batch.events:
+                if coordinates_of(event) == at:
+                    return event
         return None
 
     def _read_again(self, types: set[str], until: Position | None) -> None:
