@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
 from esops.errors import NothingFound, nearest
-from esops.events import Position, RecordedEvent
+from esops.events import Position, RecordedEvent, StreamKey
 from esops.json_paths import Steps
 from esops.moments import INFINITY, Moment, moment
 from esops.schema.closing import ClosingRule
@@ -152,6 +153,7 @@ class InventoryReader:
         self._maps = maps
         self._store, self._watch, self._wanted, self._by_day = store, watch, wanted, by_day
         self._shapes = Shapes()
+        self._first: dict[StreamKey, int | None] = {}
         self._paths = 0
         """In all variants that are looked up in the cells."""
         self._versions: list[TypeVersion] = []
@@ -174,6 +176,7 @@ class InventoryReader:
         of a type that was given as one that closes streams; where some cannot be read yet, the
         inventory is of the others, and its `short` says why.
         """
+        self._first = self._store.first_readable()
         reader = SchemaReader(self._store, selection, progress)
         with self._streams:
             for events in reader.batches():
@@ -215,7 +218,8 @@ class InventoryReader:
                 cells = self._cells[category] = _Cells(
                     self._found, category, self._wanted, self._shapes, self._maps
                 )
-            held[keys[key]] = StreamState(cells)
+            state = held[keys[key]] = StreamState(cells)
+            state.first = self._first.get(key) or 0
 
     def _add(
         self, events: Sequence[RecordedEvent], columns: LookedAt, held: Mapping[Any, StreamState]
@@ -250,7 +254,7 @@ class InventoryReader:
             version.events += 1
             version.rows.append(row)
             bit = version.bit
-            if not state.shapes & bit:
+            if not state.shapes & bit and event.version >= state.first:
                 state.shapes |= bit
             if watch is not None:
                 watch(type_, variant, event)
@@ -354,7 +358,9 @@ class InventoryReader:
             found.newest_at = moment(max(ends))
             found.window = min(_WINDOW, timedelta(microseconds=max(ends) - min(ends)))
             since = max(ends) - found.window // timedelta(microseconds=1)
-        counts = self._streams.count(self._store.archived_streams(), since, self._alias, stream_key)
+        deleted = (key for key, first in self._first.items() if first is None)
+        archived = chain(self._store.archived_streams(), deleted)
+        counts = self._streams.count(archived, since, self._alias, stream_key)
         for type_ in found.types.values():
             for version in type_.versions.values():
                 version.streams = counts.streams[version.number]

@@ -41,11 +41,13 @@ class StreamState:
     attributes are bare.
     """
 
-    __slots__ = ("closed", "place", "shapes")
+    __slots__ = ("closed", "first", "place", "shapes")
 
     def __init__(self, place: Any) -> None:
         """An open stream without an event."""
         self.place = place
+        self.first = 0
+        """The first version that can be read."""
         self.shapes = 0
         """A bit for each shape."""
         self.closed = OPEN

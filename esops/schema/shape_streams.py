@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Self
 
 from esops.events import Position, RecordedEvent, StreamKey
@@ -65,10 +66,10 @@ class _ShapedKind:
 class _SeenStream:
     """One stream as far as it was read. Written to for each event, so its attributes are bare."""
 
-    __slots__ = ("at", "category", "closed", "hits", "version")
+    __slots__ = ("at", "category", "closed", "first", "hits", "version")
 
-    def __init__(self, category: str | None) -> None:
-        self.category = category
+    def __init__(self, category: str | None, first: int) -> None:
+        self.category, self.first = category, first
         self.hits = 0
         self.closed = False
         self.version: int | None = None
@@ -115,11 +116,13 @@ class ShapeStreamsReader:
         self._shapes = Shapes()
         self._kinds: dict[tuple[str | None, str], _ShapedKind] = {}
         self._held: dict[Any, _SeenStream] = {}
+        self._first: dict[StreamKey, int | None] = {}
         self._runs, self._found = StreamRuns(), StreamRuns()
         self._tenants = store.capabilities.tenants or store.capabilities.named_tenants
 
     def read(self, category: str | None, progress: Progress = lambda *_: None) -> ShapeStreams:
         """Read all events of the store or category. Raises as SchemaReader does."""
+        self._first = self._store.first_readable()
         reader = SchemaReader(self._store, EventSelection(category=category), progress)
         for events in reader.batches():
             at = looked_at(events, tenants=self._tenants)
@@ -127,8 +130,9 @@ class ShapeStreamsReader:
             self._add(events, at)
         self._runs.write(each.row(name) for name, each in self._held.items())
         self._held.clear()
-        archived = (OpenStreamRow(key) for key in self._store.archived_streams())
-        self._runs.write_in_lots(archived, self._in_memory)
+        deleted = (key for key, first in self._first.items() if first is None)
+        archived = chain(self._store.archived_streams(), deleted)
+        self._runs.write_in_lots(map(OpenStreamRow, archived), self._in_memory)
         count = self._found.write_sorted(
             row for row in self._runs.merged() if row.alive and row.hits
         )
@@ -147,7 +151,7 @@ class ShapeStreamsReader:
             new = names
         keys: dict[StreamKey, Any] = {stream_key(name): name for name in new}
         for key, category in self._store.categories_of(keys).items():
-            held[keys[key]] = _SeenStream(category)
+            held[keys[key]] = _SeenStream(category, self._first.get(key) or 0)
 
     def _add(self, events: Sequence[RecordedEvent], columns: LookedAt) -> None:
         kinds, held = self._kinds, self._held
@@ -158,7 +162,7 @@ class ShapeStreamsReader:
                 kind = self._kind(stream.category, event.type)
             stream.closed = kind.closes
             stream.version, stream.at = event.version, at
-            if kind.wanted and kind.has(event.data):
+            if kind.wanted and event.version >= stream.first and kind.has(event.data):
                 stream.hits += 1
 
     def _kind(self, category: str | None, stored: str) -> _ShapedKind:

@@ -523,6 +523,12 @@ class EventStore(Protocol):
             if info.archived and info.key not in again:
                 yield info.key
 
+    def first_readable(self) -> dict[StreamKey, int | None]:
+        """The first version that clients can read of each stream that was truncated or deleted,
+        though all of its events are read with those of the store; None where they can read none.
+        """
+        return {}
+
     def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:  # noqa: ARG002
         """When streams were last appended to, as the store's own list of them has it beside the
         times of their events; a stream of which it has nothing is left out. Either of the two times

@@ -9,6 +9,7 @@ import json
 import uuid
 from collections import Counter, defaultdict
 
+import esdbclient
 import psycopg
 import pytest
 
@@ -18,8 +19,9 @@ from esops.events import NewEvent
 from esops.json_paths import Wild
 from esops.schema.closing import ClosingRule
 from esops.schema.history import histories_of, inventory_of
+from esops.schema.one_shape import shape_of as one_shape_of
 from esops.schema.shape_streams import ShapeStreamsReader
-from esops.settings import PostgresSettings
+from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, evolution, marten
 from tests.support.browser import fetched
@@ -28,6 +30,7 @@ from tests.support.evolution import Evolution
 
 # -- what the real libraries wrote
 
+ANY = esdbclient.StreamState.ANY
 MARTEN = (
     "SELECT type, stream_id::text || coalesce('@' || {tenant}, ''), {data}, is_archived "
     "FROM {schema}.mt_events WHERE type <> 'tombstone'"
@@ -307,3 +310,29 @@ def test_class_versions_of_the_library_eventsourcing(project, dsn, connection):
         for each in document["types"]
         for version in each["versions"]
     ] == [(None, 1), ("2", 1), (None, 1)]
+
+
+def test_no_open_stream_has_what_was_deleted_or_truncated(node):
+    pile = f"pile{uuid.uuid4().hex[:6]}"
+    names = [f"{pile}-{n}" for n in range(5)]
+    with node.client() as client:
+        for name in names:
+            for number in range(4):
+                data = json.dumps({"n": 1} if number < 2 else {"n": 1, "x": 1}).encode()
+                made = esdbclient.NewEvent(type="Put", data=data)
+                client.append_to_stream(name, current_version=ANY, events=[made])
+        _, deleted, tombstoned, again, truncated = names
+        client.delete_stream(deleted, current_version=ANY)
+        client.tombstone_stream(tombstoned, current_version=ANY)
+        client.delete_stream(again, current_version=ANY)
+        client.append_to_stream(
+            again, current_version=ANY, events=[esdbclient.NewEvent(type="Put", data=b"{}")]
+        )
+        client.set_stream_metadata(truncated, metadata={"$tb": 2})
+    with open_store("s", EventStoreDBSettings(uri=node.uri)) as store:
+        found = inventory_of(store, ClosingRule(), category=pile)
+        ((old, new, last),) = (each.ordered() for each in found.types.values())
+        assert [each.events for each in (old, new, last)] == [10, 10, 1]
+        assert [each.open_streams for each in (old, new, last)] == [1, 2, 1]
+        with one_shape_of(store, "Put", new.shape.hash, ClosingRule(), category=pile) as shape:
+            assert {each["stream"] for each in shape.rows()} == {names[0], truncated}

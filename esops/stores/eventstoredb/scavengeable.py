@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from esops.events import EventFilter
+from esops.events import EventFilter, StreamKey
+from esops.stores.eventstoredb.lookup import SOFT_DELETED
+from esops.stores.eventstoredb.scavenged import StreamLimits
 from esops.stores.parts import WITH_ARCHIVED, Scavengeable
 
 if TYPE_CHECKING:
@@ -45,6 +47,21 @@ class _Dead:
         if self.first is None and self.kept and self.events:
             return self.events - 1, self.bytes - self.last
         return self.events, self.bytes
+
+
+def first_readable(store: EventStoreDBStore) -> dict[StreamKey, int | None]:
+    """The first version that clients can read of each truncated or deleted stream; None: none."""
+    found: dict[StreamKey, int | None] = {}
+    for batch in store.read_all(filter=_LIMITED):
+        for event in batch.events:
+            key = StreamKey(event.stream.removeprefix("$$"))
+            if event.type == "$streamDeleted":
+                found[key] = None
+            elif before := StreamLimits.of(event).before:
+                found[key] = None if before == SOFT_DELETED else before
+            else:
+                found.pop(key, None)
+    return found
 
 
 def scavengeable(store: EventStoreDBStore, patience: timedelta) -> Scavengeable:

@@ -48,7 +48,7 @@ class _Raw(Protocol):
     ) -> Iterator[Batch]: ...
 
 
-class _Limits(NamedTuple):
+class StreamLimits(NamedTuple):
     """What a stream's metadata say of its events."""
 
     before: int = 0
@@ -58,7 +58,8 @@ class _Limits(NamedTuple):
     """Whether it has `$maxCount`."""
 
     @classmethod
-    def of(cls, event: RecordedEvent) -> _Limits:
+    def of(cls, event: RecordedEvent) -> StreamLimits:
+        """Those in an event of a metadata stream."""
         try:
             document: Any = event.json()
         except orjson.JSONDecodeError:
@@ -97,7 +98,7 @@ class Remains(NamedTuple):
 class _Seen:
     """What of a stream has come so far."""
 
-    limits: _Limits
+    limits: StreamLimits
     last: int = -1
     after_gap: int = 0
     first: int | None = None
@@ -147,7 +148,7 @@ class Scavenged:
         """
         self._raw, self._head, self._target, self._never = raw, head, target, never
         self._lock = threading.Lock()
-        self._limits: dict[str, _Limits] = {}
+        self._limits: dict[str, StreamLimits] = {}
         self._tombstoned: set[str] = set()
         self._whole = False
         """Whether a look found that nothing was scavenged by then."""
@@ -185,7 +186,7 @@ class Scavenged:
                     found.add(event.stream)
                 elif event.stream.startswith("$$"):
                     name = event.stream[2:]
-                    gone = _Limits.of(event).before == _DELETED
+                    gone = StreamLimits.of(event).before == _DELETED
                     (found.add if gone else found.discard)(name)
         yield from map(StreamKey, sorted(found))
 
@@ -233,7 +234,7 @@ class Scavenged:
         if event.type in _SCAVENGES:
             return True
         if event.type == _METADATA and name.startswith("$$") and name[2:3] != "$":
-            self._limits[name[2:]] = _Limits.of(event)
+            self._limits[name[2:]] = StreamLimits.of(event)
         elif event.type == _TOMBSTONE and not name.startswith("$"):
             self._tombstoned.add(name)
         return False
@@ -241,7 +242,7 @@ class Scavenged:
     def _remains(self, head: Position) -> dict[str, Remains]:
         # Others begin where they began: nothing but metadata and tombstones lets events go.
         seen = {name: _Seen(limits) for name, limits in self._limits.items()}
-        seen |= {name: _Seen(_Limits()) for name in self._tombstoned - seen.keys()}
+        seen |= {name: _Seen(StreamLimits()) for name in self._tombstoned - seen.keys()}
         if not seen:
             return {}
         # Links and events of the system have versions, too.

@@ -35,7 +35,15 @@ from esops.stores.base import (
     at_most,
 )
 from esops.stores.counting import CountedLengths
-from esops.stores.eventstoredb import backwards, bulk, identity, live, lookup, scavenged
+from esops.stores.eventstoredb import (
+    backwards,
+    bulk,
+    identity,
+    live,
+    lookup,
+    scavengeable,
+    scavenged,
+)
 from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
@@ -481,6 +489,10 @@ class EventStoreDBStore(EventStore):
     def archived_streams(self) -> Iterator[StreamKey]:
         """Those that were deleted or tombstoned: their events are in $all until a scavenge."""
         return self._scavenged.deleted()
+
+    def first_readable(self) -> dict[StreamKey, int | None]:
+        """By the metadata of streams in $all; not regarding `$maxCount` and `$maxAge`."""
+        return scavengeable.first_readable(self)
 
     def allowed_streams(
         self,
