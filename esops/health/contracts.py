@@ -40,5 +40,5 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
     except EsopsError:
         return  # the store itself has a finding
     for each in foreign:
-        if not each.contracts:
+        if not each.contracts and not each.reader.reads.asleep:
             yield Finding("ESOPS-D096", f"store {name}", f"{each.where} {each.detail}", _FIX)

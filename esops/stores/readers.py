@@ -33,6 +33,8 @@ class EventsRead:
     """Streams that may have links to events of others, which it gets too: they are found there."""
     nothing: bool = False
     """Whether it gets no event at all."""
+    asleep: str = ""
+    """Why it gets nothing for now, where it would otherwise."""
     words: str = "all events"
     """The same for a person."""
 

@@ -148,12 +148,22 @@ def test_a_consumer_of_a_category_reads_what_is_private_in_it(restored, project)
     assert findings(check(project)["deposits"], "unlisted-consumer")
 
 
-def test_a_publication_of_changed_rows_sends_the_events_that_are_archived(restored, connection):
+def test_a_publication_of_changed_rows_sends_the_events_that_are_archived(
+    restored, project, connection
+):
     restored("marten-9.58-v6", orders={"types": ["order_placed"]})
     connection.execute("CREATE PUBLICATION p FOR TABLE mt_events WITH (publish = 'update')")
     connection.execute("CREATE PUBLICATION q FOR TABLE mt_events WITH (publish = 'truncate')")
     row = connection.execute("SELECT 'mt_events'::regclass::oid::bigint").fetchone()
     assert of_rows(connection, row[0]) == [("p", None)]
+    found = [
+        each for each in check(project)["orders"]["findings"] if each["kind"] == "private-read"
+    ]
+    assert {each["where"] for each in found} == {"publication p"}
+    # A copy that was restored for CI is not silent about what production gives away.
+    asleep = connection.execute("SHOW wal_level").fetchone()[0] != "logical"
+    assert {each["note"] for each in found} == {asleep}
+    assert asleep == ("wal_level is not logical" in found[0]["detail"])
 
 
 def test_names_that_match_nothing_are_said_and_a_contract_without_events_is_a_finding(

@@ -81,14 +81,18 @@ class ContractFinding:
     events: int = 0
     samples: list[Mapping[str, Any]] = field(default_factory=list)
     """Coordinates of the first events."""
+    note: bool = False
+    """Whether its reader gets nothing for now."""
 
     @property
     def is_note(self) -> bool:
-        """Whether it does not count: a type or place without events. That a whole contract has none
-        does count.
+        """Whether it does not count: a type or place without events, or a reader that gets nothing
+        for now. That a whole contract has no events does count.
         """
         key = self.key
-        return key.kind == "no-events" and (key.type is not None or key.where is not None)
+        return self.note or (
+            key.kind == "no-events" and (key.type is not None or key.where is not None)
+        )
 
     def add(self, event: RecordedEvent) -> None:
         """Count an event of the log."""

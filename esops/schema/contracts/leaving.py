@@ -31,7 +31,8 @@ class ForeignReader:
     def detail(self) -> str:
         """The same for a person."""
         named = "" if self.contracts else "; no contract names this reader"
-        return f"reads {self.reader.reads.words}{named}"
+        reads = self.reader.reads
+        return f"reads {reads.words}{named}" + (f"; {reads.asleep}" if reads.asleep else "")
 
     def problem_with(
         self, public_by: Sequence[Contract], home: Contract
@@ -124,4 +125,8 @@ class ReadByOthers:
         """None where that contract is not checked this time."""
         findings = self._findings.get(contract)
         key = FindingKey(kind, type_, where=reader.where)  # type: ignore[arg-type]
-        return None if findings is None else findings.of(key, reader.detail)
+        if findings is None:
+            return None
+        found = findings.of(key, reader.detail)
+        found.note = bool(reader.reader.reads.asleep)
+        return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 from psycopg import sql
 
@@ -13,19 +15,23 @@ def published(
     connection: psycopg.Connection, events: sql.Identifier, type_: sql.Composable
 ) -> list[EventReader]:
     """The publications with the events' table, and the slots that decode every table. `type_` is
-    the event's type in SQL. Nothing where WAL is not decoded.
+    the event's type in SQL. Where WAL is not decoded, publications are asleep.
     """
-    if not decoded(connection):
-        return []
+    asleep = "" if decoded(connection) else "nobody gets them while wal_level is not logical"
     row = connection.execute(
         "SELECT %s::regclass::oid::bigint", (events.as_string(connection),)
     ).fetchone()
     assert row is not None
     found = [
-        EventReader(name, (name,), "publication", _rows(connection, events, type_, condition))
+        EventReader(
+            name,
+            (name,),
+            "publication",
+            replace(_rows(connection, events, type_, condition), asleep=asleep),
+        )
         for name, condition in of_rows(connection, row[0])
     ]
-    for name, plugin in decoding_slots(connection):
+    for name, plugin in [] if asleep else decoding_slots(connection):
         everything = EventsRead(words=f"all rows, by plug-in {plugin}")
         found.append(EventReader(name, (name,), "replication slot", everything))
     return found
