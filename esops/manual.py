@@ -109,12 +109,27 @@ def topic(name: str) -> Topic:
     known = topics()
     if name not in known:
         wrong = name.lower()
-        parts = [each for each in sorted(known) if wrong in each]
+        parts = _about(wrong, known)
         hint = f"There is: {', '.join(parts)}." if parts else "All topics: esops docs"
         if not parts and difflib.get_close_matches(wrong, known, n=1, cutoff=0.75):
             hint = nearest(name, known)
         raise UsageError(f"there is no topic {name!r}", hint=hint)
     return known[name]
+
+
+def _about(word: str, known: dict[str, Topic]) -> list[str]:
+    """The topics with a word in their name; and where it is a command's, those that show it: the
+    guides, and the page of all commands.
+    """
+    found = {name for name in known if word in name}
+    command = re.compile(rf"\besops (?:[\w-]+ )?{re.escape(word)}\b")
+    shown = {name: len(command.findall(topic.text)) for name, topic in known.items()}
+    if shown.get("commands"):
+        guides = [each for each in shown if known[each].kind == "how-to" and shown[each]]
+        most = max((shown[each] for each in guides), default=0)
+        found.update(each for each in guides if 2 * shown[each] >= most)
+        found.add("commands")
+    return sorted(found)
 
 
 def _folder() -> Traversable:

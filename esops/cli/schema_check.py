@@ -176,13 +176,16 @@ def _tables(output: Output, found: SchemaCheckResult) -> None:
         if len(found.violations) > _SHOWN:
             output.say(f"{len(found.violations) - _SHOWN} more: --output json has all", "dim")
     if found.schemaless:
-        if found.violations:
-            output.between_tables()
         rest = [
             (each.type, each.events, f"{each.first.stream} version {each.first.version}")
             for each in sorted(found.schemaless, key=lambda each: -each.events)[:_SHOWN]
         ]
-        output.table("Event types without a schema", ["type", "events", "first event"], rest)
+        output.table(
+            "Event types without a schema",
+            ["type", "events", "first event"],
+            rest,
+            apart=bool(found.violations),
+        )
 
 
 def _summary(found: SchemaCheckResult, *, allow_unknown: bool) -> str:

@@ -127,8 +127,7 @@ def _suspects(output: Output, found: InferenceResult) -> None:
         return
     rows = [(*key, len(types), min(types)) for key, types in sorted(by_path.items())]
     columns = ["path", "kind", "found by", "types", "example type"]
-    if found.types:
-        output.between_tables()
-    output.table("What may be personal data (x-personal-data)", columns, rows[:_SHOWN])
+    title = "What may be personal data (x-personal-data)"
+    output.table(title, columns, rows[:_SHOWN], apart=bool(found.types))
     if len(rows) > _SHOWN:
         output.say(f"{len(rows) - _SHOWN} more: --output json has all", "dim")

@@ -98,9 +98,8 @@ def _fields(output: Output, found: Inventory) -> None:
     if not rows:
         return
     names = [*(["category"] if several else []), "shape", "like", "fields"]
-    output.line()
     title = "Fields of each shape; of one that is like another, what differs"
-    output.table(title, names, rows[:_SHAPES], drop=[], wrap=["fields"])
+    output.table(title, names, rows[:_SHAPES], drop=[], wrap=["fields"], apart=True)
     if len(rows) > _SHAPES:
         output.line(f"and {len(rows) - _SHAPES:,} more shapes (--output json)")
 
@@ -111,11 +110,11 @@ def _changes(output: Output, changes: list[dict[str, Any]]) -> None:
     if several:
         names.insert(0, "category")
     rows = [[_minutes(row[name]) for name in names] for row in map(_change, changes)]
-    output.line()
     output.table(
         "Changes, each at its first event",
         names,
         rows,
+        apart=True,
         drop=["version", "recorded_at", "previous", "new"],
     )
 

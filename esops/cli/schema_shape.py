@@ -111,7 +111,6 @@ def _fields(output: Output, found: OneShape) -> None:
         output.line(f"The newest shape of the type is {found.newest.shape.hash}.")
     else:
         output.line("This is the newest shape of the type.")
-    output.line()
 
 
 def _joined(types: Sequence[str]) -> str:
@@ -126,12 +125,12 @@ def _streams(output: Output, found: OneShape, names: Sequence[str], *, every: bo
     rows = found.rows() if every else islice(found.rows(), _FIRST)
     for lot in _lots(rows):
         cells = [[_minutes(row.get(name)) for name in names] for row in lot]
-        output.table(title, names, cells, drop=["category", "last_version", "last_at"])
+        drop = ["category", "last_version", "last_at"]
+        output.table(title, names, cells, drop=drop, apart=bool(title))
         title = ""
     if not every and total > _FIRST:
         output.line(f"and {total - _FIRST:,} more (--all)")
-    if total:
-        output.line()
+    output.line()
     events = sum(version.events for _, version in found.versions)
     have = f"{count(total, 'open stream has', 'open streams have')} it"
     output.line(

@@ -80,8 +80,8 @@ def closing_note(found: Inventory) -> str:
         return "No stream is open: all of them are archived."
     if not rule.sources:
         return (
-            "No type of event closes a stream here, so every stream counts as open that the store "
-            "has not archived. Name such types with --closed-by, or with closed_by in a policy."
+            "No type of event closes a stream here, so every stream that is not archived counts as "
+            "open. Name such types with --closed-by, or with closed_by in a policy."
         )
     without = sorted(
         {each.category or "-" for each in found.types.values() if not rule.types(each.category)}

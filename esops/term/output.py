@@ -136,6 +136,7 @@ class Output:
         *,
         drop: Sequence[str] | None = None,
         wrap: Sequence[str] = (),
+        apart: bool = False,
     ) -> None:
         """Write a table. No cell is ever cut: names, run ids and versions stay whole at any width.
 
@@ -151,6 +152,7 @@ class Output:
                 row, and whatever the reader has to type into the next command.
             wrap: Columns of prose (a message, a list of tables). Their text is broken into lines
                 instead of making the table wide.
+            apart: Another result is above: a blank line comes first, and in a pipe the title, too.
         """
         # A column may be named by whoever asks, as in `archive query`.
         shown = {name: visible(name) for name in columns}
@@ -159,15 +161,13 @@ class Output:
         wrap = [shown.get(name, name) for name in wrap]
         values = [list(row) for row in rows]
         texts = [[cell(value) for value in row] for row in values]
+        if apart:
+            self.line()
         if self.data.is_terminal:
             self._table_for_a_person(title, list(columns), values, texts, drop, wrap)
             return
-        self.out.write(aligned_by_spaces(columns, texts))
-
-    def between_tables(self) -> None:
-        """An empty line in a pipe, where no table has a title that tells it from the one before."""
-        if not self.data.is_terminal:
-            self.line()
+        heading = f"{visible(title)}\n" if apart and title else ""
+        self.out.write(heading + aligned_by_spaces(columns, texts))
 
     def _table_for_a_person(
         self,

@@ -45,7 +45,13 @@ def cell(value: object) -> str:
 
 
 def csv_cell(value: object) -> str:
-    """A value as it is written for a program: a time is whole, as in JSON."""
+    """A value as it is written for a program: a time is whole, as in JSON; null is nothing, and a
+    boolean is `true` or `false`.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, datetime):
         return value.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
     return cell(value)

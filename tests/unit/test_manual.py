@@ -67,7 +67,7 @@ def test_a_page_reads_well_without_its_site():
     assert "(`esops docs short-streams`)" in page
     for topic in manual.topics().values():
         text = topic.readable()
-        assert ".md)" not in text
+        assert not re.search(r"\]\((?!https?:)[^)]*\.md\)", text)
         assert not re.search(r"!\[[^\]]*\]\(", text)
 
 
@@ -147,7 +147,10 @@ def test_a_section_is_found_by_a_word_that_only_its_heading_has():
     [
         (
             "rebuild",
-            "There is: first-rebuild, rebuild-compacted-streams, rebuild-without-downtime.",
+            (
+                "There is: commands, deploy-with-ci, first-rebuild, rebuild-compacted-streams, "
+                "rebuild-without-downtime."
+            ),
         ),
         ("doctr", "Did you mean 'doctor'?"),
         ("progress", "All topics: esops docs"),
@@ -162,3 +165,20 @@ def test_a_topic_that_is_not_there_is_answered_with_those_that_may_be_meant(wron
 def test_a_command_is_found_by_its_name():
     """Also where its name is a word of other headings: an argument, for example."""
     assert manual.topic("commands").readable("projection").startswith("## esops projection\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "guide"),
+    [
+        ("schema", "see-how-events-changed"),
+        ("infer", "describe-events-with-schemas"),
+        ("check", "check-history-against-schemas"),
+        ("decode", "can-new-code-read-old-events"),
+        ("compat", "compare-schemas"),
+        ("contracts", "private-and-public-events"),
+    ],
+)
+def test_who_asks_for_a_command_is_told_its_guide_and_the_page_of_commands(command, guide):
+    with pytest.raises(UsageError) as told:
+        manual.topic(command)
+    assert {guide, "commands"} <= set(re.findall(r"[a-z-]+", told.value.hint))

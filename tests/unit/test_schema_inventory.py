@@ -228,7 +228,7 @@ def test_nothing_is_foretold_where_nothing_closes():
     assert "it is not known when the last one will" in said
     found = inventory_of(ListedEvents(list(old_and_new(0))), ClosingRule())
     assert list(sentences(found)) == []
-    assert "every stream counts as open" in closing_note(found)
+    assert "that is not archived counts as open" in closing_note(found)
 
 
 def test_shape_that_alternates_with_another_is_not_an_old_one():

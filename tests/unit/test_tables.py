@@ -59,6 +59,25 @@ def test_the_least_important_columns_go_first():
     assert ["events" in each for each in said] == [False, False, True], said
 
 
+def test_numbers_are_flush_right():
+    shown, _ = written(80, ["n", "events"], [["a", 12_345], ["b", 7]])
+    assert [line.rstrip() for line in shown.splitlines()] == [
+        "n  events",
+        "a   12345",
+        "b       7",
+    ]
+
+
+def test_a_second_table_in_a_pipe_has_a_title_and_csv_knows_null_and_false(capsys):
+    output = term.Output()
+    output.table("First", ["a"], [[1]])
+    output.table("Second", ["a"], [[2]], apart=True)
+    output.csv([{"a": None, "b": False, "c": 0}], ["a", "b", "c"])
+    assert capsys.readouterr().out.splitlines() == [
+        "a", "1", "", "Second", "a", "2", "a,b,c", ",false,0",
+    ]  # fmt: skip
+
+
 def test_without_an_order_the_columns_go_from_the_right():
     _, said = written(60, COLUMNS, ROWS[:1])
     assert re.search(r"width: .*sealed_at, detail \(--output json", said)

@@ -20,7 +20,7 @@ from esops.wording import count
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 NO_SCHEMA = "no-schema"
 _OWN = {
-    NO_JSON: "The payload is no JSON.",
+    NO_JSON: "The payload is not JSON.",
     IS_JSON: "The payload is JSON, and the type's schema says that it is not.",
     TOO_DEEP: "The payload is nested too deep to be validated.",
     NO_SCHEMA: "The event type has no schema.",

@@ -32,7 +32,7 @@ MEANINGS: Mapping[FindingKind, str] = {
     "private-outbox": "a private message in an outbox",
     "breaks-schema": "a public event that breaks its schema",
     "unnamed-field": "a field that the contract does not name",
-    "not-json": "a public event that is no JSON",
+    "not-json": "a public event that is not JSON",
     "code-fails": "a public event that the code cannot read",
     "code-changes": "a field of a public event that the code does not write as it was",
     "no-schema": "a public type without a schema",

@@ -60,7 +60,7 @@ class RoundTripComparer:
         except orjson.JSONDecodeError:
             if not isinstance(encoded, bytes | bytearray | memoryview):
                 raise TypeError(
-                    "the stored payload is no JSON, so its encoder must return bytes"
+                    "the stored payload is not JSON, so its encoder must return bytes"
                 ) from None
             same = bytes(encoded) == stored
             return [] if same else [RoundTripDifference("changed", "$", "binary", "binary")]
