@@ -146,6 +146,8 @@ def _summary(output: Output, found: Inventory) -> None:
                 f"{type_.base}: the names of members at {', '.join(type_.maps)} count as data, "
                 "since there are very many."
             )
+        if type_.fields_left_out:
+            output.line(f"{type_.base} has too many fields to tell the changes of all of them.")
     said = list(sentences(found))
     for sentence in said[:_SENTENCES]:
         output.line(f"{sentence}.")

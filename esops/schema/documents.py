@@ -40,6 +40,7 @@ def show_document(
         "categories": [
             {
                 **_type(found, type_),
+                "fields_left_out": type_.fields_left_out,
                 "versions": [
                     {**_version(found, type_, each), "fields": fields_of(each)}
                     for each in type_.ordered()

@@ -166,6 +166,8 @@ def _read(
     found = reader.read(EventSelection(category=category), progress, after_batch)
     if types and not found.events and found.short is None:
         raise wanted.none_found(store.name)
+    for type_, (fields, _) in finders.items():
+        type_.fields_left_out = fields.left_out
     return found, [
         (type_, sorted([*fields.changes(), *values.changes()], key=_place))
         for type_ in found.ordered()

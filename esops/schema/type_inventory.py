@@ -127,6 +127,8 @@ class TypeInventory:
         self.base, self.category = base, category
         self.versions: dict[tuple[str, str | None, str], TypeVersion] = {}
         self.names = DynamicNames(maps)
+        self.fields_left_out = False
+        """Whether it has too many fields to tell the changes of all of them."""
         self._paths = 0
         """In all shapes that were looked at, as long as no names are."""
         self.current: TypeVersion | None = None

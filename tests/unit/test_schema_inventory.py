@@ -289,6 +289,15 @@ def test_changes_do_not_name_members_whose_names_are_data(monkeypatch):
     ]
 
 
+def test_changes_that_are_not_told_are_said(monkeypatch):
+    from esops.schema import changes
+
+    monkeypatch.setattr(changes, "_MOST_PATHS", 3)
+    events = [event(n, "s-1", "t", {f"f{k}": 1 for k in range(n)}) for n in (1, 2, 3)]
+    (category,) = history_of(ListedEvents(events), "t", CLOSED).as_dict()["categories"]
+    assert category["fields_left_out"]
+
+
 def test_many_shapes_with_very_many_names_are_maps_before_there_are_many_shapes(monkeypatch):
     from esops.schema import type_inventory
 
