@@ -52,6 +52,17 @@ def history(output: Output, found: TypeHistory) -> None:
             if document["changes"]:
                 _changes(output, document["changes"])
             _summary(output, found.inventory)
+            _name_streams(output, found.inventory)
+
+
+def _name_streams(output: Output, found: Inventory) -> None:
+    """How to see the streams that are counted, with the oldest shape as the example."""
+    for type_ in found.ordered():
+        for version in type_.ordered():
+            if version.open_streams and type_.superseded(version):
+                command = f"esops schema show {type_.base} --shape {version.shape.hash}"
+                output.say(f"The open streams with a shape: {command}", "dim")
+                return
 
 
 def _versions(output: Output, found: Inventory, title: str, *, one: bool = False) -> None:

@@ -245,6 +245,7 @@ def test_pages_of_a_store_and_of_a_type(evolved, project, browser):
     paths = {path for name, _, path in history.changes if name == "order_opened"}
     assert paths
     assert all(path in shown.out for path in paths)
+    assert "esops schema show order_opened --shape " in shown.err
     for name in ("all.html", "one.html"):
         assert "order_opened" in browser.document(project.folder / name)
         assert not fetched((project.folder / name).read_text())
