@@ -131,6 +131,23 @@ def test_another_run_reads_only_what_is_new_to_the_same_code(long, evolved):
     assert (all_["events"], all_["since"]) == (EVENTS, None)
 
 
+def test_events_that_come_behind_the_last_run_are_read(long, evolved):
+    long.write("code.py", "def decode(event):\n    return event.json()['id']\n")
+    gone = "DELETE FROM evolved.mt_events WHERE seq_id = 500 RETURNING to_jsonb(mt_events)"
+    back = "INSERT INTO evolved.mt_events SELECT * FROM jsonb_populate_record(NULL::evolved.mt_events, %s)"
+    with psycopg.connect(evolved, autocommit=True) as connection:
+        event = connection.execute(gone).fetchone()[0]
+        long.ok(*DECODE, "code:decode", "--since-last")
+        assert long.ok(*DECODE, "code:decode", "--since-last").json["events"] == 0
+        bad = {**event, "data": {}}  # as a restored stream, or a number that came late
+        connection.execute(back, [json.dumps(bad)])
+        failed = long.run(*DECODE, "code:decode", "--since-last")
+        connection.execute("DELETE FROM evolved.mt_events WHERE seq_id = 500")
+        connection.execute(back, [json.dumps(event)])
+    assert (failed.code, failed.json["failed"], failed.json["events"]) == (1, 1, EVENTS)
+    assert "other events in the part of the log that was read" in failed.err
+
+
 LOADS = """
 import importlib, json, os, pathlib, signal
 HERE = pathlib.Path(__file__).parent

@@ -224,7 +224,7 @@ class _StoreCheck:
             self._follow_links(foreign)
         found.messages += self._outboxes()
         for each in self._checks:
-            check_code(
+            short = check_code(
                 each.contract,
                 sorted(each.in_log),
                 each.findings,
@@ -232,6 +232,7 @@ class _StoreCheck:
                 self._config,
                 DecodeHooks(progress=lambda _, done, total: progress(done, total)),
             )
+            found.short = found.short or short
         for each in self._checks:
             each.finish(self._types)
         found.checks += self._checks

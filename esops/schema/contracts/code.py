@@ -14,7 +14,7 @@ from esops.schema.decode.request import DecodeHooks, DecodeRequest
 from esops.schema.decode.run import decode
 from esops.schema.files import FILES
 from esops.schema.reading import EventSelection
-from esops.stores.base import EventStore
+from esops.stores.base import EventStore, Unsettled
 
 
 def check_code(
@@ -24,13 +24,14 @@ def check_code(
     store: EventStore,
     config: Config,
     hooks: DecodeHooks,
-) -> None:
+) -> Unsettled | None:
     """Decode some events of each distinct shape of some types of the log, and encode them where the
-    contract names code for that. Raises UsageError where the code cannot be run.
+    contract names code for that. Returns why the newest were not read; None if all were. Raises
+    UsageError where the code cannot be run.
     """
     settings = contract.settings
     if not types or (settings.python is None and not settings.command):
-        return
+        return None
     request = DecodeRequest(
         config.directory,
         settings.python,
@@ -41,12 +42,16 @@ def check_code(
         shapes_only=True,
     )
     report = decode(store, config.stores[store.name], request, hooks)
+    if report.more_shapes:
+        where = f"further shapes than the first {report.shapes:,}"
+        findings.of(FindingKey("code-fails", "*", rule="not tried", where=where)).events += 1
     failures, differences = report.groups.listed()
     for failure in failures:
         _add_failure(findings, failure)
     for difference in differences:
         if difference.kind != "added" or not _is_named(contract, difference):
             _add_difference(findings, difference)
+    return report.short
 
 
 def _only_category(contract: Contract) -> str | None:

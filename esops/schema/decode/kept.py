@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from esops.actions.action import RUNNING
 from esops.errors import AnotherLog, EsopsError
 from esops.events import Position
 from esops.schema.decode.code_files import changed
@@ -22,7 +23,7 @@ from esops.stores.base import EventStore
 
 KEEP_EVERY_SECONDS = 10.0
 """What is read in less is read again as quickly as it is kept."""
-_FORMAT = 2
+_FORMAT = 3
 _RUN = SchemaJob("decode", "a run without --resume", "--resume")
 _CLEAN = SchemaJob("decode", "--from-start", "--since-last")
 
@@ -46,6 +47,8 @@ class KeptDecoding:
         self._run: KeptProgress | None = None
         self._clean: KeptProgress | None = None
         self._fails = False
+        self._erasures: list[str] = []
+        """Those that were known before the first event was read."""
 
     def prepare(self) -> None:
         """Make sure, where it was asked for, that progress can be kept. Raises Unavailable."""
@@ -56,6 +59,7 @@ class KeptDecoding:
         if request.since_last:
             self._clean = self._progress("clean", _CLEAN)
             self._clean.prepare()
+            self._erasures = self._clean.erasures()
 
     def interrupted(self, fingerprint: str) -> Kept | None:
         """What a run left that was ended; None where none did, or its code was other code."""
@@ -84,9 +88,40 @@ class KeptDecoding:
         kept = self._clean.read()
         if self._clean.note:
             self._hooks.say(self._clean.note)
-        if kept is None:
+        if kept is None or not self._same_code(kept, fingerprint, "the last run"):
             return None
-        return kept.position if self._same_code(kept, fingerprint, "the last run") else None
+        return kept.position if self._same_events(self._clean, kept) else None
+
+    def _same_events(self, clean: KeptProgress, kept: Kept) -> bool:
+        """Whether what was read is what is there: an event that comes back from an archive, comes
+        late or is rewritten by an erasure stands before the position.
+        """
+        document = kept.document
+        known = {each for each in document["erasures"] if not each.endswith(RUNNING)}
+        if not known.issuperset(clean.erasures()):
+            self._hooks.say("personal data was erased since the last run, so all events are read")
+            return False
+        if document["tallies"] != self._tallies(kept.position):
+            self._hooks.say(
+                "there are other events in the part of the log that was read than at the last run, "
+                "so all events are read"
+            )
+            return False
+        return True
+
+    def _tallies(self, until: Position | None) -> dict[str, list[str]] | None:
+        found = self._store.tallies(self._request.selection.filter, until)
+        if found is None:
+            return None
+        return {name: [str(each) for each in tally] for name, tally in found.items()}
+
+    def _all_read(self, report: DecodeReport, tallies: Mapping[str, list[str]]) -> bool:
+        """Whether this run, and those that it goes on from, were given as many events as there are
+        up to its end by now. One that came late behind it was not.
+        """
+        before = {} if report.since is None else self._tallies(report.since) or {}
+        counts = [sum(int(events) for events, _ in each.values()) for each in (before, tallies)]
+        return counts[1] - counts[0] == report.events
 
     def _same_code(self, kept: Kept, fingerprint: str, since: str) -> bool:
         """Whether the code is that of a run before; then its files are those of this one, too."""
@@ -139,11 +174,29 @@ class KeptDecoding:
             if report.findings:
                 self._hooks.say("the next run with --since-last begins where this one began")
             else:
-                document = {"format": _FORMAT, "code": fingerprint, "files": dict(self._files)}
-                self._clean.write(document, report.position)
+                self._keep_clean(self._clean, report, report.position, fingerprint)
         # Not before: where that fails, this run can be resumed.
         if self._run is not None:
             self._run.forget()
+
+    def _keep_clean(
+        self, clean: KeptProgress, report: DecodeReport, position: Position, fingerprint: str
+    ) -> None:
+        tallies = self._tallies(position)
+        if tallies is not None and not self._all_read(report, tallies):
+            self._hooks.say(
+                "events came or went in the part of the log that was read while it was; the next "
+                "run with --since-last begins where this one began"
+            )
+            return
+        document = {
+            "format": _FORMAT,
+            "code": fingerprint,
+            "files": dict(self._files),
+            "erasures": self._erasures,
+            "tallies": tallies,
+        }
+        clean.write(document, position)
 
     def _progress(self, what: str, job: SchemaJob) -> KeptProgress:
         request = self._request
