@@ -19,6 +19,10 @@ MANY_PATHS = 200_000
 TOO_MANY = 5_000
 """If more than this are left, all are shown as one."""
 
+FEW_EVENTS = 20
+SHORT_WHILE = 86_400_000_000
+"""Microseconds. After fewer events of a type, or less time, a version still counts as written."""
+
 
 class Occurrence(NamedTuple):
     """One event: where it is, and when it was recorded."""
@@ -177,10 +181,16 @@ class TypeInventory:
         self.current = to
 
     def superseded(self, version: TypeVersion) -> bool:
-        """Whether a version is not written any more: more events of the type came since its last
-        one than ever between two of it.
+        """Whether a version seems not to be written any more: for a day and more, and for more
+        events of the type than ever came between two of it. One event of another shape, such as
+        the first of a deployment, does not show that nobody writes the old one.
         """
-        return version is not self.current and self.events - version.turned > version.gap
+        if version is self.current:
+            return False
+        if self.events - version.turned <= max(version.gap, FEW_EVENTS):
+            return False
+        ends = self._of("high")
+        return version.high is None or not ends or max(ends) - version.high >= SHORT_WHILE
 
     def ordered(self) -> list[TypeVersion]:
         """The versions by their first events."""

@@ -183,11 +183,19 @@ def test_a_stream_is_closed_by_an_event_of_a_type_that_was_not_asked_for():
         assert (old.open_streams, new.open_streams) == (10, 40)
 
 
-def test_a_store_of_less_than_an_hour_foretells_nothing():
-    at = BEGAN
-    events = [replaced(each, at + timedelta(seconds=n)) for n, each in enumerate(old_and_new(10))]
-    (said,) = sentences(inventory_of(ListedEvents(events), CLOSED))
-    assert "10 open streams have it; the store has the events of less than an hour" in said
+@pytest.mark.parametrize("canaries", [1, 20, 40])
+def test_the_first_events_of_a_deployment_do_not_end_the_old_shape(canaries):
+    """Neither a few new events in a long time, nor many within a day."""
+    events = [event(n, f"order-{n}", "opened", {"a": 1}) for n in range(1, 51)]
+    last = events[-1].recorded_at
+    step = timedelta(minutes=30) if canaries > 20 else timedelta(days=3)
+    for n in range(1, canaries + 1):
+        new = event(50 + n, f"order-{50 + n}", "opened", {"a": 1, "b": 2})
+        events.append(replaced(new, last + step * n))
+    found = inventory_of(ListedEvents(events), CLOSED)
+    assert not list(sentences(found))
+    (type_,) = found.types.values()
+    assert not any(type_.superseded(each) for each in type_.versions.values())
 
 
 def test_what_holds_for_several_shapes_is_said_once():

@@ -116,7 +116,7 @@ class KeptDecoding:
         return {name: [str(each) for each in tally] for name, tally in found.items()}
 
     def _all_read(self, report: DecodeReport, tallies: Mapping[str, list[str]]) -> bool:
-        """Whether this run, and those that it goes on from, were given as many events as there are
+        """Whether this run, and those that it continues, were given as many events as there are
         up to its end by now. One that came late behind it was not.
         """
         before = {} if report.since is None else self._tallies(report.since) or {}
