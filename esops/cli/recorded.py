@@ -76,6 +76,7 @@ _LOOKS = {
     "projection check": _NAME,
     "schema check": RecordedCommand((), projections=False),
     "schema decode": RecordedCommand((), projections=False),
+    "schema contracts check": RecordedCommand((), projections=False),
 }
 """Commands that only look: what they find is told where a timer runs them, and not recorded."""
 

@@ -13,7 +13,6 @@ from esops.events import Position
 from esops.schema.progress.places import (
     Described,
     Entry,
-    ProgressDocuments,
     ProgressPlace,
     ProgressRow,
     ProgressStream,
@@ -181,6 +180,7 @@ def progress_of(
     described = _described(store.name, settings, job, selection)
     place: ProgressPlace
     if isinstance(settings, ArchiveStoreSettings):
+        from esops.schema.progress.in_archives import ProgressDocuments
         from esops.stores.archive.store import ArchiveStore
 
         archive = ArchiveStore(store.name, settings)

@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from esops.archive_format.repository import Repository
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
-from esops.schema.progress.places import FOLDER
-from esops.settings import ArchiveStoreSettings, StoreSettings
+from esops.settings import ArchiveSettings, ArchiveStoreSettings, StoreSettings
 
 _SQL = statements(__package__, "queries")
 
@@ -33,7 +31,7 @@ def kept_before(name: str, settings: StoreSettings, job: str) -> list[PastProgre
     Raises Unavailable, and ValueError for a document that somebody else wrote.
     """
     if isinstance(settings, ArchiveStoreSettings):
-        return [] if settings.cold is None else _in_archive(Repository(settings.cold), job)
+        return [] if settings.cold is None else _in_archive(settings.cold, job)
     if settings.postgres is None:
         return []
     with translated(), connect(settings.postgres, "schema progress") as session:
@@ -43,7 +41,11 @@ def kept_before(name: str, settings: StoreSettings, job: str) -> list[PastProgre
     return [PastProgress(orjson.loads(document), *rest) for document, *rest in rows]
 
 
-def _in_archive(repository: Repository, job: str) -> list[PastProgress]:
+def _in_archive(cold: ArchiveSettings, job: str) -> list[PastProgress]:
+    from esops.archive_format.repository import Repository
+    from esops.schema.progress.in_archives import FOLDER
+
+    repository = Repository(cold)
     found = []
     for folder in repository.folders(FOLDER):
         if not folder.startswith(f"{job}-"):

@@ -1,5 +1,5 @@
-"""Where progress is kept: a table in the store's database, an archive's repository, or a stream of
-esops' own in EventStoreDB.
+"""Where progress is kept: a table in the store's database, a stream of esops' own in EventStoreDB,
+or an archive's repository (in_archives.py).
 
 Each place replaces a document only where its revision is still the one that was read.
 """
@@ -16,7 +16,6 @@ import psycopg
 from psycopg import errors
 
 from esops.actions import database
-from esops.archive_format.repository import ENCRYPTED, Missing, Repository, Taken
 from esops.errors import Denied
 from esops.events import NewEvent
 from esops.postgres.connection import connect, translated
@@ -27,8 +26,6 @@ from esops.stores import open_store
 from esops.stores.base import EventStore, WrongExpectedVersion
 
 _SQL = statements(__package__, "queries")
-FOLDER = "schema"
-"""Of an archive's repository."""
 _MOST_ACTIONS = 20_000
 STREAM = "$esops.schema-"
 """Before the key: one stream for each document, of which the store keeps the last event."""
@@ -141,62 +138,6 @@ class ProgressRow:
                 yield session
             except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
                 raise Denied(error.diag.message_primary or "writing was denied") from None
-
-
-class ProgressDocuments:
-    """Documents below `schema/`, numbered; the highest number counts."""
-
-    def __init__(self, repository: Repository, described: Described) -> None:
-        """Nothing is read yet."""
-        self._repository = repository
-        self._folder = f"{FOLDER}/{described.job}-{described.key}"
-        self.name = f"archive {repository.address}"
-
-    def prepare(self) -> None:
-        """Write something, and remove it: there is no right to ask for beforehand."""
-        probe = f"{self._folder}/probe-{uuid.uuid4()}"
-        self._repository.put(probe, b"")
-        self._repository.delete(probe)
-
-    def read(self) -> Entry | None:
-        """The document of the highest number."""
-        names = self._names()
-        if not names:
-            return None
-        try:
-            content = self._repository.open(names[-1], self._repository.get(names[-1]))
-        except Missing:  # somebody has just written a newer one, and removed this
-            return self.read()
-        return Entry(**orjson.loads(content))
-
-    def replace(self, entry: Entry) -> bool:
-        """A conditional create, which one process of several wins."""
-        older = self._names()
-        suffix = ".json" + (ENCRYPTED if self._repository.encrypts else "")
-        name = f"{self._folder}/{entry.revision:012d}{suffix}"
-        if older and older[-1].partition(".")[0] >= name.partition(".")[0]:
-            return False
-        content = self._repository.seal(memoryview(orjson.dumps(entry._asdict())))
-        try:
-            self._repository.put(name, content, if_absent=True)
-        except Taken:
-            return False
-        for each in older:
-            self._repository.delete(each)
-        return True
-
-    def forget(self) -> None:
-        """Delete the documents."""
-        for each in self._names():
-            self._repository.delete(each)
-
-    def erasures(self) -> list[str]:
-        """None: a run whose files are rewritten gets another seal."""
-        return []
-
-    def _names(self) -> list[str]:
-        found = (each.name for each in self._repository.entries(self._folder))
-        return [each for each in found if "/probe-" not in each]
 
 
 class ProgressStream:
