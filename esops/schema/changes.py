@@ -60,8 +60,8 @@ class _Missing(NamedTuple):
 
 
 class FieldChanges:
-    """Finds the changes of one type's payloads. An absent field is told from one whose object is
-    absent: only the first is a change of the field.
+    """Finds the changes of one type's payloads. A field is absent only where its
+    object is there: where the object is absent too, the field has not changed.
     """
 
     def __init__(self) -> None:

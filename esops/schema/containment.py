@@ -65,7 +65,7 @@ class ComparedSchema:
 
     @cached_property
     def text(self) -> str:
-        """The same for the same schema: `1` is told from `true`."""
+        """The same for the same schema: `1` and `true` differ."""
         return json.dumps(self.document, sort_keys=True)
 
     @cached_property

@@ -157,7 +157,7 @@ class SchemaSet:
 
     @cached_property
     def formats(self) -> Mapping[str, Callable[[Any], bool]]:
-        """What the validator has to be told of formats: older drafts do not know all."""
+        """What the validator needs to know of formats: older drafts do not have all."""
         return formats.added(self.every)
 
     def validator(self, type_: str, file: SchemaFile | None = None) -> jsonschema_rs.Validator:

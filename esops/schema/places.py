@@ -313,7 +313,7 @@ def value_key(value: Any) -> str:
 
 
 def type_of(value: Any) -> str:
-    """The JSON type of a value; integers are told from other numbers."""
+    """The JSON type of a value; integers are a type of their own."""
     match value:
         case None:
             return "null"

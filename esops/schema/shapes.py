@@ -25,7 +25,7 @@ JsonType = Literal[
     "object", "array", "string", "number", "integer", "boolean", "null", "binary", "empty"
 ]
 """Those of JSON, and two for payloads that are no JSON: bytes of another form, and none at all.
-`integer` is told from `number` in variants only.
+Only variants have `integer` beside `number`.
 """
 
 Fields = frozenset[tuple[Steps, JsonType]]
@@ -106,9 +106,9 @@ class PayloadShape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShapeVariant:
-    """A shape as some payloads have it: integers told from other numbers, and which paths only some
-    of the objects at one place have, such as the elements of an array. The same instance for all
-    payloads alike, until `Shapes` forgets it, as it does where there are very many.
+    """A shape as some payloads have it. Integers are a type of their own, and it says which paths
+    only some of the objects at one place have, such as the elements of an array. The same instance
+    for all payloads alike, until `Shapes` forgets it, as it does where there are very many.
     """
 
     shape: PayloadShape

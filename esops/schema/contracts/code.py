@@ -8,7 +8,7 @@ from esops.config import Config
 from esops.schema.contracts.contract import Contract
 from esops.schema.contracts.findings import ContractFindings, FindingKey
 from esops.schema.contracts.named_fields import NamedFields
-from esops.schema.contracts.payloads import steps_of
+from esops.schema.contracts.payloads import written_steps
 from esops.schema.decode.groups import DecodeFailures, RoundTripDifferences
 from esops.schema.decode.request import DecodeHooks, DecodeRequest
 from esops.schema.decode.run import decode
@@ -81,6 +81,6 @@ def _is_named(contract: Contract, difference: RoundTripDifferences) -> bool:
     if schemas is None or difference.type not in schemas.types:
         return True
     schema = schemas.types[difference.type].schema
-    steps = steps_of(difference.path)
+    steps = written_steps(difference.path)
     above = {steps[:length] for length in range(1, len(steps) + 1)}
     return not NamedFields(schema, schemas.registry.resolver(FILES)).unnamed(frozenset(above))

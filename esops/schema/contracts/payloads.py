@@ -26,7 +26,7 @@ Count = Callable[[ContractFinding], None]
 """Counts an occurrence of a finding, with its coordinates."""
 
 
-def steps_of(path: str) -> Steps:
+def written_steps(path: str) -> Steps:
     """A path that was written; the payload itself where a name in it has quotes."""
     try:
         return () if path == "$" else parse_path(path).steps
@@ -73,7 +73,7 @@ class PayloadCheck:
     def _broken(self, data: bytes) -> list[ContractFinding]:
         found = {}
         for each in sorted(self._rules.broken(data)):
-            path, rule = written(self.fields.without_data(steps_of(each.path))), each.rule
+            path, rule = written(self.fields.without_data(written_steps(each.path))), each.rule
             place = f"{each.file}:{each.line}"
             if rule == NO_JSON:
                 finding = self._finding("not-json", None, None, place)

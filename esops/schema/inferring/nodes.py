@@ -28,7 +28,7 @@ class ValueNode:
     def __init__(self) -> None:
         """Nothing was seen yet."""
         self.types: set[str] = set()
-        """JSON's types; an integer is told from other numbers."""
+        """JSON's types; an integer is a type of its own."""
         self.texts = TextColumn()
         self.numbers = NumberColumn()
         self.members: dict[str, ValueNode] = {}
