@@ -51,7 +51,7 @@ class Looped(Protocol):
 
 
 @dataclass
-class _Seen:
+class _LastLook:
     """What the last look found; replaced as a whole."""
 
     at: datetime | None = None
@@ -70,7 +70,7 @@ class Probes:
     def __init__(self, config: Config, host: Looped, stop: threading.Event) -> None:
         """`stop` is set when the loop is to end."""
         self._config, self._host, self._stop = config, host, stop
-        self._seen = _Seen(wrong=["the databases have not been looked at yet"])
+        self._seen = _LastLook(wrong=["the databases have not been looked at yet"])
         self._targets: dict[tuple[str, int], Position | None] = {}
         """What each version has to reach to be caught up: the head of the first look."""
         self._caught_up: set[tuple[str, int]] = set()
@@ -119,12 +119,12 @@ class Probes:
                 self._seen = self.look()
             except Exception as error:  # noqa: BLE001 - the next look may find what this did not
                 wrong = [f"a defect in esops: {type(error).__name__}"]
-                self._seen = _Seen(datetime.now(UTC), time.monotonic(), [], wrong)
+                self._seen = _LastLook(datetime.now(UTC), time.monotonic(), [], wrong)
             self._stop.wait(LOOK_EVERY if self._seen.well else LOOK_SOON)
 
-    def look(self) -> _Seen:
+    def look(self) -> _LastLook:
         """Ask all databases of what is followed."""
-        seen = _Seen(datetime.now(UTC))
+        seen = _LastLook(datetime.now(UTC))
         self._look_for_stalls()
         for dsn, names in by_address(self._config, self._host.names).items():
             try:

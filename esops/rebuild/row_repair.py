@@ -86,7 +86,7 @@ class UnlikeStreams(NamedTuple):
 
 
 @dataclass
-class _Piece:
+class _ComparedRows:
     """Some streams whose rows were compared, by the keys of their rows.
 
     `versions` are those of the last events that were applied, and `types` the Python types of what
@@ -145,17 +145,17 @@ class RowRepair:
             )
             yield UnlikeStreams(wrong, missing, surplus, found.unchecked)
 
-    def _compared(self, streams: Sequence[StreamKey]) -> Iterator[tuple[_Piece, Found]]:
+    def _compared(self, streams: Sequence[StreamKey]) -> Iterator[tuple[_ComparedRows, Found]]:
         for asked in pieces(streams, _ASKED):
             lengths = self._rows.inline.lengths(self._connection, asked, self._filter)
             for some in _few(asked, lengths):
                 found = Found()
-                piece = _Piece({self._rows.key(each): each for each in some})
+                piece = _ComparedRows({self._rows.key(each): each for each in some})
                 self._compare(piece, lengths, found)
                 yield piece, found
 
     def _compare(
-        self, piece: _Piece, lengths: Mapping[StreamKey, StreamLength], found: Found
+        self, piece: _ComparedRows, lengths: Mapping[StreamKey, StreamLength], found: Found
     ) -> None:
         connection, rows, streams = self._connection, self._rows, piece.streams
         with connection.transaction():
@@ -187,7 +187,7 @@ class RowRepair:
         piece.wrong, piece.missing = wrong - archived, missing - archived
         piece.surplus = surplus - archived
 
-    def _write(self, piece: _Piece, found: Found) -> None:
+    def _write(self, piece: _ComparedRows, found: Found) -> None:
         unfit: dict[Key, str] = {}
         for some in pieces(sorted(piece.wrong), _LOCKED):
             if not self._again(piece, some, unfit, found):
@@ -215,7 +215,7 @@ class RowRepair:
         found.busy = left - found.written - found.unfit.keys()
 
     def _again(
-        self, piece: _Piece, keys: Sequence[Key], unfit: dict[Key, str], found: Found
+        self, piece: _ComparedRows, keys: Sequence[Key], unfit: dict[Key, str], found: Found
     ) -> bool:
         """Write rows that are there, as far as nobody has locked them. False: together they cannot
         be; of a single one, `unfit` says why.
@@ -254,7 +254,7 @@ class RowRepair:
         found.deleted |= {piece.streams[key] for key in free - made}
         return True
 
-    def _shortened(self, piece: _Piece, keys: Collection[Key]) -> set[Key]:
+    def _shortened(self, piece: _ComparedRows, keys: Collection[Key]) -> set[Key]:
         """Those of some keys that no event made, and of which events are known to be gone."""
         lone = [piece.streams[key] for key in keys if piece.streams[key] not in piece.versions]
         if not lone:

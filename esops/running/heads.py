@@ -30,7 +30,7 @@ _KEPT_SECONDS = 10.0
 """What is older is not given any more: a mask or a removal may have come since."""
 
 
-class _Piece(NamedTuple):
+class _ReadPiece(NamedTuple):
     """Events after one position up to another, all of them, and when they were read."""
 
     after: Position | None
@@ -45,7 +45,7 @@ class NewestEvents:
 
     def __init__(self) -> None:
         """There is none yet."""
-        self._pieces: deque[_Piece] = deque()
+        self._pieces: deque[_ReadPiece] = deque()
         self._lock = threading.Lock()
 
     def read(self, store: EventStore, after: Position | None, until: Position) -> None:
@@ -72,7 +72,7 @@ class NewestEvents:
                 return
             if self._pieces and self._pieces[-1].until != after:
                 self._pieces.clear()
-            self._pieces.append(_Piece(after, until, events, size, time.monotonic()))
+            self._pieces.append(_ReadPiece(after, until, events, size, time.monotonic()))
             self._forget()
 
     def _forget(self) -> None:

@@ -212,12 +212,3 @@ def test_a_word_that_is_out_is_found():
     broken = 'say("a run that is gone " \n    "on with")'
     assert list(phrases_out(broken))
     assert not list(phrases_out("a recommended amendment: they go on to fix it"))
-
-
-def test_a_class_name_means_one_thing():
-    places: dict[str, list[str]] = {}
-    for source in SOURCES:
-        for node in ast.parse(source.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(str(source.relative_to(ROOT)))
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}

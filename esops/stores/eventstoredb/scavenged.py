@@ -95,7 +95,7 @@ class Remains(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Seen:
+class _SeenOfStream:
     """What of a stream has come so far."""
 
     limits: StreamLimits
@@ -241,8 +241,8 @@ class Scavenged:
 
     def _remains(self, head: Position) -> dict[str, Remains]:
         # Others begin where they began: nothing but metadata and tombstones lets events go.
-        seen = {name: _Seen(limits) for name, limits in self._limits.items()}
-        seen |= {name: _Seen(StreamLimits()) for name in self._tombstoned - seen.keys()}
+        seen = {name: _SeenOfStream(limits) for name, limits in self._limits.items()}
+        seen |= {name: _SeenOfStream(StreamLimits()) for name in self._tombstoned - seen.keys()}
         if not seen:
             return {}
         # Links and events of the system have versions, too.

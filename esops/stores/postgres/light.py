@@ -90,7 +90,7 @@ def batches_of(
     """
     cursor = connection.cursor(binary=True)
     for oid in _ARRAYS:
-        cursor.adapters.register_loader(oid, _Raw)
+        cursor.adapters.register_loader(oid, _BytesAsSent)
     rows: list[Values] = []
     size = 0
     found: Any = cursor.stream(statement.encode(), size=_CHUNK_ROWS)
@@ -107,7 +107,7 @@ def batches_of(
         yield _batch(cursor, rows)
 
 
-class _Raw(Loader):
+class _BytesAsSent(Loader):
     """A value as the server sends it."""
 
     format = Format.BINARY

@@ -54,7 +54,7 @@ class _WriterWaits(Exception):
 
 
 @dataclass
-class _Found:
+class _SeenInRemoval:
     """What was seen of streams while their events were removed."""
 
     equal: Counter[StreamKey] = field(default_factory=Counter)
@@ -127,7 +127,7 @@ class StreamRemover:
         comparison = self.compare(self.connection)
         done = self._heads_needed(parts) if parts[0].head else self._lock(parts)
         going = [part for part in parts if part.key not in done]
-        found = _Found()
+        found = _SeenInRemoval()
         if going:
             self._take(going, comparison, found)
             self._check_rest(going, found, comparison)
@@ -211,7 +211,9 @@ class StreamRemover:
                 raise errors.LockNotAvailable("transactions are writing events")
             time.sleep(_POLL)
 
-    def _take(self, parts: Sequence[VersionRange], comparison: Comparison, found: _Found) -> None:
+    def _take(
+        self, parts: Sequence[VersionRange], comparison: Comparison, found: _SeenInRemoval
+    ) -> None:
         """Delete the events that are as the archive has them, or lock these."""
         for batch in _chunks(parts, found.taken):
             rows = comparison.rows(batch)
@@ -224,7 +226,7 @@ class StreamRemover:
                     found.expected[StreamKey(stream, tenant)] += count
 
     def _check_rest(
-        self, parts: Sequence[VersionRange], found: _Found, comparison: Comparison
+        self, parts: Sequence[VersionRange], found: _SeenInRemoval, comparison: Comparison
     ) -> None:
         """Raises _LeftAlone where a range has an event that is not as the archive has it."""
         ranges = {

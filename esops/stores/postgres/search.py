@@ -57,9 +57,9 @@ class IndexedSearch(IdSearch):
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """Find events by an index where there is one, otherwise by a scan of the table."""
         with self._control() as connection:
-            question = _Question(connection, self._layout, sought)
-            scans = question.scans()
-        conditions = (self._layout.own, question.condition)
+            search = _IdSearch(connection, self._layout, sought)
+            scans = search.scans()
+        conditions = (self._layout.own, search.condition)
         statement = self._reader.select(*conditions, self._layout.ascending)
         # An id has few events, and the events of a correlation are seldom many.
         pages = self._reader.statements(iter([Few(statement)]))
@@ -67,10 +67,10 @@ class IndexedSearch(IdSearch):
         if self._layout.made_up_ids:
             events = _of_their_own(events)
         if scans is None:
-            return SearchResult(events, f"an index on {question.what}")
+            return SearchResult(events, f"an index on {search.what}")
         table = self._layout.events.as_string(None)
-        how = f"a scan of {table} for {question.what}"
-        return SearchResult(events, how, scans, question.index())
+        how = f"a scan of {table} for {search.what}"
+        return SearchResult(events, how, scans, search.index())
 
     def not_events(self, ids: Sequence[str]) -> set[str]:
         """The rows of the same table that are no events, found as an event of this id would be."""
@@ -78,9 +78,9 @@ class IndexedSearch(IdSearch):
         if not layout.hidden_rows or not ids:
             return set()
         with self._control() as connection:
-            question = _Question(connection, layout, SoughtIds("event_id", tuple(ids), ()))
+            search = _IdSearch(connection, layout, SoughtIds("event_id", tuple(ids), ()))
             statement = sql.SQL("SELECT {}::text FROM {} WHERE {} AND NOT ({}) AND {}").format(
-                layout.mapped.id, layout.events, layout.scope, layout.own, question.condition
+                layout.mapped.id, layout.events, layout.scope, layout.own, search.condition
             )
             return {one_writing(each) for (each,) in connection.execute(statement)}
 
@@ -99,7 +99,7 @@ def _of_their_own(events: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
         yield event
 
 
-class _Question:
+class _IdSearch:
     """One search: its condition, and how the server would answer it."""
 
     def __init__(

@@ -95,7 +95,9 @@ class HandingOver:
         row = connection.execute(statement, {"names": names}).fetchone()
         return None if row is None else row[0]
 
-    def _refuse_beyond(self, connection: psycopg.Connection, row: _Row, reached: _Reached) -> None:
+    def _refuse_beyond(
+        self, connection: psycopg.Connection, row: _ProcessorRow, reached: _Reached
+    ) -> None:
         transaction = None if reached.transaction is None else str(reached.transaction)
         at = {"number": reached.number, "transaction": transaction}
         highest = highest_drawn(connection, (self.sequence,))
@@ -142,7 +144,7 @@ class HandingOver:
                 f"database. {by_hand}",
             )
 
-    def _row(self, connection: psycopg.Connection, name: str, *, lock: bool) -> _Row:
+    def _row(self, connection: psycopg.Connection, name: str, *, lock: bool) -> _ProcessorRow:
         """The one processor of that name, its row locked where that is wanted.
 
         Raises Refused where there is none, or where it cannot be handed over to.
@@ -162,7 +164,7 @@ class HandingOver:
         ).fetchall()
         if not rows:
             raise Refused(f"Emmett has no processor {name!r} any more", hint=_AGAIN)
-        row = _Row(identity, *rows[0])
+        row = _ProcessorRow(identity, *rows[0])
         if row.version > 1:
             raise Refused(
                 f"Emmett's processor {identity!r} of version {row.version} starts from the "
@@ -176,7 +178,7 @@ class HandingOver:
     def _rows(self) -> ProcessorRows:
         return ProcessorRows(self.schema, self.processors, self.only)
 
-    def _store(self, connection: psycopg.Connection, row: _Row, text: str) -> None:
+    def _store(self, connection: psycopg.Connection, row: _ProcessorRow, text: str) -> None:
         statement = sql.SQL(_SQL["store"]).format(function=_C(self.schema, _STORES))
         values = {
             "name": row.name,
@@ -194,7 +196,7 @@ class HandingOver:
                 f"{answer[0] if answer else None}"
             )
 
-    def _release(self, connection: psycopg.Connection, row: _Row) -> None:
+    def _release(self, connection: psycopg.Connection, row: _ProcessorRow) -> None:
         """Let it register again: Emmett refuses for 300 seconds to start one that was killed."""
         function = "emt_release_processor_lock"
         if not _has_function(connection, self.schema, function):
@@ -222,7 +224,7 @@ def _has_function(connection: psycopg.Connection, schema: str, name: str) -> boo
     return found is not None and bool(found[0])
 
 
-class _Row(NamedTuple):
+class _ProcessorRow(NamedTuple):
     name: str
     version: int
     partition: str
@@ -240,7 +242,7 @@ class _Reached(NamedTuple):
     pair: bool
 
 
-def _reached(row: _Row) -> _Reached:
+def _reached(row: _ProcessorRow) -> _Reached:
     pair = PAIR.match(row.checkpoint or "")
     number = number_in(pair, row.checkpoint)
     if number is None:
@@ -354,7 +356,7 @@ def _as_pair(green: _Green, reached: _Reached) -> _Target:
     return _Target(f"{last[0]:020d}:{last[1]:019d}")
 
 
-def _refuse_unless_dead(row: _Row, *, stopped: bool) -> None:
+def _refuse_unless_dead(row: _ProcessorRow, *, stopped: bool) -> None:
     """Raises Refused while a processor may live: only `stopped` is a sign of its end.
 
     Emmett touches the row when it stores a checkpoint, and so an idle one looks as old as a dead
