@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from psycopg import sql
 
 from esops.check.context import CheckContext
-from esops.check.refold import texts_of
+from esops.check.log_pass import LogPass
 from esops.check.result import KeyFindings
+from esops.check.scratch import texts_of
 from esops.check.standing import TooSlow
 from esops.check.tables import EVERY_ROW, PIECE, CheckedTable, KeyText, both
 from esops.errors import Refused
@@ -32,6 +33,7 @@ class LogCheck:
     def __init__(self, context: CheckContext) -> None:
         """Nothing is read yet."""
         self._context = context
+        self._pass = LogPass(context.scratch)
         self._wanted: Callable[[Key], bool] | None = None
         share = context.draw.share
         self._size = PIECE if share >= 1 else min(_LARGEST, int(PIECE / share))
@@ -98,7 +100,7 @@ class LogCheck:
 
     def _to(self, position: Position, report: Callable[[int], None] = lambda _: None) -> None:
         context = self._context
-        context.scratch.advance(
+        self._pass.advance(
             position, context.throttle, stop=context.stop, wanted=self._wanted, report=report
         )
         context.position = context.scratch.position

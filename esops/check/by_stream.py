@@ -8,6 +8,7 @@ from itertools import islice
 
 from esops.check.context import CheckContext
 from esops.check.course import first_apart
+from esops.check.refold import refold, refold_whole
 from esops.check.result import KeyFindings
 from esops.check.standing import TooSlow
 from esops.check.tables import EVERY_ROW, PIECE, KeyText, both
@@ -153,9 +154,9 @@ class StreamCheck:
         inline = context.inline
         if inline is not None:
             whole = inline.copy_with_events(copy, streams)
-            return None, scratch.make(whole)
+            return None, refold_whole(scratch, whole)
         position = context.standing.copy(copy)
-        return position, scratch.refold(streams, position)
+        return position, refold(scratch, streams, position)
 
     def _leave_out_archived(self, unknown: dict[StreamKey, str], found: KeyFindings) -> None:
         """Rows without any event may be of streams that were archived, and are not read."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from esops.check.refold import Scratch
 from esops.check.result import KeyFindings
 from esops.check.sample import Draw
+from esops.check.scratch import Scratch
 from esops.check.standing import InlineRows, PositionSource
 from esops.check.tables import CheckedTable, KeyText
 from esops.errors import Stopped

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from esops.check.refold import Scratch, texts_of
+from esops.check.log_pass import LogPass
+from esops.check.refold import refold
+from esops.check.scratch import Scratch, texts_of
 from esops.check.served_rows import RowKey
 from esops.events import EventFilter, Position, StreamKey
 from esops.readmodel.types import Key
@@ -66,7 +68,7 @@ class StreamCourse:
     def bring(self, keys: Sequence[RowKey], until: Position) -> dict[RowKey, str]:
         """From the events of their streams."""
         scratch = self._scratch
-        refolded = scratch.refold([scratch.stream(each) for each in keys], until)
+        refolded = refold(scratch, [scratch.stream(each) for each in keys], until)
         unknown = {scratch.key(stream): why for stream, why in refolded.items()}
         if self._away is not None:
             made = scratch.made()
@@ -119,6 +121,7 @@ class LogCourse:
         """`wanted`: the only keys of a fold whose rows are made."""
         self._store, self._scratch, self._throttle = store, scratch, throttle
         self._wanted, self._stop = wanted, stop
+        self._pass = LogPass(scratch)
         self._unhindered = _Unhindered("", "")
 
     def bring(self, keys: Sequence[RowKey], until: Position) -> dict[RowKey, str]:  # noqa: ARG002
@@ -128,7 +131,7 @@ class LogCourse:
             # The checkpoint was set back, as where a version was restored: it is another course.
             self._scratch.empty()
         try:
-            self._scratch.advance(until, self._throttle, stop=self._stop, wanted=self._wanted)
+            self._pass.advance(until, self._throttle, stop=self._stop, wanted=self._wanted)
         except BaseException:
             self.spoil()
             raise
@@ -148,7 +151,7 @@ class LogCourse:
         """By the events since."""
         if self._store.count_between(self._scratch.position, until) > FEW:
             raise TooMuchSince
-        self._scratch.advance(until, self._unhindered, wanted=self._wanted)
+        self._pass.advance(until, self._unhindered, wanted=self._wanted)
         return {}
 
     def spoil(self) -> None:

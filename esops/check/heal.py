@@ -20,7 +20,7 @@ import psycopg
 import structlog
 
 from esops.check.courses import Course, TooMuchSince
-from esops.check.refold import Scratch
+from esops.check.scratch import Scratch
 from esops.check.served_rows import Differing, NotTaken, RowKey, ServedRows
 from esops.errors import Busy, Refused, Stopped
 from esops.events import Position

@@ -22,10 +22,10 @@ from esops.check.courses import Course, LogCourse, StreamCourse, only_keys
 from esops.check.heal import Healed, Healer
 from esops.check.inline_heal import InlineHeal, check_kind
 from esops.check.key_text import canonical_keys
-from esops.check.refold import Scratch, built_by
+from esops.check.scratch import Scratch
 from esops.check.served_rows import RowKey, ServedRows
 from esops.check.standing import AppCheckpoint
-from esops.check.subject import find_subject
+from esops.check.subject import built_by, find_subject
 from esops.check.wholeness import archived_away
 from esops.config import Config
 from esops.errors import Refused, UsageError

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -24,23 +23,22 @@ from esops.check.by_log import LogCheck
 from esops.check.by_stream import StreamCheck
 from esops.check.choosing import check_widths, keys_of_streams, streams_since
 from esops.check.context import CheckContext, Report
-from esops.check.refold import Scratch, built_by
+from esops.check.recording import CheckRecord
 from esops.check.result import CheckResult
 from esops.check.sample import ALL_UP_TO, Amount, Draw, amount
+from esops.check.scratch import Scratch
 from esops.check.standing import AppCheckpoint, InlineRows, OwnCheckpoint, PositionSource
-from esops.check.subject import Subject, find_subject
+from esops.check.subject import Subject, built_by, find_subject
 from esops.check.tables import CheckedTable, KeyText
+from esops.check.wholeness import archived_away
 from esops.config import Config
-from esops.errors import EsopsError, Refused, Stopped, UsageError
-from esops.events import EventFilter
+from esops.errors import Refused, UsageError
 from esops.postgres.connection import connect, database_of, qualified, translated
 from esops.readmodel import erased, marks, registry
 from esops.readmodel.registry import Version
 from esops.running.throttle import Limits, Throttle
 from esops.stores import open_store
-from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
-from esops.stores.shortened import example
 from esops.wording import count
 
 
@@ -121,7 +119,7 @@ class _Run:
             )
             for number, (name, table) in enumerate(self._scratch.live.items())
         ]  # fmt: skip
-        self._away = self._archived_away(filter)
+        self._away = archived_away(config, store, self._scratch, settings, subject.in_words)
         self._no_keys: list[KeyText] = []
         """Those that were named and that no row of the table can have."""
 
@@ -166,25 +164,10 @@ class _Run:
             before = checks.open_keys(self._connection, name, self._subject.number)
         context.wrong_before = before
         say(self._plan(context, wanted, keys))
-        with translated():
-            result.check = checks.begin(self._connection, name, self._subject.number, asked)
-        if result.check is None:
-            result.notes.append("this role may not write to esops' tables: nothing was recorded")
-        self._recorded(context, result, lambda: self._check(context, wanted, keys))
-        self._forget_right(context, result, keys)
-        found = context.found
-        if self._no_keys:
-            result.without_row = len(self._no_keys)
-            result.notes.append(
-                f"{count(len(self._no_keys), 'key')} cannot be in the table, whose columns make "
-                f"another value of it, such as {'/'.join(self._no_keys[0])}"
-            )
-        if keys is not None and (none := len(set(keys)) - found.keys - found.unknown) > 0:
-            result.without_row += none
-            have = "has" if none == 1 else "have"
-            result.notes.append(
-                f"{count(none, 'key')} {have} no row, neither in the read model nor by the events"
-            )
+        record = CheckRecord(context, result)
+        record.keep(lambda: self._check(context, wanted, keys), named=request.named)
+        record.forget_right(keys)
+        self._note_without_row(result, keys)
         return result
 
     def _check(self, context: CheckContext, wanted: Amount, keys: Sequence[KeyText] | None) -> None:
@@ -201,65 +184,21 @@ class _Run:
         else:
             of_log.drawn()
 
-    def _forget_right(
-        self, context: CheckContext, result: CheckResult, keys: Sequence[KeyText] | None
-    ) -> None:
-        """Of the rows that earlier checks found wrong, note those that are right now."""
-        found, looked = context.found, None if keys is None else set(keys)
-        # Where more are wrong or not known than are kept, nobody knows whether one is among them.
-        if result.check is None or max(len(found.wrong), len(found.doubtful)) >= checks.KEPT_KEYS:
-            return
-        wrong = {(each.table, each.key) for each in found.wrong}
-        right = [
-            (table, key)
-            for table, key in context.wrong_before
-            if (looked is None or key in looked)
-            and (table, key) not in wrong
-            and key not in found.doubtful
-        ]
-        with translated():
-            checks.mark_right(self._connection, result.check, right)
-
-    def _recorded(self, context: CheckContext, result: CheckResult, do: Callable[[], None]) -> None:
-        """Do it, and record how it ended."""
-        began, state, reason = time.monotonic(), "failed", None
-        try:
-            do()
-            state = "done"
-        except Stopped as stopped:
-            state, reason = "stopped", stopped.message
-            raise
-        except EsopsError as error:
-            reason = error.message
-            raise
-        finally:
-            result.seconds = time.monotonic() - began
-            result.position, result.events = context.position, self._scratch.events
-            whole = context.draw.whole and not self._request.named and state == "done"
-            result.of = context.found.keys if whole else context.about
-            if result.check is not None and not self._connection.closed:
-                self._end(result, state, reason)
-
-    def _end(self, result: CheckResult, state: str, reason: str | None) -> None:
+    def _note_without_row(self, result: CheckResult, keys: Sequence[KeyText] | None) -> None:
+        """Note how many of the keys that were named have no row."""
         found = result.found
-        ended: dict[str, Any] = {
-            "state": state,
-            "position": None if result.position is None else str(result.position),
-            "checked": found.keys,
-            "of": result.of,
-            "differing": found.differing,
-            "missing": found.missing,
-            "surplus": found.surplus,
-            "unchecked": found.unknown,
-            "columns": dict(found.columns),
-            "samples": [_without_values(each) for each in found.samples],
-            "reason": reason,
-            "seconds": result.seconds,
-        }
-        assert result.check is not None
-        with translated():
-            checks.keep_keys(self._connection, result.check, found.wrong)
-            checks.end(self._connection, result.check, ended)
+        if self._no_keys:
+            result.without_row = len(self._no_keys)
+            result.notes.append(
+                f"{count(len(self._no_keys), 'key')} cannot be in the table, whose columns make "
+                f"another value of it, such as {'/'.join(self._no_keys[0])}"
+            )
+        if keys is not None and (none := len(set(keys)) - found.keys - found.unknown) > 0:
+            result.without_row += none
+            have = "has" if none == 1 else "have"
+            result.notes.append(
+                f"{count(none, 'key')} {have} no row, neither in the read model nor by the events"
+            )
 
     # -- what is checked
 
@@ -334,38 +273,10 @@ class _Run:
             reads += "tables"
         return f"checks {what} of {self._subject.in_words}; reads {reads}"
 
-    # -- what would make a check untrue
-
-    def _archived_away(self, filter: EventFilter) -> str | None:
-        """Why keys without an event may have had some. Raises Refused where it is a pass over the
-        log that would lack them.
-        """
-        found = removed_from(self._config, self._store, filter)
-        if not found:
-            return None
-        if not self._scratch.by_stream:
-            raise Refused(
-                f"{found[0]}, so the rows of {self._subject.in_words} cannot be made again",
-                hint=join_with(self._config, self._store.name, found[0]),
-            )
-        return f"the store has no event of it, and {found[0]}"
-
     def _notes(self, context: CheckContext) -> list[str]:
-        """What to know. Raises Refused where a pass over the log would lack events."""
-        version, store, on = self._subject.version, self._store, self._connection
+        """What to know of what is checked."""
+        version, on = self._subject.version, self._connection
         notes = []
-        if not self._scratch.by_stream:
-            short = [
-                each
-                for each in store.shortened(self._scratch.filter)
-                if each.type not in self._settings.begins_with
-            ]
-            if short:
-                raise Refused(
-                    f"{example(store, short)}, so the rows of {self._subject.in_words} cannot be "
-                    "made again",
-                    hint="Only a fold that is keyed by the stream can be checked without them.",
-                )
         if any(each[:2] == (version.projection, version.version) for each in erased.noted(on)):
             notes.append(
                 f"rows of {self._subject.in_words} still have what was erased from their events, "
@@ -375,15 +286,6 @@ class _Run:
             skipped = count(len(context.scratch.skipped), "dead letter")
             notes.append(f"{skipped} of {version.projection} stay left out, as in the version")
         return notes
-
-
-def _without_values(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample as it is recorded: values may be a person's, who wants them erased one day."""
-    names = sorted({**(sample["served"] or {}), **(sample["folded"] or {})})
-    kind = "unlike"
-    if sample["served"] is None or sample["folded"] is None:
-        kind, names = ("missing" if sample["served"] is None else "surplus"), []
-    return {**sample, "served": None, "folded": None, "kind": kind, "columns": names}
 
 
 def _share(wanted: Amount, about: int, *, exact: bool) -> float:

@@ -1,4 +1,4 @@
-"""Which version is checked, and who keeps it fresh."""
+"""Which version is checked, who keeps it fresh, and the code that built it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import psycopg
 
 from esops.config import Config
 from esops.errors import Refused, UsageError
+from esops.projections.definition import Definition, ExternalDefinition
 from esops.readmodel import registry
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import Version
+from esops.running.code import code_of
 
 _NONE = 0
 """The number of a table that esops has no version of."""
@@ -139,3 +141,22 @@ def _without_checkpoint(version: Version) -> Refused:
         hint='If the application keeps it fresh: live = "app" with its checkpoint, or live = '
         f'"inline". Otherwise rebuild it: esops rebuild {name} --blue-green',
     )
+
+
+def built_by(config: Config, version: Version) -> Definition:
+    """The code that built a version. Raises Refused where it is not there any more."""
+    definition, same = code_of(config, version)
+    name = version.projection
+    if isinstance(definition, ExternalDefinition):
+        raise Refused(
+            f"the application builds {name}, so esops has no code that could make its rows again",
+            hint='Name a fold that makes the same rows, with live = "app" or "inline".',
+        )
+    if not same:
+        raise Refused(
+            f"the code of {name} has changed since v{version.version} was built, so its rows are "
+            "not what the code of today makes of the events",
+            hint=f"Restore the code, or name it: projections.{name}.versions.{version.version}."
+            f"python. Or rebuild: esops rebuild {name} --blue-green",
+        )
+    return definition

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from esops.check.refold import Scratch
+from esops.check.scratch import Scratch
 from esops.config import Config
 from esops.errors import Refused
 from esops.settings import ProjectionSettings
 from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
-from esops.stores.shortened import example
+from esops.stores.shortened import example, not_taken
 
 
 def archived_away(
@@ -26,9 +26,7 @@ def archived_away(
             f"{found[0]}, so the rows of {name} cannot be made again",
             hint=join_with(config, store.name, found[0]),
         )
-    short = [
-        each for each in store.shortened(scratch.filter) if each.type not in settings.begins_with
-    ]
+    short = not_taken(store.shortened(scratch.filter), settings.begins_with)
     if short:
         raise Refused(
             f"{example(store, short)}, so the rows of {name} cannot be made again",

@@ -8,13 +8,13 @@ from esops.config import Config
 from esops.errors import EsopsError, Refused, UsageError
 from esops.events import EventFilter
 from esops.health.findings import Finding
-from esops.rebuild.shortened import not_taken, refusal
+from esops.rebuild.shortened import refusal
 from esops.settings import ArchiveSettings, PolicySettings, ProjectionSettings
 from esops.stores import open_store
 from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import LOOKING, EventStore
 from esops.stores.filters import check_filter
-from esops.stores.shortened import remedy
+from esops.stores.shortened import not_taken, remedy
 
 _LOOKED_THROUGH = 10_000_000
 """Events."""
@@ -123,7 +123,7 @@ def _shortened(
     """Whether a rebuild would see streams from their middle on."""
     if store.count_between(None, store.head(LOOKING).position) > _LOOKED_THROUGH:
         return  # a rebuild, which reads all of it, looks anyway
-    if found := not_taken(store, settings):
+    if found := not_taken(store.shortened(settings.filter), settings.begins_with):
         message, fix = refusal(store, projection, found), remedy(projection, found)
         yield Finding("ESOPS-D077", f"projection {projection}", message, fix)
 

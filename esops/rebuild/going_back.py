@@ -45,7 +45,7 @@ from esops.running.work import RunControl, Work
 from esops.settings import ProjectionSettings
 from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
-from esops.stores.shortened import by_type, in_words
+from esops.stores.shortened import by_type, in_words, not_taken
 from esops.wording import count
 
 _GLANCE = timedelta(milliseconds=50)
@@ -306,10 +306,8 @@ def _check_shortened(connection: psycopg.Connection, going: Going, stands: Stand
         return
     all_of = replace(going.settings.filter, archived=True)
     late = inline.late_beginnings(connection, stands.end, all_of)
-    taken = going.settings.begins_with
-    found = [
-        each for each in by_type(going.store, late, going.settings.filter) if each.type not in taken
-    ]
+    shortened = by_type(going.store, late, going.settings.filter)
+    found = not_taken(shortened, going.settings.begins_with)
     if found:
         raise Refused(
             f"since v{wanted.version} of {wanted.projection} served, "

@@ -17,7 +17,7 @@ from esops.rebuild.options import Options
 from esops.settings import ProjectionSettings
 from esops.stores.aside import Question
 from esops.stores.base import EventStore
-from esops.stores.shortened import Shortened, example, in_words, remedy
+from esops.stores.shortened import Shortened, example, in_words, not_taken, remedy
 from esops.wording import count
 
 
@@ -40,7 +40,7 @@ def check(
         f"{in_words(each)}, which the code takes for what was before it (begins_with)"
         for each in taken
     ]
-    unknown = _not_taken(found, settings)
+    unknown = not_taken(found, settings.begins_with)
     if unknown and not _accepted(unknown, options):
         raise Refused(refusal(store, projection, unknown), hint=remedy(projection, unknown))
     return [*notes, *(f"{in_words(each)}: rows may lack what was in these" for each in unknown)]
@@ -95,22 +95,13 @@ class LostWhileBuilding:
         self._refuse(self._store.shortened(self._settings.filter, self._whole), options)
 
     def _refuse(self, found: Sequence[Shortened], options: Options) -> None:
-        unknown = _not_taken(found, self._settings)
+        unknown = not_taken(found, self._settings.begins_with)
         if unknown and not _accepted(unknown, options):
             raise Refused(
                 f"{refusal(self._store, self._projection, unknown)}, if it did not read them "
                 "before",
                 hint=remedy(self._projection, unknown),
             )
-
-
-def not_taken(store: EventStore, settings: ProjectionSettings) -> list[Shortened]:
-    """The streams that lack their first events and begin with what the code does not take."""
-    return _not_taken(store.shortened(settings.filter), settings)
-
-
-def _not_taken(found: Sequence[Shortened], settings: ProjectionSettings) -> list[Shortened]:
-    return [each for each in found if each.type not in settings.begins_with]
 
 
 def refusal(store: EventStore, projection: str, found: Sequence[Shortened]) -> str:

@@ -12,7 +12,7 @@ from esops.events import Position
 from esops.readmodel.registry import Version
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
-from esops.stores.shortened import example, remedy
+from esops.stores.shortened import example, not_taken, remedy
 
 _EVERY = timedelta(minutes=1)
 
@@ -36,11 +36,8 @@ class Compactions:
         if position is None or time.monotonic() - self._looked < _EVERY.total_seconds():
             return
         self._looked = time.monotonic()
-        found = [
-            each
-            for each in self._store.compacted_after(position, self._settings.filter)
-            if each.type not in self._settings.begins_with
-        ]
+        compacted = self._store.compacted_after(position, self._settings.filter)
+        found = not_taken(compacted, self._settings.begins_with)
         if not found:
             return
         version = self._version

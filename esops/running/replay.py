@@ -25,7 +25,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Key
 from esops.running.apply import Applier
-from esops.stores.shortened import by_type, example, remedy
+from esops.stores.shortened import by_type, example, not_taken, remedy
 from esops.wording import count
 
 _SHOWN = 5
@@ -181,7 +181,7 @@ class Replayer(Applier):
             found = by_type(store, late, replace(work.filter, types=()))
         else:
             found = store.shortened(work.filter)
-        found = [each for each in found if each.type not in work.begins_with]
+        found = not_taken(found, work.begins_with)
         if found:
             raise Refused(
                 f"{example(store, found)}: rows of {work.projection} v{work.version} made again "

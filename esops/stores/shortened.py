@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -142,6 +142,11 @@ def _is_wanted(store: EventStore, streams: Iterable[str], filter: EventFilter) -
         )
     except Denied:
         return True
+
+
+def not_taken(found: Iterable[Shortened], begins_with: Collection[str]) -> list[Shortened]:
+    """Those that begin with what code does not take for what was before it."""
+    return [each for each in found if each.type not in begins_with]
 
 
 def remedy(projection: str, found: Sequence[Shortened], rebuild: str = "") -> str:

@@ -8,7 +8,10 @@ import psycopg
 import pytest
 
 from esops import stores
-from esops.check.refold import Scratch, built_by
+from esops.check.log_pass import LogPass
+from esops.check.refold import refold
+from esops.check.scratch import Scratch
+from esops.check.subject import built_by
 from esops.config import load_config
 from esops.events import Position, StreamKey
 from esops.readmodel import registry
@@ -44,23 +47,23 @@ def test_the_rows_of_some_streams_are_as_in_the_version(carts, connection):
     served = rows(connection, "cart_summary")
     streams = [StreamKey(row[0]) for row in served[10:20]]
     assert carts.by_stream
-    assert carts.refold([*streams, StreamKey("none")], Position((EVENTS,))) == {}
+    assert refold(carts, [*streams, StreamKey("none")], Position((EVENTS,))) == {}
     assert rows(connection, "pg_temp.esops_folded_0") == served[10:20]
-    assert carts.refold(streams[:2], Position((EVENTS,))) == {}
+    assert refold(carts, streams[:2], Position((EVENTS,))) == {}
     assert rows(connection, "pg_temp.esops_folded_0") == served[10:12]
 
 
 def test_a_pass_over_the_log_can_be_continued(carts, dsn, connection):
     served = rows(connection, "cart_summary")
-    throttle = Throttle(dsn, "cart_summary")
-    carts.advance(Position((EVENTS // 2,)), throttle)
+    throttle, log = Throttle(dsn, "cart_summary"), LogPass(carts)
+    log.advance(Position((EVENTS // 2,)), throttle)
     half = rows(connection, "pg_temp.esops_folded_0")
     assert half != served
-    carts.refold([StreamKey(row[0]) for row in served], Position((EVENTS // 2,)))
+    refold(carts, [StreamKey(row[0]) for row in served], Position((EVENTS // 2,)))
     assert rows(connection, "pg_temp.esops_folded_0") == half
     carts.empty()
-    carts.advance(Position((EVENTS // 2,)), throttle)
-    carts.advance(Position((EVENTS,)), throttle)
+    log.advance(Position((EVENTS // 2,)), throttle)
+    log.advance(Position((EVENTS,)), throttle)
     assert rows(connection, "pg_temp.esops_folded_0") == served
     throttle.close()
 
@@ -72,7 +75,7 @@ def test_a_stream_that_has_lost_its_first_event_is_not_taken_for_whole(carts, co
         "DELETE FROM shop.mt_events WHERE stream_id = %s AND version = 1", (lost[0],)
     )
     keys = [StreamKey(lost[0]), StreamKey(whole[0])]
-    assert set(carts.refold(keys, Position((EVENTS,)))) == {keys[0]}
+    assert set(refold(carts, keys, Position((EVENTS,)))) == {keys[0]}
     assert rows(connection, "pg_temp.esops_folded_0") == [whole]
 
 
@@ -88,6 +91,6 @@ def test_a_stream_that_has_lost_its_last_events_is_not_taken_for_whole(carts, co
         "SELECT max(seq_id) - 1 FROM shop.mt_events WHERE stream_id = %s", (whole[0],)
     ).fetchone()
     keys = [StreamKey(lost[0]), StreamKey(whole[0])]
-    assert set(carts.refold(keys, Position((EVENTS,)))) == {keys[0]}
+    assert set(refold(carts, keys, Position((EVENTS,)))) == {keys[0]}
     assert rows(connection, "pg_temp.esops_folded_0") == [whole]
-    assert set(carts.refold(keys, Position((end,)))) == {keys[0]}
+    assert set(refold(carts, keys, Position((end,)))) == {keys[0]}
