@@ -30,7 +30,7 @@ def read_events(
     Raises UsageError for a category that the store does not have.
     """
     # Without waiting for the newest events to settle: the total only serves the progress.
-    total = limit or store.count_between(None, store.head(timedelta(0)).position)
+    total = limit or store.counts.between(None, store.head(timedelta(0)).position)
     found = audit_events(
         store,
         category=category,

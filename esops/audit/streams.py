@@ -177,7 +177,7 @@ def audit_streams(
     budgets = Budgets(settings, store.name)
     lengths = require(store, store.lengths, "lengths")
     if lengths.reads_everything(counted=request.counted):
-        events = store.count_between(None, store.head(timedelta(0)).position)
+        events = store.counts.between(None, store.head(timedelta(0)).position)
         if events > MANY:
             say(
                 f"counting the streams of about {events:,} events, which takes a while; "

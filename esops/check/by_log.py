@@ -95,7 +95,7 @@ class LogCheck:
         # Whoever follows the version may have made some up to there since the check began.
         with translated():
             context.scratch.look_at_skipped()
-        total = context.store.count_between(None, position)
+        total = context.store.counts.between(None, position)
         self._to(position, lambda events: context.report("events", events, total))
 
     def _to(self, position: Position, report: Callable[[int], None] = lambda _: None) -> None:

@@ -81,7 +81,7 @@ class StreamCourse:
         """Those whose streams have events in between."""
         if after == until:
             return ()
-        if self._store.count_between(after, until) > FEW:
+        if self._store.counts.between(after, until) > FEW:
             raise TooMuchSince
         wanted, found = set(keys), set[RowKey]()
         for batch in self._store.read_all(after, until, self._filter):
@@ -141,7 +141,7 @@ class LogCourse:
         self, keys: Collection[RowKey], after: Position, until: Position
     ) -> Collection[RowKey]:
         """All of them, where there is any event in between."""
-        return () if after == until or not self._store.count_between(after, until) else keys
+        return () if after == until or not self._store.counts.between(after, until) else keys
 
     def bring_held(
         self,
@@ -149,7 +149,7 @@ class LogCourse:
         until: Position,
     ) -> dict[RowKey, str]:
         """By the events since."""
-        if self._store.count_between(self._scratch.position, until) > FEW:
+        if self._store.counts.between(self._scratch.position, until) > FEW:
             raise TooMuchSince
         self._pass.advance(until, self._unhindered, wanted=self._wanted)
         return {}

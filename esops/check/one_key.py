@@ -98,7 +98,7 @@ class OneKey:
             return
         if ending.position is None:
             return
-        total = self._store.count_between(None, ending.position)
+        total = self._store.counts.between(None, ending.position)
         seen.say(
             f"a function makes the key, so that all events of the log are read, about {total:,}"
         )

@@ -118,8 +118,8 @@ class Reach:
     def lag(self, reader: Reader) -> int:
         """How many events up to the goal a reader has not read, of those that it wants."""
         if reader.filter == EventFilter() and not reader.tenant:
-            return self.store.count_between(reader.position, self.goal)
-        return self.store.count_passing(
+            return self.store.counts.between(reader.position, self.goal)
+        return self.store.counts.passing(
             reader.filter, self.goal, _COUNTED, reader.position, reader.tenant
         )
 

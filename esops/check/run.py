@@ -264,11 +264,11 @@ class _Run:
             what = f"a sample ({wanted}) of about {count(about, 'key')}, seed {context.draw.seed}"
         if self._scratch.by_stream:
             version = self._subject.version
-            events = version.events or self._store.count_between(None, context.standing.position())
+            events = version.events or self._store.counts.between(None, context.standing.position())
             part = len(keys) / max(about, len(keys), 1) if keys is not None else share
             reads = f"about {count(math.ceil(events * min(1.0, part)), 'event')} of their streams"
         else:
-            events = self._store.count_between(None, context.standing.position())
+            events = self._store.counts.between(None, context.standing.position())
             reads = f"the log once, about {count(events, 'event')}, and makes rows in temporary "
             reads += "tables"
         return f"checks {what} of {self._subject.in_words}; reads {reads}"

@@ -138,7 +138,7 @@ class TableStepper:
     ) -> Iterator[Step]:
         if until is None:
             return
-        total = self._store.count_between(None, until)
+        total = self._store.counts.between(None, until)
         seen.say(
             "which events concern the row shows only when they are applied, so that all events of "
             f"the log are read, about {total:,}"

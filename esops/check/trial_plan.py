@@ -197,7 +197,7 @@ def _is_drawn(store: EventStore, wanted: Wanted, until: Position) -> bool:
     """Whether streams are to be drawn, by the indexes of a store that has them."""
     if wanted.streams or wanted.first or not store.capabilities.shards:
         return False
-    return store.count_between(None, until) > wanted.events
+    return store.counts.between(None, until) > wanted.events
 
 
 def _filters(
@@ -219,7 +219,7 @@ def _filters(
                 raise no_stream(store, each)
         filters = [replace(whole, stream=each) for each in wanted.streams]
         return filters, f"of {count(len(filters), 'stream')}", None
-    total = 0 if until is None else store.count_between(None, until)
+    total = 0 if until is None else store.counts.between(None, until)
     if total <= wanted.events:
         return [whole], "all of the store", None
     if store.capabilities.shards and not wanted.first:

@@ -109,7 +109,7 @@ def _without_beginning(store: EventStore) -> Iterator[Finding]:
     from esops.stores.archive.joined import JoinedStore
 
     if isinstance(store, JoinedStore):
-        if store.hot.count_between(None, store.hot.head(LOOKING).position) > _LOOKED_THROUGH:
+        if store.hot.counts.between(None, store.hot.head(LOOKING).position) > _LOOKED_THROUGH:
             return  # a rebuild, which reads all of it, looks anyway
         try:
             check_begins(store)
@@ -121,7 +121,7 @@ def _shortened(
     projection: str, settings: ProjectionSettings, store: EventStore
 ) -> Iterator[Finding]:
     """Whether a rebuild would see streams from their middle on."""
-    if store.count_between(None, store.head(LOOKING).position) > _LOOKED_THROUGH:
+    if store.counts.between(None, store.head(LOOKING).position) > _LOOKED_THROUGH:
         return  # a rebuild, which reads all of it, looks anyway
     if found := not_taken(store.shortened(settings.filter), settings.begins_with):
         message, fix = refusal(store, projection, found), remedy(projection, found)

@@ -81,10 +81,10 @@ def _events(
     if until is None or (after is not None and after >= until):
         return 0
     if filter.everything and not reader.tenant:
-        return store.count_between(after, until)
-    counted = store.count_passing(filter, until, COUNTED, after, reader.tenant)
+        return store.counts.between(after, until)
+    counted = store.counts.passing(filter, until, COUNTED, after, reader.tenant)
     # An upper bound: a reader of a part that is as far behind as this is behind.
-    return counted if counted < COUNTED else store.count_between(after, until)
+    return counted if counted < COUNTED else store.counts.between(after, until)
 
 
 def _in_stream(store: EventStore, stream: str, read: int, clock: datetime | None) -> Lag:

@@ -256,5 +256,5 @@ class _Heads:
     def lag(self, version: Version, head: Position | None) -> int | None:
         """How many events it has not read; about, where the store only estimates that."""
         store, _ = self._opened[version.store]
-        found = store.count_between(version.position, head)
+        found = store.counts.between(version.position, head)
         return None if found is None else int(found)

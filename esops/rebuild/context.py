@@ -284,7 +284,7 @@ class RebuildContext:
         done = self._done_before + progress.events
         if done < self._load.before:
             self._load = self._load.begun_again(self.store)  # a spill of it is lost
-        self._reporter.progress(done, self._load.total(self.store, done, progress.position))
+        self._reporter.progress(done, self._load.total(done, progress.position))
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[None]:

@@ -45,9 +45,9 @@ class Stores:
         store = self.opened(name)
         if name not in self._counted:
             head = store.head(LOOKING).position
-            self._counted[name] = (head, store.count_between(None, head))
+            self._counted[name] = (head, store.counts.between(None, head))
         head, count = self._counted[name]
-        return count if after is None else store.count_between(after, head)
+        return count if after is None else store.counts.between(after, head)
 
 
 def estimate(

@@ -129,7 +129,7 @@ def bring_to(config: Config, target: Version, position: Position) -> None:
 def _events_up_to(config: Config, target: Version, position: Position) -> bool:
     """Whether any event lies between a version's checkpoint and a settled position."""
     with open_store(*config.store(target.store)) as store:
-        return store.count_between(target.position, position) > 0
+        return store.counts.between(target.position, position) > 0
 
 
 def _catch_up_here(config: Config, target: Version, position: Position) -> None:

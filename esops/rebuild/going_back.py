@@ -156,7 +156,7 @@ def look(connection: psycopg.Connection, going: Going, stop: Callable[[], bool])
         checked = rows.check(going.serving, around, stop)
         _check_rows(going, checked)
     head = going.store.head(timedelta(milliseconds=200), stands.end).position
-    behind = 0 if head is None else going.store.count_between(stands.end, head)
+    behind = 0 if head is None else going.store.counts.between(stands.end, head)
     return Ready(stands, _made_by(connection, wanted), late, checked, behind, notes)
 
 
@@ -400,7 +400,7 @@ def _keep_up(store: EventStore, runner: Runner, stop: Callable[[], bool]) -> Non
             raise Stopped(f"stopped at position {runner.position}; nothing was switched")
         runner.step(_GLANCE)
         head: Position | None = store.head(_GLANCE, runner.position).position
-        lag = 0 if head is None else store.count_between(runner.position, head)
+        lag = 0 if head is None else store.counts.between(runner.position, head)
         small = small + 1 if lag <= _NEAR else 0
 
 

@@ -60,7 +60,7 @@ def check_enough_events(
     if not events and target.settings.kind == "fold":
         rows = sum(count_rows(connection, table) for table in tables.values())
     least = max(1, (max(events, rows) + 1) // 2)
-    found = store.count_passing(wanted(target), head, least)
+    found = store.counts.passing(wanted(target), head, least)
     if found >= least:
         return
     made_of = count(events, "event") if events else "more"

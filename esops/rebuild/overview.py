@@ -241,7 +241,7 @@ def _status(
     live = version.state in {*registry.LIVE_STATES, "building"}
     of_log = not trouble and version.lost is None
     lag = (
-        events.count_between(version.position, head)
+        events.counts.between(version.position, head)
         # Without both, an application keeps it fresh, or it was adopted: nobody knows its lag.
         if live and of_log and (version.position or version.fingerprint)
         else None

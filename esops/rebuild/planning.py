@@ -163,10 +163,10 @@ def make_plan(
 
 def counted_events(store: EventStore, head: Position | None) -> tuple[int, tuple[int, int]]:
     """How many events a store has up to its head, and at least and at most."""
-    events = store.count_between(None, head)
+    events = store.counts.between(None, head)
     if store.capabilities.count_between:
         return events, (events, events)
-    return events, store.count_range(None, head)
+    return events, store.counts.bounds(None, head)
 
 
 def versions_and_tables(

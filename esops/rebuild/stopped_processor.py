@@ -53,7 +53,7 @@ class StandingProcessor:
 
     def behind(self, at: Position, head: Position | None, command: str) -> Refused:
         """That rows cannot be compared where it stands before what green has applied."""
-        events = count(self.store.count_between(at, head), "event")
+        events = count(self.store.counts.between(at, head), "event")
         return Refused(
             f"the application's processor {self.name} is at {at} and does not advance, {events} "
             "before green, so that rows of these events differ and nothing can be compared",

@@ -62,7 +62,7 @@ class SchemaReader:
         """
         store, after = self._store, self.position
         # Without waiting for the newest events to settle: the total only serves the progress.
-        total = store.count_between(after, store.head(timedelta(0)).position)
+        total = store.counts.between(after, store.head(timedelta(0)).position)
         filter = self._selection.filter
         try:
             for events, position in store.read_all(after=after, filter=filter):

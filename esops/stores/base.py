@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from functools import cached_property
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Protocol, Self
 
@@ -38,6 +38,7 @@ from esops.settings import StoreSettings
 from esops.stores.archiving import Archiving, LateBeginning, StreamPart, TenantScope
 from esops.stores.aside import LaterQuestion, Question
 from esops.stores.capabilities import Capabilities, missing, require
+from esops.stores.counts import EventCounts
 from esops.stores.lengths import (
     StreamLengths,
 )
@@ -51,7 +52,6 @@ from esops.stores.parts import (
     ServerAdmin,
     SettlingMemory,
     SqlAccess,
-    Tally,
     What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
@@ -364,57 +364,6 @@ class EventStore(Protocol):
         """
         raise missing(self, "append")
 
-    def count_between(self, after: Position | None, until: Position | None) -> int:
-        """How many events lie after one position up to another; an upper bound or an estimate
-        where a count would be expensive. 0 only where there are none.
-        """
-        return 0 if until is None else sum(len(each.events) for each in self.read_all(after, until))
-
-    def passed(self, after: Position | None, at: Position | None, until: Position) -> float:
-        """About which part of the log between two positions is passed at a third, from 0 to 1.
-
-        Asks nobody. The last number of a position grows with the log: it is a number of events, or
-        of bytes.
-        """
-        begin, end = after[-1] if after else 0, until[-1]
-        if at is None or end <= begin:
-            return 0.0
-        return min(1.0, max(0.0, (at[-1] - begin) / (end - begin)))
-
-    def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
-        """How many events these are at least and at most, as far as that is known."""
-        events = self.count_between(after, until)
-        return events, events
-
-    def count_passing(
-        self,
-        filter: EventFilter,
-        until: Position | None,
-        at_most: int,
-        after: Position | None = None,
-        tenant: str = "",
-    ) -> int:
-        """How many events after one position and up to another pass a filter, those of one tenant
-        where one is named; counted no further than `at_most`.
-        """
-        if until is None:
-            return 0
-        # A limit would be of events of all tenants.
-        found = self.read_all(after, until, filter, None if tenant else at_most)
-        events = (event for batch in found for event in batch.events)
-        own = (event for event in events if not tenant or event.tenant == tenant)
-        return sum(1 for _ in islice(own, at_most))
-
-    def tallies(
-        self,
-        filter: EventFilter,  # noqa: ARG002 - not known
-        until: Position | None,  # noqa: ARG002
-    ) -> Mapping[str, Tally] | None:
-        """How many events of each type pass a filter up to a position, without a look at their
-        payloads; None where that takes as long as reading them.
-        """
-        return None
-
     def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
         """How many events the store has of each of some parts of streams; those of streams that it
         has marked as archived only with `archived`.
@@ -564,6 +513,13 @@ class EventStore(Protocol):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    # -- parts that every store has; built on the methods above where it brings no better ones
+
+    @cached_property
+    def counts(self) -> EventCounts:
+        """How many events there are."""
+        return EventCounts(self)
 
     # -- optional parts; None where the store does not have them
 

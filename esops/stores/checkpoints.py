@@ -66,4 +66,4 @@ def has_read(store: EventStore, reader: Checkpoint, until: Position | None) -> b
     if position is None and reader.evidence:
         return False
     filter = EventFilter(types=reader.types, category=reader.category, stream=reader.stream)
-    return store.count_passing(filter, until, 1, position, reader.tenant) == 0
+    return store.counts.passing(filter, until, 1, position, reader.tenant) == 0

@@ -38,14 +38,6 @@ Ids = str | Sequence[str]
 """One id, or any of several."""
 
 
-class Tally(NamedTuple):
-    """Some events of a store, by what tells them from others where one comes or goes."""
-
-    events: int
-    numbers: int
-    """The sum of the last numbers of their positions."""
-
-
 # -- which log it is
 
 Mark = Mapping[str, Any]

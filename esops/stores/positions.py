@@ -1,5 +1,5 @@
-"""Events that share a position: a reader that stopped resumes behind it, so all of them must be
-given out together, and each once.
+"""Positions of a store, and the events that share one: a reader that stopped resumes behind it, so
+all of them must be given out together, and each once.
 """
 
 from __future__ import annotations
@@ -7,7 +7,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from esops.archive_format.snapshots import is_snapshot
-from esops.events import RecordedEvent
+from esops.events import Position, RecordedEvent
+
+
+def check_parts(parts: int, *positions: Position | None) -> None:
+    """Raise ValueError for a position of another store: it has another number of parts."""
+    for position in positions:
+        if position is not None and len(position) != parts:
+            raise ValueError(
+                f"{position} is not a position of this store: those have {parts} "
+                f"part{'s' * (parts > 1)}"
+            )
 
 
 def whole_positions(batches: Iterable[list[RecordedEvent]]) -> Iterator[list[RecordedEvent]]:

@@ -54,7 +54,7 @@ def scanned(
     """The result of a scan of `what`; where `known` has read it already, it costs no scan."""
     if known is not None and known.read:
         return SearchResult(known.find(sought), f"a scan of {what}, for all searches")
-    events = store.count_between(None, store.head().position)
+    events = store.counts.between(None, store.head().position)
     found = scan(store, sought) if known is None else known.find(sought)
     return SearchResult(found, f"a scan of {what}, about {events:,} events", events, remedy)
 

@@ -90,8 +90,8 @@ class StoreContract(StoreClaims):
         ]
         assert kit.read(positions[5]) == []
         counts = (
-            kit.store.count_between(positions[1], positions[4]),
-            kit.store.count_between(kit.begin, positions[5]),
+            kit.store.counts.between(positions[1], positions[4]),
+            kit.store.counts.between(kit.begin, positions[5]),
         )
         # An estimate may be wrong, but says 0 only where there is nothing.
         assert counts == (3, 6) if kit.store.capabilities.count_between else all(counts)

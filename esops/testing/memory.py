@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import islice
 from typing import ClassVar
 
@@ -45,6 +46,7 @@ from esops.stores.base import (
     passes,
     settled,
 )
+from esops.stores.counts import EventCounts
 from esops.stores.parts import What
 from esops.testing.memory_archiving import MemoryArchiving, position_of
 
@@ -291,19 +293,33 @@ class MemoryStore(EventStore):
             log.versions[stream] = version
             return Position((log.drawn,))
 
-    def count_between(self, after: Position | None, until: Position | None) -> int:
-        """The number of events between two positions."""
-        if until is None:
-            return 0
-        with self.log.lock:
-            low = bisect_right(self.log.events, after or Position((0,)), key=position_of)
-            return max(0, bisect_right(self.log.events, until, key=position_of) - low)
-
     def checkpoints(self) -> list[Checkpoint]:
         """What the log has."""
         return list(self.log.checkpoints)
+
+    @cached_property
+    def counts(self) -> EventCounts:
+        """Found by bisection."""
+        return MemoryCounts(self, self.log)
 
     @property
     def archiving(self) -> Archiving:
         """Marked as archived, or deleted; restored at the old positions."""
         return MemoryArchiving(self.name, self)
+
+
+class MemoryCounts(EventCounts):
+    """EventCounts of a `MemoryLog`."""
+
+    def __init__(self, store: EventStore, log: MemoryLog) -> None:
+        """Of the store over that log."""
+        super().__init__(store)
+        self._log = log
+
+    def between(self, after: Position | None, until: Position | None) -> int:
+        """The number of events between two positions."""
+        if until is None:
+            return 0
+        with self._log.lock:
+            low = bisect_right(self._log.events, after or Position((0,)), key=position_of)
+            return max(0, bisect_right(self._log.events, until, key=position_of) - low)

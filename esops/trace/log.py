@@ -271,7 +271,7 @@ class LogReader:
         return after
 
     def _announce(self, after: Position | None, until: Position) -> None:
-        events = self._store.count_between(after, until)
+        events = self._store.counts.between(after, until)
         if events > _MANY:
             number = self._request.limit or self._request.last
             looked_at = f"all {events:,} events up to now are looked at"

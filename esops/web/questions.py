@@ -63,7 +63,7 @@ def cost(config: Config, store: str) -> Row:
     """What an audit of a store costs: how many events there are, and whether each is read."""
     with _opened(config, store) as found:
         lengths = require(found, found.lengths, "lengths")
-        events = found.count_between(None, found.head(timedelta(0)).position)
+        events = found.counts.between(None, found.head(timedelta(0)).position)
         return {"events": events, "reads_all": lengths.reads_everything(counted=False)}
 
 
@@ -169,7 +169,7 @@ def _traced(found: Trace) -> Row:
 def size(config: Config, store: str) -> int:
     """About how many events a search without an index would read."""
     with _opened(config, store) as found:
-        return found.count_between(None, found.head(timedelta(0)).position)
+        return found.counts.between(None, found.head(timedelta(0)).position)
 
 
 # -- streams and events

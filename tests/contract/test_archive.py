@@ -320,7 +320,7 @@ def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
             event for event in log if event.type == "opened"
         ]
         assert [event.id for event in cold.search.find(event_id=log[0].id).events] == [log[0].id]
-        assert cold.count_between(None, cold.head().position) >= len(log)
+        assert cold.counts.between(None, cold.head().position) >= len(log)
         stream = next(iter(before))
         assert cold.stream_info(stream).length == len(before[stream])
         assert list(cold.read_stream(stream, backwards=True, limit=1)) == before[stream][-1:]

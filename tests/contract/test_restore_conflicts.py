@@ -120,7 +120,7 @@ def test_at_new_positions_in_the_old_order_after_all_others(kit, sealed):
         ]
         # Two histories are in it, and may have two events at one position.
         assert sorted(contents(parts)) == sorted(contents(kept))
-        assert cold.count_between(None, kept[-1].position) == len(kept)
+        assert cold.counts.between(None, kept[-1].position) == len(kept)
         infos = {info.name: info.length for info in cold.streams(EventFilter())}
         assert infos[longest] == len(before[longest]) + 1
 

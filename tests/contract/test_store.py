@@ -129,7 +129,7 @@ def test_an_empty_store_has_no_head_and_no_events(postgres_kit):
     assert postgres_kit.store.head().position is None
     assert postgres_kit.read() == []
     assert list(postgres_kit.store.streams()) == []
-    assert postgres_kit.store.count_between(None, None) == 0
+    assert postgres_kit.store.counts.between(None, None) == 0
 
 
 def test_archived_streams_are_out_of_sight_unless_asked_for(postgres_kit):

@@ -125,7 +125,7 @@ def test_the_stopped_processor_is_a_checkpoint(restored, dsn):
         (shipping,) = store.checkpoints()
         assert (shipping.name, shipping.position[1], shipping.state) == ("shipping", 400, "stopped")
         assert (
-            store.count_between(shipping.position, store.head().position)
+            store.counts.between(shipping.position, store.head().position)
             == restored["total_events"] - 400
         )
 

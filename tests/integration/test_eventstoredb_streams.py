@@ -181,7 +181,7 @@ def test_who_prefers_followers_asks_the_leader_for_what_only_it_knows_and_reads_
 
 
 def test_what_cannot_be_counted_is_a_range_that_holds_the_truth(nodes, monkeypatch):
-    from esops.stores.eventstoredb import store as module
+    from esops.stores.eventstoredb import estimates as module
 
     monkeypatch.setattr(module, "_FEW", 100)
     with open_store("billing", settings(nodes.uri)) as store:
@@ -192,10 +192,10 @@ def test_what_cannot_be_counted_is_a_range_that_holds_the_truth(nodes, monkeypat
             store.append(f"large-{number}", [event(data=b'"' + b"x" * 4_000 + b'"')] * 1)
         truth = 4_010
         head = store.head().position
-        low, high = store.count_range(None, head)
+        low, high = store.counts.bounds(None, head)
         assert low < truth <= high
-        assert low <= store.count_between(None, head) <= high
-        assert store.count_range(None, None) == (0, 0)
+        assert low <= store.counts.between(None, head) <= high
+        assert store.counts.bounds(None, None) == (0, 0)
     with open_store("billing", settings(nodes.uri)) as store:
         monkeypatch.setattr(module, "_FEW", 10_000)
-        assert store.count_range(None, head) == (truth, truth)
+        assert store.counts.bounds(None, head) == (truth, truth)

@@ -49,7 +49,7 @@ def test_a_chain_costs_one_scan_whatever_its_length(indexed, monkeypatch, projec
 
         monkeypatch.setattr(store, "read_all", counted)
         # Counting few events reads them, too.
-        monkeypatch.setattr(store, "count_between", lambda after, until: 17)
+        monkeypatch.setattr(store.counts, "between", lambda after, until: 17)
         found = Tracer([store]).event(chain[4])
         assert len(scans) == 1
         ids = [each.id for each in found.forest.nodes]

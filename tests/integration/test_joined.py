@@ -100,9 +100,9 @@ def test_totals_are_not_doubled(config):
         head = store.head().position
         events = [event for batch in store.read_all() for event in batch.events]
         assert len(events) == 32
-        assert store.count_between(None, head) == 32
-        assert store.count_between(Position([16]), head) == 16
-        assert store.count_between(head, head) == 0
+        assert store.counts.between(None, head) == 32
+        assert store.counts.between(Position([16]), head) == 16
+        assert store.counts.between(head, head) == 0
 
 
 def test_progress_and_audit_of_a_rebuild_count_each_event_once(config, project, dsn):
@@ -159,7 +159,7 @@ def test_a_store_that_was_opened_before_a_run_reads_what_left_since(begun):
         "streams": lambda s: [(i.name, i.length) for i in s.streams()],
         "passes": lambda s: s.any_passes(EventFilter(stream="m-1")),
         "found": lambda s: [e.version for e in s.search.find(event_id=ids).events],
-        "count": lambda s: s.count_between(None, s.head().position),
+        "count": lambda s: s.counts.between(None, s.head().position),
     }
     with open_store(*begun.store("s")) as store:
         ids = [e.id for e in store.read_stream("m-1")]

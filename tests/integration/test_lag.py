@@ -90,7 +90,7 @@ def test_bytes_of_a_node_are_not_events():
             assert list(store.admin.scavenges.watch(scavenge, poll=0.02))[-1].result == "Success"
         after = store.append("cart-1", new(3))
         assert after[0] - before[0] > 200_000_000
-        assert store.count_between(before, after) == 3
+        assert store.counts.between(before, after) == 3
 
 
 def test_a_consumer_of_a_category_is_behind_by_events_of_that_category(project, dsn, connection):

@@ -80,7 +80,7 @@ def asked(store) -> dict[str, object]:
         "streams": [(i.name, i.tenant, i.length, i.last_version) for i in store.streams()],
         "info": store.stream_info("cart-1").length,
         "passes": store.any_passes(EventFilter(stream="cart-blue")),
-        "passing": store.count_passing(EventFilter(category="cart"), head, 99),
+        "passing": store.counts.passing(EventFilter(category="cart"), head, 99),
         "names": store.names("stream"),
     }
 
@@ -93,7 +93,7 @@ def test_reads_counts_and_lists_are_those_of_the_tenant(begun, connection):
         assert after == before
         ids = [event.id for event in after["by stream"]]
         assert [e.id for e in store.search.find(event_id=ids).events] == ids
-        assert store.count_between(None, store.head().position) == 9
+        assert store.counts.between(None, store.head().position) == 9
         found = lacking(store.cold.runs, store.hot)
         assert (found.streams, found.events) == (2, 6)
     with open_store(*config.store("alone")) as store:

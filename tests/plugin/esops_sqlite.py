@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from esops.stores.base import (
     WrongExpectedVersion,
     at_most,
 )
+from esops.stores.counts import EventCounts
 
 _TABLE = """CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT,
     stream TEXT, version INTEGER, type TEXT,
@@ -161,12 +163,9 @@ class SqliteStore(EventStore):
         self._db.execute("COMMIT")
         return Position((number,))
 
-    def count_between(self, after: Position | None, until: Position | None) -> int:
-        bounds = (after[0] if after else 0, until[0] if until else 0)
-        (count,) = self._db.execute(
-            "SELECT count(*) FROM events WHERE number > ? AND number <= ?", bounds
-        ).fetchone()
-        return count
+    @cached_property
+    def counts(self) -> EventCounts:
+        return SqliteCounts(self, self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -181,3 +180,16 @@ class SqliteStore(EventStore):
         for name, length, first, last, first_at, last_at in self._db.execute(_STREAMS):
             times = [datetime.fromtimestamp(at / 1e6, UTC) for at in (first_at, last_at)]
             yield StreamInfo(name, category_of(name), length, first, last, *times)
+
+
+class SqliteCounts(EventCounts):
+    def __init__(self, store: SqliteStore, db: sqlite3.Connection) -> None:
+        super().__init__(store)
+        self._db = db
+
+    def between(self, after: Position | None, until: Position | None) -> int:
+        bounds = (after[0] if after else 0, until[0] if until else 0)
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM events WHERE number > ? AND number <= ?", bounds
+        ).fetchone()
+        return count

@@ -149,34 +149,33 @@ def test_work_that_was_lost_begins_the_rate_again():
 
 
 def test_what_a_filter_lets_through_is_estimated_from_what_is_read():
-    load, store = Load(None, Position((1_000_000,)), 0, 1_000_000), MemoryStore("s")
-    assert load.total(store, 0, None) == 1_000_000
-    assert load.total(store, 0, Position((10,))) == 1_000_000
+    load = Load(None, Position((1_000_000,)), 0, 1_000_000)
+    assert load.total(0, None) == 1_000_000
+    assert load.total(0, Position((10,))) == 1_000_000
     # A tenth of what is read passes.
-    assert load.total(store, 2_500, Position((25_000,))) == 100_000
-    assert load.total(store, 50_123, Position((500_000,))) == 101_000
+    assert load.total(2_500, Position((25_000,))) == 100_000
+    assert load.total(50_123, Position((500_000,))) == 101_000
     # Without a filter, and without numbers that are missing, it is exact.
-    assert load.total(store, 123_457, Position((123_457,))) == 1_000_000
+    assert load.total(123_457, Position((123_457,))) == 1_000_000
     # Only the end is the end.
-    assert load.total(store, 123_457, Position((999_999,))) > 123_457
-    assert load.total(store, 99_500, Position((1_000_000,))) == 99_500
+    assert load.total(123_457, Position((999_999,))) > 123_457
+    assert load.total(99_500, Position((1_000_000,))) == 99_500
 
 
 def test_what_was_loaded_before_is_no_part_of_the_estimate():
     load = Load(Position((600_000,)), Position((1_000_000,)), 300_000, 400_000)
-    store = MemoryStore("s")
-    assert load.total(store, 300_000, Position((600_000,))) == 700_000
-    assert load.total(store, 301_000, Position((604_000,))) == 400_000
+    assert load.total(300_000, Position((600_000,))) == 700_000
+    assert load.total(301_000, Position((604_000,))) == 400_000
 
 
 def test_while_the_position_stays_so_does_the_estimate():
     """A spill is folded partition by partition, and the checkpoint stays where it began."""
-    load, store = Load(None, Position((1_000_000,)), 0, 1_000_000), MemoryStore("s")
-    assert load.total(store, 20_000, Position((100_000,))) == 200_000
-    assert load.total(store, 90_000, Position((100_000,))) == 200_000
-    assert load.total(store, 250_000, Position((100_000,))) == 250_000
-    assert load.total(store, 150_000, Position((500_000,))) == 300_000
-    again = load.begun_again(store)
+    load = Load(None, Position((1_000_000,)), 0, 1_000_000)
+    assert load.total(20_000, Position((100_000,))) == 200_000
+    assert load.total(90_000, Position((100_000,))) == 200_000
+    assert load.total(250_000, Position((100_000,))) == 250_000
+    assert load.total(150_000, Position((500_000,))) == 300_000
+    again = load.begun_again(MemoryStore("s"))
     assert (again.after, again.before) == (None, 0)
     assert [each.counted for each in load.shared(3)] == [333_334] * 3
 

@@ -154,7 +154,7 @@ class Loading(RebuildContext):
         if not begun and (not self._options.sharded or green.position is not None):
             return
         engine = engine_of(self._options.engine)
-        load = Load(None, until, 0, self.store.count_between(None, until))
+        load = Load(None, until, 0, self.store.counts.between(None, until))
         self._shares = []
         try:
             ShardedLoad(
@@ -205,7 +205,7 @@ class Loading(RebuildContext):
             return
         done = sum(each.events for each in shards)
         total = sum(
-            share.total(self.store, each.events, each.position)
+            share.total(each.events, each.position)
             for share, each in zip(self._shares, shards, strict=True)
         )
         # Streams are not all of one length, so the estimates of shares are off by a little.
@@ -235,7 +235,7 @@ class Loading(RebuildContext):
         )
 
     def _behind(self, runner: Runner, head: Position) -> int:
-        return self.store.count_between(runner.position, head)
+        return self.store.counts.between(runner.position, head)
 
     def _load_up_to(self, runner: Runner, until: Position) -> None:
         done = self._green().events

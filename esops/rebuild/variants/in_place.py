@@ -223,7 +223,7 @@ class InPlaceRebuild(Rebuild):
         version = self._green()
         # The ranges hold the position they go up to; without any, all of them are done.
         found = self._session.do(lambda on: shards_of(on, version))
-        total = self.store.count_between(None, found[0].until) if found else None
+        total = self.store.counts.between(None, found[0].until) if found else None
         return Ranges(
             self._session,
             self.target,

@@ -91,7 +91,7 @@ def processors_behind(
             reader = checkpoint_of(store, name)
             if head is None or reader is None or has_read(store, reader, head):
                 continue
-            events = count(store.count_between(reader.position, head), "event")
+            events = count(store.counts.between(reader.position, head), "event")
             at = reader.place or "no position"
             late.append(f"the application's processor {name} is at {at}, {events} behind {head}")
         return "; ".join(late)
@@ -158,7 +158,7 @@ class Comparer:
                 if not behind:
                     return self._compare(snapshot, blue, str(held), None)
                 if last_look:
-                    lag = self._store.count_between(held, runner.position)
+                    lag = self._store.counts.between(held, runner.position)
                     note = (
                         f"v{blue.version} is {count(lag, 'event')} behind green and nothing "
                         "advances it, so rows of these events differ"

@@ -78,7 +78,7 @@ class SpillingApplier(SpillOwner):
         if not full or self._without or self._narrow is not None or not self._may_spill:
             return None
         assert self._target is not None
-        left, events = self._store.count_between(position, self._target), self.events
+        left, events = self._store.counts.between(position, self._target), self.events
         with translated():
             wanted = self._memory.forgets_too_much(
                 self._latest, events + self._since_commit, left, self.connection
@@ -165,7 +165,7 @@ class SpillingApplier(SpillOwner):
         if self._writer is None:
             after = files.manifest.position or self.position
             self._writer = PartitionWriter(files, after, self._keys)
-        writer, left = self._writer, self._store.count_between(self._writer.position, target)
+        writer, left = self._writer, self._store.counts.between(self._writer.position, target)
         self._of = files.events + left
         while writer.full is None and (writer.position is None or writer.position < target):
             self._write_some(writer, target)

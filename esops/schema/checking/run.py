@@ -24,7 +24,8 @@ from esops.schema.progress import KeptProgress, SchemaJob
 from esops.schema.reading import EventSelection, Progress, SchemaReader
 from esops.schema.selected import check_names
 from esops.stores.base import EventStore
-from esops.stores.parts import LateEvent, Tally
+from esops.stores.counts import Tally
+from esops.stores.parts import LateEvent
 from esops.wording import count
 
 JOB = SchemaJob("check", "--since-last --from-start", "--since-last")
@@ -194,7 +195,7 @@ class SchemaCheck:
         """The types of which there are more or fewer events than were read, or others: restored
         from an archive, deleted, or given another type. None where the store cannot tell.
         """
-        now = self._store.tallies(self._selection.filter, until)
+        now = self._store.counts.tallies(self._selection.filter, until)
         if now is None:
             return set()
         history = self._history

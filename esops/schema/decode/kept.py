@@ -110,7 +110,7 @@ class KeptDecoding:
         return True
 
     def _tallies(self, until: Position | None) -> dict[str, list[str]] | None:
-        found = self._store.tallies(self._request.selection.filter, until)
+        found = self._store.counts.tallies(self._request.selection.filter, until)
         if found is None:
             return None
         return {name: [str(each) for each in tally] for name, tally in found.items()}

@@ -153,7 +153,7 @@ def snapshots_in(cold: ArchiveStore, filter: EventFilter) -> Iterator[LateBeginn
         FROM snapshots LEFT JOIN ({{categories}}) USING (stream, tenant)
         GROUP BY 1, 2 ORDER BY 1, 2
     """
-    for name, tenant, version, kind, category in cold.asked(statement, filter):
+    for name, tenant, version, kind, category in cold.files.about_streams(statement, filter):
         key = StreamKey(name, tenant)
         yield LateBeginning(key, version, kind, category=category or category_of(name))
 

@@ -4,11 +4,11 @@ each once.
 
 from __future__ import annotations
 
-import math
 import pickle
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property
 from itertools import chain, dropwhile, islice
 from typing import cast
 
@@ -24,10 +24,10 @@ from esops.events import (
     StreamKey,
 )
 from esops.moments import Moment
-from esops.stores.archive.archived_away import lacking
 from esops.stores.archive.cold import ColdPart
 from esops.stores.archive.downwards import Down, batches_of, downwards
 from esops.stores.archive.in_step import Cold, in_step, pages_of
+from esops.stores.archive.joined_counts import JoinedCounts
 from esops.stores.archive.lives import beginnings, of_the_present
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
@@ -61,8 +61,6 @@ from esops.stores.whole_streams import WholeStreams
 _AT_ONCE = 5_000
 _A_MOMENT = 1.0
 """Seconds."""
-_SAMPLE = 2_000
-"""Streams."""
 
 
 class JoinedStore(EventStore):
@@ -77,7 +75,6 @@ class JoinedStore(EventStore):
         self._hot, self._cold = hot, cold
         self._highest: Position | None = None
         """The highest head so far."""
-        self._share: tuple[ArchiveStore, float] | None = None
         self.name = hot.name
         # Events that a run has kept in the hot store are in both, and would be counted twice.
         self.capabilities = replace(hot.capabilities, shards=False, count_between=False)
@@ -188,6 +185,11 @@ class JoinedStore(EventStore):
     def admin(self) -> ServerAdmin | None:
         """That of the hot store."""
         return self._hot.admin
+
+    @cached_property
+    def counts(self) -> JoinedCounts:
+        """Those of both stores."""
+        return JoinedCounts(self)
 
     @property
     def search(self) -> Search | None:
@@ -441,48 +443,6 @@ class JoinedStore(EventStore):
                     found = [own, cold] if cold.key in again else [together(own, cold)]
                 both.put(info.name, info.tenant, pickle.dumps(found))
             yield from chain.from_iterable(map(pickle.loads, both))
-
-    def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
-        """The hot store's, and what it lacks of the archive's."""
-        low, high = self._hot.count_range(after, until)
-        likely, more = self._hot.count_between(after, until), self.count_between(after, until)
-        return max(0, low + more - likely), high + more - likely
-
-    def count_between(self, after: Position | None, until: Position | None) -> int:
-        """The hot store's, and what it lacks of the archive's: an estimate."""
-        hot = self._hot.count_between(after, until)
-        archived = self.renewed()
-        cold = archived.count_between(after, until)
-        if until is None or not cold:
-            return hot
-        both = hot + math.ceil(cold * self._share_removed(archived))
-        if len(until) > 1:
-            return both
-        # The hot store may have counted numbers, and then it has counted removed events, too.
-        return max(hot, min(both, until[0] - (after[0] if after is not None else 0)))
-
-    def _share_removed(self, archived: ArchiveStore) -> float:
-        """Which part of the archived events the hot store lacks, as far as a sample of them tells:
-        what a run has kept, or was restored, is in both.
-        """
-        if self._share is None or self._share[0] is not archived:
-            found = lacking(archived.runs, self._hot, at_most=_SAMPLE)
-            self._share = archived, found.events / max(found.looked_at, 1)
-        return self._share[1]
-
-    def count_passing(
-        self,
-        filter: EventFilter,
-        until: Position | None,
-        at_most: int,
-        after: Position | None = None,
-        tenant: str = "",
-    ) -> int:
-        """The hot store's where that is enough: then no file of the archive is read."""
-        hot = self._hot.count_passing(filter, until, at_most, after, tenant)
-        return (
-            hot if hot >= at_most else super().count_passing(filter, until, at_most, after, tenant)
-        )
 
     def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
         """Those of the hot store whose first events the archive does not have either, and those of

@@ -62,7 +62,7 @@ class StreamNames:
                 if runs
                 else f"; enable the projection {STREAMS} to avoid the scan"
             )
-        events = self._store.count_between(None, self._store.head().position)
+        events = self._store.counts.between(None, self._store.head().position)
         return f"a scan of $all, about {events:,} events, then two reads a stream{why}"
 
     def each(self, filter: EventFilter, *, counted: bool = False) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -47,7 +48,7 @@ from esops.stores.eventstoredb import (
 from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
-from esops.stores.eventstoredb.estimates import Closeness, closeness
+from esops.stores.eventstoredb.estimates import NodeCounts
 from esops.stores.eventstoredb.listing import StreamNames
 from esops.stores.eventstoredb.node import NodeAdmin
 from esops.stores.eventstoredb.search import NodeSearch
@@ -63,8 +64,6 @@ _LONG = 4 * 1024 * 1024
 """Bytes of log from which on a filtered read asks for checkpoints, so that its progress can be
 kept.
 """
-_FEW = 10_000
-"""Events that are counted one by one."""
 
 
 class EventStoreDBStore(EventStore):
@@ -91,7 +90,6 @@ class EventStoreDBStore(EventStore):
         """
         self.name = name
         self._connector = Connector(name, settings.uri)
-        self._closeness: Closeness | None = None
         self._known: tuple[Position, Mark] | None = None
         """The last position whose mark was made or recognised."""
         self.listing = StreamNames(self, self._talking)
@@ -176,6 +174,11 @@ class EventStoreDBStore(EventStore):
     def lengths(self) -> CountedLengths:
         """Counted stream by stream."""
         return CountedLengths(self, self.listing.source)
+
+    @cached_property
+    def counts(self) -> NodeCounts:
+        """Counted where they are few, else estimated."""
+        return NodeCounts(self, self._between, self._twice)
 
     @property
     def search(self) -> NodeSearch:
@@ -401,31 +404,6 @@ class EventStoreDBStore(EventStore):
         if meets and (floors := self._scavenged.floors(fresh=True)):
             found = scavenged.without(found, floors)
         yield from found
-
-    def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Counted while they are few; else estimated from how close events lie in some places."""
-        return self._about(after, until)[1]
-
-    def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
-        """From the places where events lie closest and least close."""
-        low, _, high = self._about(after, until)
-        return low, high
-
-    def _about(self, after: Position | None, until: Position | None) -> tuple[int, int, int]:
-        """How many events there are at least, about, and at most."""
-        if until is None or (after is not None and after >= until):
-            return 0, 0, 0
-        # Bytes tell nothing of a few: after a scavenge positions continue at the next 256 MiB.
-        some = at_most(_FEW, self._between(after, until, EVERYTHING))
-        counted = sum(len(batch.events) for batch in some)
-        if counted < _FEW:
-            return counted, counted, counted
-        if self._closeness is None:
-            end = self.head().position or until
-            self._closeness = self._twice(lambda link: closeness(link, end), "read $all")
-        between = until[0] - (after[0] if after else 0)
-        low, mean, high = (max(counted, round(between * each)) for each in self._closeness)
-        return low, mean, high
 
     # -- streams
 

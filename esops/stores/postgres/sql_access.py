@@ -11,6 +11,7 @@ from psycopg import sql
 from esops.events import Position
 from esops.postgres.connection import database_of
 from esops.stores.base import EVERYTHING
+from esops.stores.counts import EventCounts
 from esops.stores.parts import Concern, SqlRange, SqlTables
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.published import published
@@ -24,11 +25,11 @@ class PostgresSql:
         self,
         layout: Layout,
         control: Callable[[], AbstractContextManager[psycopg.Connection]],
-        count_between: Callable[[Position | None, Position | None], int],
+        counts: EventCounts,
     ) -> None:
-        """`control` gives the store's connection; `count_between` is the store's."""
+        """`control` gives the store's connection; `counts` are the store's."""
         self._layout = layout
-        self.control, self._count_between = control, count_between
+        self.control, self._counts = control, counts
 
     @property
     def tables(self) -> SqlTables:
@@ -98,7 +99,7 @@ class PostgresSql:
         with self.control() as connection:
             # The last position of the range is looked up only where there are more events than one
             # statement is to take.
-            if self._count_between(after, until) > events:
+            if self._counts.between(after, until) > events:
                 nth = connection.execute(
                     sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1").format(
                         sql.SQL(", ").join(layout.order),

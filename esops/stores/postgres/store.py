@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Literal
 
 from esops.archive_format.snapshots import is_snapshot
 from esops.errors import ConnectionLost, Refused
@@ -43,12 +43,13 @@ from esops.stores.base import (
     missing,
     settled,
 )
-from esops.stores.parts import Tally, What
-from esops.stores.positions import whole_positions
+from esops.stores.parts import What
+from esops.stores.positions import check_parts, whole_positions
 from esops.stores.postgres import used_again
 from esops.stores.postgres.beginnings import late_beginnings, shortened
 from esops.stores.postgres.counted import count_parts, has_events
 from esops.stores.postgres.counting import Counting
+from esops.stores.postgres.counts import PostgresCounts
 from esops.stores.postgres.drawn import of_these_events
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.inline import PostgresInline
@@ -70,8 +71,6 @@ if TYPE_CHECKING:
 
 _LISTED_BYTES = 256 << 10
 """Of a batch of streams: what is made of them in Python is many times as large."""
-_EXACT_COUNT = 100_000
-"""Beyond this many numbers a lag is not counted row by row."""
 _GLANCE = timedelta(milliseconds=20)
 """How long one look of a follower waits."""
 _KEYS_AT_ONCE = 10_000
@@ -130,6 +129,11 @@ class PostgresStore(EventStore):
 
         return PagedReader(self.layout, self._dsn, self._control)
 
+    @cached_property
+    def counts(self) -> PostgresCounts:
+        """Counted in the server."""
+        return PostgresCounts(self)
+
     @property
     def search(self) -> IndexedSearch:
         """By an index where there is one."""
@@ -140,7 +144,7 @@ class PostgresStore(EventStore):
     @property
     def sql(self) -> PostgresSql:
         """Direct access to the tables, for what runs where the events are."""
-        return PostgresSql(self.layout, self.control, self.count_between)
+        return PostgresSql(self.layout, self.control, self.counts)
 
     @property
     def inline(self) -> PostgresInline:
@@ -351,13 +355,7 @@ class PostgresStore(EventStore):
             return between_times(connection, self.layout, since, before)
 
     def _check(self, *positions: Position | None) -> None:
-        parts = self.capabilities.position_parts
-        for position in positions:
-            if position is not None and len(position) != parts:
-                raise ValueError(
-                    f"{position} is not a position of this store: those have {parts} "
-                    f"part{'s' * (parts > 1)}"
-                )
+        check_parts(self.capabilities.position_parts, *positions)
 
     def follow(
         self,
@@ -457,73 +455,6 @@ class PostgresStore(EventStore):
             # lives.
             connection.execute("DISCARD SEQUENCES")
             return position
-
-    def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Exact up to a hundred thousand numbers; beyond, the numbers between (an upper bound)
-        where a position is one number.
-        """
-        if until is None or (after is not None and after >= until):
-            return 0
-        if len(until) == 1:
-            numbers = until[0] - (after[0] if after else 0)
-            if numbers > _EXACT_COUNT:
-                return numbers
-        beyond = self.layout.beyond(after) if after is not None else SQL("TRUE")
-        rows = self._ask(
-            SQL("SELECT count(*) FROM {} WHERE {} AND {} AND {}").format(
-                self.layout.events, self.layout.where(EVERYTHING), beyond, self.layout.up_to(until)
-            )
-        )
-        return int(rows[0][0])
-
-    def count_passing(
-        self,
-        filter: EventFilter,
-        until: Position | None,
-        at_most: int,
-        after: Position | None = None,
-        tenant: str = "",
-    ) -> int:
-        """Counted in the server, which stops at the limit."""
-        if until is None:
-            return 0
-        self._check(until)
-        rows = self._ask(
-            SQL(
-                "SELECT count(*) FROM (SELECT FROM {} WHERE {} AND {} AND {} AND {} LIMIT {}) "
-                "AS counted"
-            ).format(
-                self.layout.events,
-                self.layout.where(filter),
-                self.layout.beyond(after) if after is not None else SQL("TRUE"),
-                self.layout.up_to(until),
-                self._of_tenant(tenant),
-                Literal(at_most),
-            )
-        )
-        return int(rows[0][0])
-
-    def tallies(self, filter: EventFilter, until: Position | None) -> Mapping[str, Tally]:
-        """Counted in the server, in one pass over its rows."""
-        if until is None:
-            return {}
-        self._check(until)
-        rows = self._ask(
-            SQL("SELECT {}, count(*), sum({}) FROM {} WHERE {} AND {} GROUP BY 1").format(
-                self.layout.mapped.type,
-                self.layout.order_columns[-1],
-                self.layout.events,
-                self.layout.where(filter),
-                self.layout.up_to(until),
-            )
-        )
-        return {type_ or "": Tally(events, int(numbers)) for type_, events, numbers in rows}
-
-    def _of_tenant(self, tenant: str) -> Composable:
-        column = self.layout.tenant_column
-        if not tenant or column is None:
-            return SQL("TRUE")
-        return SQL("{} = {}").format(Identifier(column), Literal(tenant))
 
     def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
         """Counted in the server, by the index on streams and versions."""

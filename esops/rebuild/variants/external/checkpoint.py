@@ -71,6 +71,6 @@ class EventCount:
     def up_to(self, position: Position | None) -> int:
         """The number of events up to a position; never less than before."""
         if position is not None and (self._to is None or position > self._to):
-            self.events += self._store.count_between(self._to, position)
+            self.events += self._store.counts.between(self._to, position)
             self._to = position
         return self.events

@@ -1,0 +1,57 @@
+"""The streams of an archive, counted from its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from esops.events import EventFilter, StreamInfo, category_of
+from esops.moments import moment
+from esops.stores.archive.files import ArchiveFiles
+from esops.stores.archive.reading import microseconds
+
+_SIZE = "sum(octet_length(data) + coalesce(octet_length(metadata), 0))"
+
+
+def streams_of(
+    files: ArchiveFiles,
+    filter: EventFilter,
+    limit: int | None,
+    closed_by: Sequence[str],
+    *,
+    measured: bool,
+) -> Iterator[StreamInfo]:
+    """See EventStore.streams. A stream that was exported by two runs has its events twice in the
+    files: each counts once.
+    """
+    where, values = files.where(filter)
+    closed = "NULL"
+    if closed_by:
+        types = ", ".join(["?"] * len(closed_by))
+        closed = f"coalesce(max(version) FILTER (WHERE type IN ({types})) = max(version), FALSE)"
+    at = microseconds("recorded_at")
+    bound = f" LIMIT {limit}" if limit is not None else ""
+    statement = (
+        "SELECT s.*, first_category, coalesce(said, FALSE) FROM ("
+        "SELECT stream, tenant, count(*), min(version), max(version), "
+        f"min({at}), max({at}), {closed}, {_SIZE if measured else 'NULL'} FROM ("
+        "SELECT DISTINCT ON (position_1, position_2, stream, version) * "
+        f"FROM ({files.database.stored(filter.stream)}) WHERE NOT hidden AND {where}) "
+        f"GROUP BY 1, 2 ORDER BY 1, 2{bound}) s "
+        f"LEFT JOIN ({files.database.categories.of_streams()}) USING (stream, tenant) "
+        "ORDER BY 1, 2"
+    )
+    for row in files.rows(statement, [*closed_by, *values]):
+        name, tenant, length, first, last, first_at, last_at, closes, taken, own, said = row
+        low, high = (None if at is None else moment(at) for at in (first_at, last_at))
+        yield StreamInfo(
+            name,
+            own if said else own or category_of(name),
+            length,
+            first,
+            last,
+            low,
+            high,
+            tenant=tenant,
+            closed=closes,
+            bytes=taken,
+        )
