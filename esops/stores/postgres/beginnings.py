@@ -13,7 +13,8 @@ from esops.archive_format.snapshots import SNAPSHOT
 from esops.events import EventFilter, Position, StreamKey
 from esops.stores.archiving import LateBeginning
 from esops.stores.postgres.counted import parts_of
-from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, category_in, storable
+from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout
+from esops.stores.postgres.layouts.expressions import category_in, storable
 from esops.stores.shortened import LateGroup, Shortened, relevant
 
 if TYPE_CHECKING:

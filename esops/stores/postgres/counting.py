@@ -27,7 +27,8 @@ from esops.stores.lengths import (
 )
 from esops.stores.parts import EVERYTHING, WITH_ARCHIVED
 from esops.stores.postgres.counted import are_few, column_values, parts_of, stream_info, without
-from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, category_in, storable
+from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout
+from esops.stores.postgres.layouts.expressions import category_in, storable
 
 if TYPE_CHECKING:
     from esops.stores.postgres.bulk import BulkReader

@@ -13,7 +13,8 @@ from esops.archive_format import schema as archived
 from esops.errors import Refused
 from esops.events import StreamRef
 from esops.moments import ARCHIVED_INFINITY, EARLIEST, from_driver, to_archive
-from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, named, storable
+from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout
+from esops.stores.postgres.layouts.expressions import named, storable
 
 _AT_ONCE_EVENTS = 200_000
 _AT_ONCE_STREAMS = 20_000

@@ -17,7 +17,8 @@ from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
 from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
 from esops.stores.postgres.beginnings import begun_beyond, is_snapshot
-from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, storable
+from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout
+from esops.stores.postgres.layouts.expressions import storable
 
 _BATCH_BYTES = 1 << 20
 _ROWS_LOOKED_AT = 50

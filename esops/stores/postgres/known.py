@@ -16,7 +16,8 @@ from psycopg import sql
 
 from esops.events import EventFilter
 from esops.stores.parts import What
-from esops.stores.postgres.layouts.base import Layout, category_in
+from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.expressions import category_in
 
 _PATIENCE = timedelta(seconds=2)
 _NAMES = 1_000

@@ -23,7 +23,8 @@ from esops.postgres.session import READ, use_own_path
 from esops.postgres.statements import statements
 from esops.postgres.whole_rows import whole_rows
 from esops.stores.masking import Copied, Document, MaskedRow, StoredRow, Value
-from esops.stores.postgres.layouts.base import Layout, named
+from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.expressions import named
 from esops.stores.postgres.settle import Waiting
 
 _PAGE = 5_000

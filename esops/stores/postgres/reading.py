@@ -17,7 +17,8 @@ from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres.connection import translated
 from esops.stores.arrow_events import ColumnsInUse, to_events
 from esops.stores.postgres import bulk
-from esops.stores.postgres.layouts.base import Layout, named
+from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.expressions import named
 from esops.stores.postgres.light import FEW, Few, sized
 
 PAGE = 200_000

@@ -26,7 +26,8 @@ from esops.escaping import visible
 from esops.events import Position, RecordedEvent
 from esops.postgres import catalog
 from esops.stores.parts import SearchResult
-from esops.stores.postgres.layouts.base import TRUE, Layout, same_uuid, storable
+from esops.stores.postgres.layouts.base import TRUE, Layout
+from esops.stores.postgres.layouts.expressions import same_uuid, storable
 from esops.stores.postgres.light import Few
 from esops.stores.postgres.plans import scans_all
 from esops.stores.postgres.reading import PagedReader

@@ -13,7 +13,8 @@ from psycopg import sql
 
 from esops.events import StreamKey
 from esops.stores.parts import Concern
-from esops.stores.postgres.layouts.base import Layout, storable
+from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.expressions import storable
 from esops.wording import count
 
 

@@ -141,6 +141,13 @@ def as_text(value: sql.Composable, kind: str) -> sql.Composed:
     return sql.SQL(form + ' COLLATE "C"').format(value)
 
 
+_NEWEST = sql.SQL(
+    "CROSS JOIN LATERAL (SELECT {version} AS version FROM {table} WHERE {stream} = "
+    "k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS {alias}"
+)
+"""The last row that a table has of each of the streams."""
+
+
 def numbered_archiving(
     events: sql.Identifier,
     columns: Mapping[str, str],
@@ -169,15 +176,11 @@ def numbered_archiving(
         "ranges": RANGES,
         "cast": sql.SQL(cast),
     }
-    newest = sql.SQL(
-        "CROSS JOIN LATERAL (SELECT {version} AS version FROM {table} WHERE {stream} = "
-        "k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS {alias}"
-    )
-    of_events = newest.format(**names, table=events, alias=sql.Identifier("e"))
+    of_events = _NEWEST.format(**names, table=events, alias=sql.Identifier("e"))
     of_snapshots: sql.Composable = sql.SQL("")
     limit, shortened = sql.SQL("e.version - 1"), "deletes the first events of streams that continue"
     if snapshots is not None:
-        of_snapshots = newest.format(**names, table=snapshots, alias=sql.Identifier("s"))
+        of_snapshots = _NEWEST.format(**names, table=snapshots, alias=sql.Identifier("s"))
         limit = sql.SQL("least(e.version - 1, s.version)")
         shortened += ", at most those that a snapshot stands for, at most `batch` at a time"
     limits = sql.SQL("SELECT k.stream, k.tenant, {} FROM {} {} {}").format(

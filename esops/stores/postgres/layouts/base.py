@@ -4,7 +4,7 @@ differs.
 A layout finds its tables in the catalogue, and derives from `Layout`, or from `NumberedLayout`
 (numbered.py) where one table is ordered by one column that a sequence fills. It names the
 expression for each part of an event, the order and the rule of settling, and says how events are
-appended and where the application's checkpoints are. All reading is done elsewhere.
+appended and where the application's checkpoints are (library.py). All reading is done elsewhere.
 """
 
 from __future__ import annotations
@@ -12,28 +12,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import ClassVar, Protocol
-from uuid import UUID
+from typing import ClassVar
 
-import psycopg
 from psycopg import sql
 
 from esops.events import (
-    Checkpoint,
     EventFilter,
-    NewEvent,
     Position,
-    RecordedEvent,
-    StreamKey,
 )
-from esops.moments import Moment
 from esops.postgres.sharding import shard_predicate
-from esops.stores.capabilities import missing
 from esops.stores.masking import Document
-from esops.stores.parts import Concern, InlineTable, KeptTable
 from esops.stores.payloads import Decode
-from esops.stores.postgres.layouts.archiving import LayoutArchiving
+from esops.stores.postgres.layouts.expressions import storable
+from esops.stores.postgres.layouts.library import LibraryFeatures
 from esops.stores.postgres.settle import SettleRule
 
 TRUE, FALSE = sql.SQL("TRUE"), sql.SQL("FALSE")
@@ -84,35 +75,14 @@ class StreamTable:
         return self.length if self.left is None else self.left
 
 
-class AppendTimes(Protocol):
-    """When events were appended, where their own times may be wrong."""
-
-    def last_appends(
-        self, connection: psycopg.Connection, keys: Sequence[StreamKey]
-    ) -> dict[StreamKey, Moment]:
-        """See EventStore."""
-        ...
-
-    def dated_early_by(self, connection: psycopg.Connection) -> timedelta:
-        """See EventStore."""
-        ...
-
-    def appended_at(self, connection: psycopg.Connection, event: RecordedEvent) -> Moment | None:
-        """See EventStore."""
-        ...
-
-
-class Layout(ABC):
+class Layout(LibraryFeatures, ABC):
     """One library's tables in one schema, in the variant that was found.
 
     `__init__` sets what has no default here; the rest is overridden where a library has it.
     """
 
-    name: ClassVar[str]
     first_version: ClassVar[int] = 1
     """The version of a stream's first event."""
-    appends: ClassVar[bool] = True
-    """Whether esops knows how events are appended."""
     decode: Decode | None = None
     """Makes plain JSON of a payload that the library wrapped (esops.stores.payloads)."""
 
@@ -220,107 +190,10 @@ class Layout(ABC):
     """Gives stream and tenant of the names that an archived stream and another one share; None
     where there can be none.
     """
-    times: AppendTimes | None = None
-    """When events were appended, as far as the library writes that down beside their own times;
-    None: their own times are all there is.
-    """
-    archiving: LayoutArchiving | None = None
-    """How streams leave and come back; None where events can only be copied out."""
-    begins_checkpoints: bool = False
-    """Whether `set_checkpoint` can set one that the library has not stored yet."""
-    channel: str | None = None
-    """The channel on which the library can be set to notify of appended events (LISTEN); None where
-    it has none.
-    """
-    detail: Mapping[str, str] = {}
-    """What `esops status` shows of the variant."""
 
     @abstractmethod
     def rule(self) -> SettleRule:
         """A new rule of settling; each reader has its own."""
-
-    def append(
-        self,
-        connection: psycopg.Connection,
-        stream: str,
-        events: Sequence[NewEvent],
-        expected_version: int | None,
-    ) -> Position:
-        """Append events in the transaction that the connection is in; returns the last position.
-
-        Raises WrongExpectedVersion.
-        """
-        del connection, stream, events, expected_version
-        raise missing(self, "append")
-
-    def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
-        """How far the application's own processors are."""
-        del connection
-        return []
-
-    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
-        """The row of a processor of the application's; see SqlAccess."""
-        del connection, name
-        return None
-
-    def signs_of_life(self, connection: psycopg.Connection, name: str) -> str:
-        """What says that a processor of the application's may live; see SqlAccess."""
-        del connection, name
-        return ""
-
-    def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
-        """Refuse a checkpoint that could never be set; see SqlAccess."""
-        del connection, name
-        raise missing(self, "checkpoints to set")
-
-    def set_checkpoint(
-        self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
-    ) -> str:
-        """Set the checkpoint of a processor of the application's; see SqlAccess."""
-        del connection, name, position, stopped
-        raise missing(self, "checkpoints to set")
-
-    def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:
-        """The tables that the library writes in the transaction of each append."""
-        del connection
-        return []
-
-    def kept_tables(self, connection: psycopg.Connection) -> list[KeptTable]:
-        """The tables that processors of the application's make."""
-        del connection
-        return []
-
-    def warnings(self, connection: psycopg.Connection) -> list[str]:
-        """What makes reading wrong; a rebuild is refused while there is any."""
-        del connection
-        return []
-
-    def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
-        """See EventStore."""
-        return None
-
-    def absent_tenant(self, connection: psycopg.Connection) -> str | None:
-        """What to say where the settings name a tenant of which there is nothing, and others have
-        events.
-        """
-        del connection
-        return None
-
-    def concerns(self, connection: psycopg.Connection) -> list[Concern]:
-        """What an operator should look at in the library's own bookkeeping."""
-        del connection
-        return []
-
-    def check_versions(self, connection: psycopg.Connection, streams: Sequence[str]) -> None:
-        """Raises Refused where a stream has two events of one version, which only a table that no
-        library made can have.
-        """
-        del connection, streams
-
-    def setting_hints(self, connection: psycopg.Connection) -> list[str]:
-        """Comments for `esops init` on settings that this variant may need."""
-        del connection
-        return []
 
     # -- conditions and orders
 
@@ -473,40 +346,3 @@ class Layout(ABC):
         left, right = sql.SQL(", ").join(self.order_columns), self._numbers(position)
         form = sql.SQL("{} {} {}" if len(position) == 1 else "({}) {} ({})")
         return form.format(left, sql.SQL(operator), right)
-
-
-def storable(texts: Sequence[str]) -> list[str]:
-    """Those texts that Postgres can have: what has a zero character names nothing there."""
-    return [text for text in texts if "\0" not in text]
-
-
-def named(columns: Sequence[sql.Composable]) -> sql.Composed:
-    """Columns of a SELECT under names of ours: ORDER BY would take those that Postgres gives them,
-    such as `id` for `id::text`, before the table's own.
-    """
-    return sql.SQL(", ").join(
-        sql.SQL("{} AS {}").format(column, sql.Identifier(f"esops:{at}"))
-        for at, column in enumerate(columns)
-    )
-
-
-def same_uuid(column: sql.Composable, text: str) -> sql.Composable:
-    """The condition that a uuid column has a value given as text; a text that is no uuid names
-    nothing.
-    """
-    try:
-        return sql.SQL("{} = {}::uuid").format(column, sql.Literal(str(UUID(text))))
-    except ValueError:
-        return FALSE
-
-
-def category_in(name: sql.Composable) -> sql.Composable:
-    """The category in a stream's name: what stands before the first `-`, and nothing where the
-    whole is a UUID.
-    """
-    # The length first: it needs no look at the text, and few names are as long as a UUID.
-    return sql.SQL(
-        "CASE WHEN octet_length({0}) = 36 AND {0} LIKE '________-____-____-____-____________' "
-        "THEN NULL "
-        "ELSE split_part({0}, '-', 1) END"
-    ).format(name)

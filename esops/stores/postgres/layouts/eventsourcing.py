@@ -27,7 +27,8 @@ from esops.stores.payloads import DECODERS, decode_state
 from esops.stores.postgres.drawn import refuse_beyond
 from esops.stores.postgres.layouts.appending import expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
-from esops.stores.postgres.layouts.base import NOTHING, Mapped, same_uuid
+from esops.stores.postgres.layouts.base import NOTHING, Mapped
+from esops.stores.postgres.layouts.expressions import same_uuid
 from esops.stores.postgres.layouts.numbered import Dying, NumberedLayout, sequence_behind
 
 _AGGREGATE = sql.SQL("split_part(split_part(topic, ':', 2), '.', 1)")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from esops.postgres.catalog import Column
-from esops.stores.postgres.layouts.base import storable
+from esops.stores.postgres.layouts.expressions import storable
 
 _WHOLE = {"int2", "int4", "int8"}
 _TEXTS = {"text", "varchar"}

@@ -4,6 +4,8 @@ row that stays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from psycopg import sql
 
 from esops.postgres.statements import statements
@@ -62,43 +64,48 @@ def archiving_rules(
             _partition("s", tenants, tenant)
         ),
         twice=made["twice"],
-        removals={
-            "archive": SqlRemoval(
-                end=(made["archive_events"], made["archive_streams"]),
-                what="moves messages and streams to the archived partitions",
-                reuse="begins",
-                again=_BEGINS,
-                continuing=SqlRemoval(
-                    end=(made["archive_events"], made["keep_streams"]),
-                    what="moves messages to the archived partitions; each stream's row stays as "
-                    "it is, with a note of how many messages have left",
-                    reuse="continues",
-                    again=_CONTINUES,
-                    marks=("is_archived", "stream_metadata"),
-                ),
-            ),
-            "delete": SqlRemoval(
-                deletes=True,
-                end=(made["archive_streams"],),
-                what="deletes messages; each stream's row stays, marked as archived",
-                reuse="begins",
-                again=_BEGINS,
-                continuing=SqlRemoval(
-                    deletes=True,
-                    end=(made["keep_streams"],),
-                    what="deletes messages; each stream's row stays as it is, with a note of how "
-                    "many messages have left",
-                    reuse="continues",
-                    again=_CONTINUES,
-                ),
-                heads=SqlHeads(made["head_limits"], until_only=True),
-            ),
-        },
+        removals={"archive": _moving(made), "delete": _deleting(made)},
         # By it the library reads: what an older transaction wrote, its consumers have passed.
         renewed={"transaction_id": sql.SQL("pg_current_xact_id()")},
         advance=(made["advance"], made["note_removed"]),
         revive=(made["revive_events"], made["revive_streams"]),
         row=made["row"],
+    )
+
+
+def _moving(made: Mapping[str, sql.Composed]) -> SqlRemoval:
+    return SqlRemoval(
+        end=(made["archive_events"], made["archive_streams"]),
+        what="moves messages and streams to the archived partitions",
+        reuse="begins",
+        again=_BEGINS,
+        continuing=SqlRemoval(
+            end=(made["archive_events"], made["keep_streams"]),
+            what="moves messages to the archived partitions; each stream's row stays as "
+            "it is, with a note of how many messages have left",
+            reuse="continues",
+            again=_CONTINUES,
+            marks=("is_archived", "stream_metadata"),
+        ),
+    )
+
+
+def _deleting(made: Mapping[str, sql.Composed]) -> SqlRemoval:
+    return SqlRemoval(
+        deletes=True,
+        end=(made["archive_streams"],),
+        what="deletes messages; each stream's row stays, marked as archived",
+        reuse="begins",
+        again=_BEGINS,
+        continuing=SqlRemoval(
+            deletes=True,
+            end=(made["keep_streams"],),
+            what="deletes messages; each stream's row stays as it is, with a note of how "
+            "many messages have left",
+            reuse="continues",
+            again=_CONTINUES,
+        ),
+        heads=SqlHeads(made["head_limits"], until_only=True),
     )
 
 

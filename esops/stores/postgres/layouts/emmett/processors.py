@@ -16,6 +16,7 @@ from psycopg import sql
 
 from esops.events import Checkpoint, Position, StreamKey
 from esops.postgres import catalog
+from esops.postgres.catalog import Table
 from esops.postgres.statements import statements
 from esops.stores.postgres.drawn import highest_drawn, in_words
 from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
@@ -49,14 +50,18 @@ class Processors:
 
 
 def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Checkpoint]:
-    """Emmett's processors of the partitions that are read.
-
-    The text is a pair since 0.43, and the global position alone before, or where 0.43 registered a
-    processor that has stored nothing yet.
-    """
+    """Emmett's processors of the partitions that are read."""
     table = catalog.find_table(connection, where.schema, where.table)
     if table is None:
         return []
+    rows = _rows(connection, where, table)
+    handled = _handled(connection, where.schema)
+    highest = highest_drawn(connection, (where.sequence,)) if rows else 0
+    return [_checkpoint(connection, where, row, handled, highest) for row in rows]
+
+
+def _rows(connection: psycopg.Connection, where: Processors, table: Table) -> list[tuple[Any, ...]]:
+    """The name, version, checkpoint, status, time and partition of each processor."""
     # By the columns and not by a version, which the tables do not tell.
     identity = "processor_id" if table.has("processor_id") else "subscription_id"
     text = (
@@ -66,64 +71,73 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
     )
     state = _C("status") if table.has("status") else sql.SQL("'unknown'")
     updated = _C("last_updated") if table.has("last_updated") else sql.SQL("NULL::timestamptz")
-    rows = connection.execute(
+    return connection.execute(
         sql.SQL(
             "SELECT {}, version, {}::text, {}, {}, partition FROM {} "
             "WHERE %(only)s::text IS NULL OR partition = %(only)s ORDER BY 1, 2, partition"
         ).format(_C(identity), _C(text), state, updated, _C(where.schema, where.table)),
         {"only": where.only},
     ).fetchall()
-    handled = _handled(connection, where.schema)
-    highest = highest_drawn(connection, (where.sequence,)) if rows else 0
-    found = []
-    for name, version, checkpoint, status, updated_at, partition in rows:
-        pair = PAIR.match(checkpoint or "")
-        number = number_in(pair, checkpoint)
-        projection = name.removeprefix(PROJECTOR) if name.startswith(PROJECTOR) else ""
-        types = handled.get((projection, partition), ())
-        at = {
-            "partition": partition,
-            "number": number,
-            # Without the zeros before it: Postgres reads such a number as octal.
-            "transaction": str(int(pair[1])) if pair else None,
-            # From 0.43 on it moves over all that it reads. In the order of numbers nothing tells
-            # here whether a lower one may still come.
-            "types": None if pair or where.by_position or not types else [*types],
-        }
-        position, evidence = _stands(connection, where, at)
-        if number is None:
-            evidence = f"its checkpoint is {checkpoint or 'NULL'!r}, which is no position"
-        beyond = beyond_all(connection, where.schema, at, highest)
-        if beyond:
-            position, evidence = None, beyond
-        # Beside an unknown position it would say why that is unknown.
-        if status == "running" and position is not None:
-            evidence = evidence or RUNNING
-        if version > 1:
-            position, evidence = None, _NOT_STORED
-        stream = None if pair or not number else _stream_at(connection, where, at)
-        detail = {
-            "version": str(version),
-            "partition": partition,
-            "form": "pair" if pair else "global position",
-        }
-        tenant = partition if where.tenants else ""
-        found.append(
-            Checkpoint(
-                name,
-                position,
-                status,
-                updated_at,
-                detail,
-                tenant=tenant,
-                types=types,
-                alive=_ALIVE.get(status, "unknown"),
-                evidence=evidence,
-                beyond=bool(beyond) and version == 1,
-                holds_stream=None if stream is None else StreamKey(stream, tenant),
-            )
-        )
-    return found
+
+
+def _checkpoint(
+    connection: psycopg.Connection,
+    where: Processors,
+    row: tuple[Any, ...],
+    handled: Mapping[tuple[str, str], tuple[str, ...]],
+    highest: int,
+) -> Checkpoint:
+    """Where one processor is. `handled`: the types of projections; `highest`: the highest number
+    that was drawn.
+
+    The text is a pair since 0.43, and the global position alone before, or where 0.43 registered a
+    processor that has stored nothing yet.
+    """
+    name, version, checkpoint, status, updated_at, partition = row
+    pair = PAIR.match(checkpoint or "")
+    number = number_in(pair, checkpoint)
+    projection = name.removeprefix(PROJECTOR) if name.startswith(PROJECTOR) else ""
+    types = handled.get((projection, partition), ())
+    at = {
+        "partition": partition,
+        "number": number,
+        # Without the zeros before it: Postgres reads such a number as octal.
+        "transaction": str(int(pair[1])) if pair else None,
+        # From 0.43 on it moves over all that it reads. In the order of numbers nothing tells
+        # here whether a lower one may still come.
+        "types": None if pair or where.by_position or not types else [*types],
+    }
+    position, evidence = _stands(connection, where, at)
+    if number is None:
+        evidence = f"its checkpoint is {checkpoint or 'NULL'!r}, which is no position"
+    beyond = beyond_all(connection, where.schema, at, highest)
+    if beyond:
+        position, evidence = None, beyond
+    # Beside an unknown position it would say why that is unknown.
+    if status == "running" and position is not None:
+        evidence = evidence or RUNNING
+    if version > 1:
+        position, evidence = None, _NOT_STORED
+    stream = None if pair or not number else _stream_at(connection, where, at)
+    detail = {
+        "version": str(version),
+        "partition": partition,
+        "form": "pair" if pair else "global position",
+    }
+    tenant = partition if where.tenants else ""
+    return Checkpoint(
+        name,
+        position,
+        status,
+        updated_at,
+        detail,
+        tenant=tenant,
+        types=types,
+        alive=_ALIVE.get(status, "unknown"),
+        evidence=evidence,
+        beyond=bool(beyond) and version == 1,
+        holds_stream=None if stream is None else StreamKey(stream, tenant),
+    )
 
 
 def signs_of_life(connection: psycopg.Connection, where: Processors, name: str) -> str:

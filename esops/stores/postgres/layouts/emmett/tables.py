@@ -25,16 +25,11 @@ from esops.stores.masking import Document
 from esops.stores.parts import Concern, InlineTable, KeptTable
 from esops.stores.postgres import used_again
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
-from esops.stores.postgres.layouts.base import (
-    NO_TENANT,
-    Layout,
-    Mapped,
-    StreamTable,
-    category_in,
-)
+from esops.stores.postgres.layouts.base import NO_TENANT, Layout, Mapped, StreamTable
 from esops.stores.postgres.layouts.emmett import archiving as emmett_archiving
 from esops.stores.postgres.layouts.emmett import inline, processors
 from esops.stores.postgres.layouts.emmett.handing_over import HandingOver
+from esops.stores.postgres.layouts.expressions import category_in
 from esops.stores.postgres.missing import NumbersInOrder
 from esops.stores.postgres.numbered_events import NumberedEvents
 from esops.stores.postgres.sequence import NumberSequence

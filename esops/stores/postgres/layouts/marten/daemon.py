@@ -38,6 +38,7 @@ passed, above which none was drawn, and where it last waited for a gap, which st
 """
 _PROGRESSION = "mt_event_progression"
 TABLES = ("mt_high_water_skips", "mt_doc_deadletterevent")
+_SHARD_OF_LETTER = "data->>'ProjectionName' || ':' || (data->>'ShardName')"
 _C = sql.Identifier
 
 
@@ -57,12 +58,7 @@ def checkpoints(
     if not catalog.has_table(connection, schema, _PROGRESSION):
         return []
     skips = _counted(connection, schema, "mt_high_water_skips", "'HighWaterMark'")
-    dead_letters = _counted(
-        connection,
-        schema,
-        "mt_doc_deadletterevent",
-        "data->>'ProjectionName' || ':' || (data->>'ShardName')",
-    )
+    dead_letters = _counted(connection, schema, "mt_doc_deadletterevent", _SHARD_OF_LETTER)
     floors = _floors(connection, schema, tenant, floors_of)
     rows = connection.execute(
         sql.SQL(_SQL["progress"]).format(progression=_C(schema, _PROGRESSION))
@@ -80,23 +76,14 @@ def checkpoints(
             ("gaps passed", skips.get(name)) if kind else ("dead letters", dead_letters.get(name))
         )
         position, evidence = (None if number is None else Position((number,))), ""
-        if tenant is not None and owner is None:
-            # A number of no tenant cannot be compared with those of one.
-            position, evidence = None, f"its number {number} belongs to no tenant"
         # No lock is no proof: a daemon in solo mode has none.
         lock = None if kind else next((each for each in locks[name] if each in held), None)
         beats = agent == "Running" and beat is not None and beat < liveness.TOUCHED
-        # Beside an unknown position it would say why that is unknown.
-        if position is not None and not evidence:
-            if lock is not None:
-                evidence = f"a daemon holds its lock {lock}"
-            elif beats:
-                evidence = f"its heartbeat is {beat.total_seconds():.0f} s old"
-            elif agent == "Running" and beat is not None:
-                # What a daemon leaves that was killed.
-                evidence = f"its last heartbeat is {beat.total_seconds():.0f} s old"
-            else:
-                evidence = paused or ""
+        if tenant is not None and owner is None:
+            # A number of no tenant cannot be compared with those of one.
+            position, evidence = None, f"its number {number} belongs to no tenant"
+        elif position is not None:  # beside an unknown one it would say why that is unknown
+            evidence = _evidence(lock, beat if agent == "Running" else None, paused)
         detail = {what: str(count)} if count else {}
         of_floors = {} if kind else floors.get(name.partition(":")[0], {})
         found.append(
@@ -112,6 +99,19 @@ def checkpoints(
             )
         )
     return found
+
+
+def _evidence(lock: int | None, beat: timedelta | None, paused: str | None) -> str:
+    """What says that a shard runs, or why it does not; empty where nothing does.
+
+    `beat`: how old the heartbeat is of one that says that it runs, as one that was killed does.
+    """
+    if lock is not None:
+        return f"a daemon holds its lock {lock}"
+    if beat is None:
+        return paused or ""
+    which = "heartbeat" if beat < liveness.TOUCHED else "last heartbeat"
+    return f"its {which} is {beat.total_seconds():.0f} s old"
 
 
 def _floors(

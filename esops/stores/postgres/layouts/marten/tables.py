@@ -16,25 +16,19 @@ from psycopg import sql
 from esops.errors import NoTenant, UsageError
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
-from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
-from esops.stores.masking import Document
 from esops.stores.parts import Concern, InlineTable, KeptTable
 from esops.stores.postgres import used_again
-from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
-    FALSE,
     NO_TENANT,
-    NOTHING,
-    TRUE,
     Layout,
     Mapped,
-    StreamTable,
-    category_in,
-    same_uuid,
 )
+from esops.stores.postgres.layouts.expressions import same_uuid
 from esops.stores.postgres.layouts.marten import archiving as marten_archiving
 from esops.stores.postgres.layouts.marten import daemon, inline, liveness
+from esops.stores.postgres.layouts.marten.appending import appending_of
+from esops.stores.postgres.layouts.marten.columns import documents_of, metadata_of, stream_table_of
 from esops.stores.postgres.layouts.marten.times import Times
 from esops.stores.postgres.layouts.marten.variant import (
     DEFAULT_TENANT,
@@ -48,7 +42,6 @@ from esops.stores.postgres.missing import NumbersInOrder
 from esops.stores.postgres.numbered_events import NumberedEvents
 from esops.stores.postgres.settle import SettleRule
 
-_APPENDING = statements(__package__, "appending")
 _USED_AGAIN = (
     "Let Marten keep ids unique (UseArchivedStreamPartitioning with mt_streams_identity), and "
     "archive the second by hand."
@@ -132,7 +125,7 @@ class Marten(Layout):
             tenant = sql.Literal(variant.tenant or DEFAULT_TENANT)
             self.numbered = sql.SQL("tenant_id = {}").format(tenant)
         self.tenants = variant.conjoined and variant.tenant is None
-        self.stream_table = _stream_table(variant)
+        self.stream_table = stream_table_of(variant)
         # Only a key with the mark in it lets an id be used on both sides.
         if "is_archived" in variant.streams.key:
             key = [each for each in variant.streams.key if each != "is_archived"]
@@ -142,7 +135,7 @@ class Marten(Layout):
             )
         self.times = self._times = Times(variant)
         self.archiving = marten_archiving.archiving_rules(connection, variant)
-        self._appending = _appending(variant)
+        self._appending = appending_of(variant)
         self.detail = {
             "stream ids": "text" if variant.text_ids else "uuid",
             "tenancy": "conjoined" if variant.conjoined else "single",
@@ -186,11 +179,11 @@ class Marten(Layout):
             version=_C("version"),
             type=_C("type"),
             data=data,
-            metadata=_metadata(variant),
+            metadata=metadata_of(variant),
             recorded_at=_C("timestamp"),
             tenant=_C("tenant_id") if own_tenant else NO_TENANT,
         )
-        self.documents = _documents(variant)
+        self.documents = documents_of(variant)
         self.stream_kind = variant.id_kind
         self.fields = {key: _C(column) for key, column in variant.metadata if key != "headers"}
         self.loose = _C("headers") if variant.events.has("headers") else None
@@ -327,97 +320,3 @@ class Marten(Layout):
         if self._variant.text_ids:
             return sql.SQL("stream_id = {}").format(sql.Literal(name))
         return same_uuid(_C("stream_id"), name)
-
-
-def _metadata(variant: MartenVariant) -> sql.Composable:
-    """The columns that the options keep, as one document."""
-    pairs = [sql.SQL("{}, {}").format(sql.Literal(key), _C(name)) for key, name in variant.metadata]
-    if not pairs:
-        return NOTHING
-    return sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(pairs))
-
-
-def _documents(variant: MartenVariant) -> list[Document]:
-    """The payload in either column, and each column of the metadata, which is read as one document
-    without what is null.
-    """
-    return [
-        Document("data", "data", checked=True),
-        *([Document("bdata", "data")] if variant.binary else []),
-        *(
-            Document(
-                column,
-                "metadata",
-                (key,),
-                plain=column != "headers",
-                checked=True,
-                drops_nulls=True,
-            )
-            for key, column in variant.metadata
-        ),
-    ]
-
-
-def _stream_table(variant: MartenVariant) -> StreamTable:
-    """mt_streams, whose version is what has ever been written: it does not go back where a stream
-    is compacted or trimmed. Since 9.58 another column says up to which version it was compacted.
-    """
-    streams, tenant = variant.streams, variant.tenant
-    scope: sql.Composable = TRUE
-    if tenant is not None and streams.has("tenant_id"):
-        scope = sql.SQL("tenant_id = {}").format(sql.Literal(tenant))
-
-    def in_category(name: str) -> sql.Composable:
-        of_name: sql.Composable = FALSE
-        if variant.text_ids:
-            of_name = sql.SQL("split_part(id, '-', 1) = {}").format(sql.Literal(name))
-        return sql.SQL("(type = {} OR {})").format(sql.Literal(name), of_name)
-
-    compacted = streams.has("compacted_version")
-    return StreamTable(
-        table=variant.table("mt_streams"),
-        stream=_C("id"),
-        tenant=_C("tenant_id") if variant.conjoined else NO_TENANT,
-        category=category_in(_C("id")) if variant.text_ids else _C("type"),
-        length=_C("version"),
-        alive=sql.SQL("is_archived IS NOT TRUE") if streams.has("is_archived") else TRUE,
-        in_category=in_category,
-        note="the versions in mt_streams"
-        + (
-            ", without what was compacted: a stream that was"
-            if compacted
-            else ": a stream that was"
-        )
-        + (" trimmed" if compacted else " compacted or trimmed")
-        + " counts with its greatest length so far",
-        scope=scope,
-        # One event stands for all up to that version.
-        left=sql.SQL("(version - greatest(compacted_version - 1, 0))") if compacted else None,
-    )
-
-
-def _appending(variant: MartenVariant) -> AppendBesideStreamRow:
-    # Marten writes this tenant where the application names none.
-    tenant = sql.Literal(variant.tenant or DEFAULT_TENANT)
-    has_tenant = variant.streams.has("tenant_id")
-    empty = sql.SQL("")
-    names: dict[str, sql.Composable] = {
-        "streams": variant.table("mt_streams"),
-        "events": variant.table("mt_events"),
-        "sequence": sql.Literal(variant.table(variant.sequence_name).as_string(None)),
-        "id": sql.SQL("%(stream)s::{}").format(sql.SQL(variant.id_kind)),
-        "tenant": tenant,
-        "tenant_column": sql.SQL(", tenant_id") if has_tenant else empty,
-        "tenant_value": sql.SQL(", {}").format(tenant) if has_tenant else empty,
-        "and_tenant": sql.SQL(" AND tenant_id = {}").format(tenant) if variant.conjoined else empty,
-        "columns": empty.join(sql.SQL(", {}").format(_C(name)) for _, name in variant.metadata),
-        "values": empty.join(
-            sql.SQL(", %(metadata)s::jsonb {} {}").format(
-                sql.SQL("->" if key == "headers" else "->>"), sql.Literal(key)
-            )
-            for key, _ in variant.metadata
-        ),
-    }
-    return AppendBesideStreamRow(
-        **{name: sql.SQL(text).format(**names) for name, text in _APPENDING.items()}
-    )
