@@ -11,6 +11,7 @@ from psycopg import sql
 
 from esops.archive_format.snapshots import SNAPSHOT
 from esops.events import EventFilter, Position, StreamKey
+from esops.postgres.statements import statements
 from esops.stores.archiving import LateBeginning
 from esops.stores.postgres.counted import parts_of
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout
@@ -20,69 +21,7 @@ from esops.stores.shortened import LateGroup, Shortened, relevant
 if TYPE_CHECKING:
     from esops.stores.postgres.bulk import BulkReader
 
-_EMPTIED = """
-SELECT k.name, k.tenant, k.written + {first}, NULL::text, NULL::text
-FROM (SELECT {name}::text AS name, {tenant} AS tenant, {written} AS written FROM {table}
-    WHERE {written} > 0 AND {listed}) AS k
-WHERE NOT EXISTS (SELECT FROM {events} WHERE {stream} = k.name::{kind} AND {same_tenant})
-"""
-_LATE = """
-SELECT {stream} AS stream, {name} AS name, {tenant} AS tenant, {life} AS life,
-    min({version}) AS lowest
-FROM {events} WHERE {scope} GROUP BY 1, 2, 3, 4 HAVING min({version}) > {first}
-"""
-"""The index on streams and versions alone gives the lowest versions."""
-_COMPACTED = """
-UNION ALL SELECT {stream}, {name}, {tenant}, {life}, {version}
-FROM {events} WHERE {scope} AND {version} BETWEEN {first} AND {first} AND ({snapshot}) IS TRUE
-"""
-"""A library may also have put its snapshot in the place of the first event alone. The server puts
-an equation with a constant behind all other conditions, and so would look at every event's type.
-"""
-_ANY_LATE = """
-SELECT count(*) FROM (
-    SELECT {stream} AS stream, {tenant} AS tenant, {life} AS life FROM {events}
-    WHERE {all} AND {beyond}
-) AS k
-WHERE NOT EXISTS (SELECT FROM {events} WHERE {all} AND {version} <= {first}
-    AND ({snapshot}) IS NOT TRUE AND {same_stream} AND {same_tenant} AND {same_life})
-"""
-"""How many events there are of streams without a first event of their own: most often none, and
-several processes of the server find that out in a quarter of the time that it takes to group all
-events. All are counted, since for the first of them alone the server might plan to look up the
-stream of each event. And all are asked about, first events too: without statistics, the server
-takes those of later versions for few, and looks up the stream of each.
-"""
-_BEGINNING = """
-SELECT {type} AS type, {of_row} AS category FROM (
-    SELECT * FROM {events}
-    WHERE {same_stream} AND {same_tenant} AND {same_life} AND {version} >= k.lowest AND {own}
-    ORDER BY {version} LIMIT 1
-) AS first WHERE {wanted}
-"""
-"""Before the first event there may be rows that are none, such as skipped ones."""
-_LATE_BEGINNINGS = """
-SELECT k.name, k.tenant, k.lowest, e.type::text, {category}
-FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e {listed}
-"""
-_SHORTENED = """
-SELECT type, category, count(*), sum(lowest - {first})::bigint, min(name), bool_or(wanted)
-FROM (
-    SELECT k.lowest, k.name, e.type::text AS type, {category} AS category,
-        EXISTS (SELECT FROM {events} WHERE {same_stream} AND {same_tenant} AND {same_life}
-            AND {type} = ANY({types}::text[])) AS wanted
-    FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e {listed}
-) AS shortened
-GROUP BY 1, 2
-"""
-_LISTED = """
-LEFT JOIN (SELECT {name}::text AS name, {tenant} AS tenant, max({category}) AS category
-    FROM {table} WHERE {scope} GROUP BY 1, 2) AS s ON s.name = k.name AND s.tenant = k.tenant
-"""
-_OTHERS = """
-SELECT NOT EXISTS (SELECT FROM {events} WHERE {asked})
-    AND EXISTS (SELECT FROM {events} WHERE {all} AND {version} = {first} AND NOT {snapshot})
-"""
+_SQL = statements(__package__, "beginnings")
 
 
 def shortened(
@@ -96,7 +35,7 @@ def shortened(
     """
     if not _any_late(connection, layout, filter, after):
         return []
-    statement = sql.SQL(_SHORTENED).format(
+    statement = sql.SQL(_SQL["shortened"]).format(
         **_of_late(layout, filter, after), types=sql.Literal(storable(filter.types))
     )
     groups = [LateGroup(*row) for row in connection.execute(statement).fetchall()]
@@ -104,7 +43,7 @@ def shortened(
     def are_others(category: str) -> bool:
         """By the events of whole streams of the same category."""
         of_them = EventFilter(category=category, archived=True)
-        asked = sql.SQL(_OTHERS).format(
+        asked = sql.SQL(_SQL["others"]).format(
             **_of_late(layout, of_them),
             asked=layout.where(replace(of_them, types=filter.types)),
             all=layout.where(of_them),
@@ -119,7 +58,7 @@ def _any_late(
     connection: psycopg.Connection, layout: Layout, filter: EventFilter, after: Position | None
 ) -> bool:
     """Whether any stream begins late; never False where one does."""
-    statement = sql.SQL(_ANY_LATE).format(
+    statement = sql.SQL(_SQL["any_late"]).format(
         **_of_late(layout, filter),
         all=layout.scope,
         # The first event of those that are asked for is itself one of these.
@@ -135,7 +74,7 @@ def begun_beyond(
     """The streams without their first events whose first one now lies after a position, among those
     that a filter without its types wants.
     """
-    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, filter, position))
+    statement = sql.SQL(_SQL["late_beginnings"]).format(**_of_late(layout, filter, position))
     rows = connection.execute(statement).fetchall()
     return [
         LateBeginning(StreamKey(name, tenant), int(below), kind, category=category)
@@ -150,9 +89,9 @@ def late_beginnings(
     and those that the library lists with a length and that have no event.
     """
     own = layout.stream_table
-    statements = [sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, filter))]
+    statements = [sql.SQL(_SQL["late_beginnings"]).format(**_of_late(layout, filter))]
     if own is not None:
-        emptied = sql.SQL(_EMPTIED).format(
+        emptied = sql.SQL(_SQL["emptied"]).format(
             **parts_of(layout, archived=True),
             name=own.stream,
             tenant=own.tenant,
@@ -214,8 +153,10 @@ def _of_late(
         "snapshot": is_snapshot(layout),
     }
     names["category"], names["listed"] = _category(layout)
-    late = _LATE + _COMPACTED if layout.compacts else _LATE
-    parts = {"late": late, "beginning": _BEGINNING}
+    late = _SQL["late"]
+    if layout.compacts:
+        late += "\n" + _SQL["compacted"]
+    parts = {"late": late, "beginning": _SQL["beginning"]}
     return {**names, **{name: sql.SQL(text).format(**names) for name, text in parts.items()}}
 
 
@@ -226,7 +167,7 @@ def _category(layout: Layout) -> tuple[sql.Composable, sql.Composable]:
         return sql.SQL("e.category"), sql.SQL("")
     if own is None:
         return in_name, sql.SQL("")
-    listed = sql.SQL(_LISTED).format(
+    listed = sql.SQL(_SQL["listed"]).format(
         name=own.stream,
         tenant=own.tenant,
         category=own.category,

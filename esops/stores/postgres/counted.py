@@ -12,6 +12,7 @@ from psycopg import sql
 from esops.errors import Refused
 from esops.events import EventFilter, RecordedEvent, StreamInfo, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
+from esops.postgres.statements import statements
 from esops.stores.archiving import StreamPart
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
 
@@ -23,24 +24,7 @@ _FEW = 2_000
 """Streams whose rows are held in memory at once."""
 _SMALL_BYTES = 1 << 20
 """Room for some thousand events: their streams are not worth a connection of their own."""
-_SIZE = """
-SELECT pg_relation_size(%(table)s::regclass) + coalesce(sum(pg_relation_size(relid)), 0)
-FROM pg_partition_tree(%(table)s::regclass)
-"""
-_PARTS = """
-SELECT (SELECT count(*) FROM {events} WHERE {same_name} AND {same_tenant}
-    AND {version} BETWEEN k.low AND k.high AND {alive} AND {scope})
-FROM unnest({streams}::text[], {in_tenants}::text[], {low}::bigint[], {high}::bigint[])
-    WITH ORDINALITY AS k (stream, tenant, low, high, number)
-ORDER BY k.number
-"""
-_EVENTS = """
-SELECT EXISTS (SELECT FROM {events} WHERE {same_name} AND {same_tenant}
-    AND {version} = k.version AND {id} = k.id AND {alive} AND {scope})
-FROM unnest({streams}::text[], {in_tenants}::text[], {versions}::bigint[], {ids}::text[])
-    WITH ORDINALITY AS k (stream, tenant, version, id, number)
-ORDER BY k.number
-"""
+_SQL = statements(__package__, "counted")
 
 
 def are_few(
@@ -53,7 +37,7 @@ def are_few(
         return limit <= _FEW
     if filter.stream is not None and not layout.tenants:
         return True
-    row = connection.execute(_SIZE, {"table": layout.events.as_string(None)}).fetchone()
+    row = connection.execute(_SQL["size"], {"table": layout.events.as_string(None)}).fetchone()
     # A view has no size of its own, and may be of any length.
     return row is not None and 0 < int(row[0]) <= _SMALL_BYTES
 
@@ -62,7 +46,7 @@ def count_parts(
     connection: psycopg.Connection, layout: Layout, parts: Sequence[StreamPart], *, archived: bool
 ) -> list[int]:
     """How many rows there are of each part of a stream, also those that are given out to nobody."""
-    statement = sql.SQL(_PARTS).format(
+    statement = sql.SQL(_SQL["parts"]).format(
         **parts_of(layout, archived=archived),
         streams=sql.Literal([part.key.stream for part in parts]),
         in_tenants=sql.Literal([part.key.tenant for part in parts]),
@@ -80,7 +64,7 @@ def has_events(
     archived: bool,
 ) -> list[bool]:
     """Which events there are, by stream, version and id."""
-    statement = sql.SQL(_EVENTS).format(
+    statement = sql.SQL(_SQL["events"]).format(
         **parts_of(layout, archived=archived),
         streams=sql.Literal([event.stream for event in events]),
         in_tenants=sql.Literal([event.tenant for event in events]),

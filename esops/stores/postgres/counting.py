@@ -1,8 +1,5 @@
 """How long the streams of a layout are: from the library's own table of streams where it has one,
-otherwise by grouping the events.
-
-The grouping uses no column but the stream's, so that the index on (stream, version) alone answers
-it.
+otherwise by grouping the events (stream_groups.py).
 """
 
 from __future__ import annotations
@@ -11,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -26,9 +23,10 @@ from esops.stores.lengths import (
     SampledPage,
 )
 from esops.stores.parts import EVERYTHING, WITH_ARCHIVED
-from esops.stores.postgres.counted import are_few, column_values, parts_of, stream_info, without
+from esops.stores.postgres.counted import are_few, column_values, stream_info, without
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout
-from esops.stores.postgres.layouts.expressions import category_in, storable
+from esops.stores.postgres.layouts.expressions import storable
+from esops.stores.postgres.stream_groups import SQL, StreamGroups
 
 if TYPE_CHECKING:
     from esops.stores.postgres.bulk import BulkReader
@@ -40,17 +38,6 @@ _WORTH_A_SAMPLE = 10
 """A table is sampled only if it has this many times as many pages as the sample."""
 _WINDOW = 100
 """Events whose times are looked at together, so that a single wrong one misleads nobody."""
-
-_LISTED = """
-(SELECT * FROM (
-    SELECT stream, tenant, category, CASE WHEN length > 0 THEN length ELSE
-        (SELECT count(*) FROM {events} WHERE {same_stream} AND {same_tenant} AND {asked})
-        END AS length
-    FROM (SELECT {listed} AS stream, {of_tenant} AS tenant, {category} AS category,
-        {length}::bigint AS length FROM {table} WHERE {where}) AS k
-) AS listed WHERE length > 0)
-"""
-"""A length that cannot be, as after a change by hand, is counted."""
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 
@@ -65,6 +52,7 @@ class Counting:
         store's connection for short questions.
         """
         self._layout, self._connect, self._control, self._bulk = layout, connect, control, bulk
+        self._groups = StreamGroups(layout)
 
     def streams(
         self, filter: EventFilter, limit: int | None, closed_by: Sequence[str], measured: bool
@@ -76,7 +64,8 @@ class Counting:
         """
         where = self._layout.where(filter)
         end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
-        statement = self._with_category(self._grouped(where, closed_by, measured, None, end))
+        grouped = self._groups.of_events(where, closed_by, measured, None, end)
+        statement = self._groups.with_category(grouped)
         with self._control() as connection:
             few = are_few(connection, self._layout, filter, limit)
             found = connection.execute(statement).fetchall() if few else []
@@ -86,71 +75,6 @@ class Counting:
         with closing(self._bulk()) as reader:
             for batch in reader.read(iter([statement.as_string(None)])):
                 yield from map(stream_info, zip(*map(column_values, batch.columns), strict=True))
-
-    def _grouped(
-        self,
-        where: sql.Composable,
-        closed_by: Sequence[str],
-        measured: bool,
-        since: datetime | None,
-        end: sql.Composable,
-    ) -> sql.Composed:
-        m = self._layout.mapped
-        closed: sql.Composable = sql.SQL("NULL::boolean")
-        size: sql.Composable = sql.SQL("NULL::bigint")
-        recent: sql.Composable = sql.SQL("NULL::bigint")
-        if closed_by:
-            closed = sql.SQL(
-                "coalesce(max({version}) FILTER (WHERE {type} = ANY({types})) = "
-                "max({version}), FALSE)"
-            ).format(version=m.version, type=m.type, types=sql.Literal(list(closed_by)))
-        if measured:
-            size = sql.SQL(
-                "sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))::bigint"
-            ).format(m.data, m.metadata)
-        if since is not None:
-            recent = sql.SQL("count(*) FILTER (WHERE {0} >= {1} AND isfinite({0}))").format(
-                m.recorded_at, sql.Literal(since)
-            )
-        return sql.SQL(
-            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), "
-            "max({at}), bool_and({archived}), "
-            "{closed}, {size}, {recent}{category} FROM {events} WHERE {where} GROUP BY 1, 2 {end}"
-        ).format(
-            stream=m.stream,
-            tenant=m.tenant,
-            version=m.version,
-            at=m.recorded_at,
-            archived=self._layout.archived,
-            closed=closed,
-            size=size,
-            recent=recent,
-            category=self._of_rows(", {}"),
-            events=self._layout.events,
-            where=where,
-            end=end,
-        )
-
-    def _of_rows(self, form: LiteralString) -> sql.Composable:
-        """The category of a stream from its events' rows, in a form; nothing where they have none.
-
-        The first by name of a stream that has events of several.
-        """
-        own = self._layout.category
-        return sql.SQL("") if own is None else sql.SQL(form).format(sql.SQL("min({})").format(own))
-
-    def _with_category(self, grouped: sql.Composed) -> sql.Composed:
-        """With the category as another column, where the library's list of streams alone knows it:
-        a UUID tells none.
-        """
-        own = self._layout.stream_table
-        if own is None or self._layout.stream_kind != "uuid":
-            return grouped
-        same = sql.SQL("{} = g.stream::uuid AND {} = g.tenant").format(own.stream, own.tenant)
-        return sql.SQL(
-            "SELECT g.*, (SELECT {category} FROM {table} WHERE {same} LIMIT 1) FROM ({grouped}) AS "
-            "g (stream, tenant)"
-        ).format(category=own.category, table=own.table, same=same, grouped=grouped)
 
     def archived_streams(self, again: Collection[StreamKey]) -> Iterator[StreamKey]:
         """See EventStore. `again`: the names that were used again."""
@@ -224,7 +148,7 @@ class Counting:
         """
         statement = sql.SQL(
             "SELECT category, tenant, length, count(*) FROM {} s GROUP BY 1, 2, 3"
-        ).format(self._by_stream(filter, counted))
+        ).format(self._groups.by_stream(filter, counted))
         with self._control() as connection:
             # As many rows as there are different lengths: some thousands at most.
             found = connection.execute(statement).fetchall()
@@ -269,50 +193,6 @@ class Counting:
             return f"counted from {self._layout.events.as_string(None)}"
         return own.note
 
-    def _by_stream(self, filter: EventFilter, counted: bool) -> sql.Composed:
-        """All streams as a subquery: stream (as an index has it), tenant, category, length."""
-        layout, own = self._layout, self._layout.stream_table
-        if filter.category is not None and not storable([filter.category]):
-            own = None  # the condition on events knows what such a name means
-        if own is not None and not counted and not filter.types and filter.stream is None:
-            conditions = [own.scope]
-            if not filter.archived:
-                conditions.append(own.alive)
-            if filter.category is not None:
-                conditions.append(own.in_category(filter.category))
-            return sql.SQL(_LISTED).format(
-                **parts_of(layout, archived=filter.archived),
-                asked=layout.where(replace(filter, category=None)),
-                listed=own.stream,
-                of_tenant=own.tenant,
-                category=own.category,
-                length=own.events,
-                table=own.counted_in or own.table,
-                where=sql.SQL(" AND ").join(conditions),
-            )
-        column = layout.stream_column or layout.mapped.stream
-        return sql.SQL(
-            "(SELECT stream, tenant, {category} AS category, length FROM (SELECT {column} AS "
-            "stream, {tenant} AS tenant, "
-            "count(*) AS length{of_rows} FROM {events} WHERE {where} GROUP BY 1, 2) g)"
-        ).format(
-            category=self._of_group(sql.Identifier("stream")),
-            of_rows=self._of_rows(", {} AS of_rows"),
-            column=column,
-            tenant=layout.mapped.tenant,
-            events=layout.events,
-            where=layout.where(filter),
-        )
-
-    def _of_group(self, stream: sql.Composable) -> sql.Composable:
-        """The category of a group of events: their own, under the name `of_rows`, or what the
-        stream's name tells.
-        """
-        if self._layout.category is not None:
-            return sql.Identifier("of_rows")
-        uuids = self._layout.stream_kind == "uuid"
-        return sql.SQL("NULL::text") if uuids else category_in(stream)
-
     def longest(
         self,
         limit: int,
@@ -327,7 +207,7 @@ class Counting:
         statement = sql.SQL(
             "SELECT stream::text, tenant, category, length FROM {} s WHERE length > {} ORDER BY "
             "length DESC, stream {}"
-        ).format(self._by_stream(filter, counted), sql.Literal(over), _limit(limit))
+        ).format(self._groups.by_stream(filter, counted), sql.Literal(over), _limit(limit))
         found = {
             StreamKey(name, tenant): (category, length)
             for name, tenant, category, length in self._rows(statement)
@@ -340,10 +220,9 @@ class Counting:
             self._layout.where(replace(filter, category=None)),
             self._layout.any_stream([key.stream for key in found]),
         )
-        details = {
-            info.key: info
-            for info in self._listed(self._grouped(where, closed_by, True, since, sql.SQL("")))
-        }  # no order: they are looked up
+        # In no order: they are looked up.
+        grouped = self._groups.of_events(where, closed_by, True, since, sql.SQL(""))
+        details = {info.key: info for info in self._listed(grouped)}
         streams, commands = [], self.commands_of(list(found))
         # The library's own list has the greatest length of a stream that was shortened since.
         for key, (category, length) in found.items():
@@ -371,15 +250,10 @@ class Counting:
             return []  # the time is inside the payload
         # A stream without a name of its own has its category in the library's list of streams.
         listed = own if own is not None and layout.stream_kind == "uuid" else None
-        statement = sql.SQL(
-            "SELECT {category}, to_char(month, 'YYYY-MM'), sum(n)::bigint FROM (SELECT {column} AS "
-            "stream, {tenant} AS tenant, "
-            "date_trunc('month', {at} AT TIME ZONE 'UTC') AS month, {of_rows} AS of_rows, "
-            "count(*) AS n FROM {events} "
-            "WHERE {where} AND {at} BETWEEN '0001-01-01' AND '9999-12-31' GROUP BY 1, 2, 3, 4) g "
-            "{join} GROUP BY 1, 2"
-        ).format(
-            category=self._of_group(sql.SQL("g.stream")) if listed is None else listed.category,
+        statement = sql.SQL(SQL["monthly"]).format(
+            category=self._groups.category_of_group(sql.SQL("g.stream"))
+            if listed is None
+            else listed.category,
             of_rows=layout.category or sql.SQL("NULL::text"),
             column=layout.stream_column or layout.mapped.stream,
             tenant=layout.mapped.tenant,
@@ -408,29 +282,15 @@ class Counting:
         if own is not None and not filter.types and filter.stream is None:
             return None
         with self._control() as connection:
-            size = connection.execute(
-                "SELECT sum(pg_relation_size(relid)) / current_setting('block_size')::bigint FROM "
-                "pg_partition_tree(%(table)s::regclass) "
-                "UNION ALL SELECT pg_relation_size(%(table)s::regclass) / "
-                "current_setting('block_size')::bigint",
-                {"table": layout.events.as_string(None)},
-            ).fetchall()
+            names = {"table": layout.events.as_string(None)}
+            size = connection.execute(SQL["pages"], names).fetchall()
             there_are = max(int(each[0] or 0) for each in size)
             if there_are <= pages * _WORTH_A_SAMPLE:
                 return None
             share = pages / there_are
             column = layout.stream_column or m.stream
-            statement = sql.SQL(
-                "SELECT {category}, tenant, events, (SELECT count(*) FROM {table} WHERE {where} "
-                "AND {same_stream} "
-                "AND {tenant} = p.tenant) FROM (SELECT DISTINCT ON (part, page) stream, tenant, "
-                "of_rows, count(*) OVER (PARTITION BY part, page) AS events FROM (SELECT "
-                "tableoid AS part, (ctid::text::point)[0] AS page, {of_rows} AS of_rows, "
-                "{column} AS stream, {tenant} AS tenant FROM {table} TABLESAMPLE SYSTEM "
-                "({percent}) WHERE {where}) s "
-                "ORDER BY part, page, random()) p"
-            ).format(
-                category=self._of_group(sql.SQL("stream")),
+            statement = sql.SQL(SQL["sampled"]).format(
+                category=self._groups.category_of_group(sql.SQL("stream")),
                 of_rows=layout.category or sql.SQL("NULL::text"),
                 table=layout.events,
                 where=layout.where(filter),
@@ -460,7 +320,7 @@ class Counting:
             sql.SQL("{0} >= {1} AND isfinite({0})").format(at, sql.Literal(since)),
             self._from(since),
         ]
-        statement = self._grouped(
+        statement = self._groups.of_events(
             sql.SQL(" AND ").join(conditions),
             (),
             False,
@@ -484,14 +344,11 @@ class Counting:
             if ends is None or ends[0] is None:
                 return TRUE
             low, high = ends
-            at_or_after = sql.SQL(
-                "SELECT min({n}), max({t}) FILTER (WHERE isfinite({t})) FROM (SELECT {0} AS {n}, "
-                "{1} AS {t} FROM {2} WHERE {0} >= %s ORDER BY {0} LIMIT {3}) w"
-            ).format(
-                number,
-                layout.mapped.recorded_at,
-                layout.events,
-                sql.Literal(_WINDOW),
+            at_or_after = sql.SQL(SQL["window"]).format(
+                number=number,
+                at=layout.mapped.recorded_at,
+                events=layout.events,
+                most=sql.Literal(_WINDOW),
                 n=sql.Identifier("esops:0"),
                 t=sql.Identifier("esops:1"),
             )

@@ -26,29 +26,23 @@ from typing import Any, Generic, TypeVar
 import psycopg
 from psycopg import sql
 
-from esops.archive_format.snapshots import is_snapshot
 from esops.errors import AnotherLog, OtherPositions, OtherTransactions, UnreadableMark
 from esops.events import Position, RecordedEvent
 from esops.stores.parts import Mark
-from esops.stores.postgres.identity_queries import SQL, names_of, queries_of
+from esops.stores.postgres.identity_queries import SQL, filled_in, names_of, queries_of
 from esops.stores.postgres.layouts.base import TRUE, Layout
 from esops.stores.postgres.marked_events import (
+    MARKED,
     Marked,
+    MarkedEvents,
+    another_log,
     is_same,
     marked_events,
-    rewritten,
     same_place,
 )
 
-_MARKED = 32
-"""Events that a mark names."""
 _MOST_UNREAD = 100_000
 """Up to this many unread events are looked through for a proof that ids can be compared."""
-_RESTORED = (
-    "The store was restored to an earlier time or replaced, or the DSN names another database. "
-    "Name the right store. If this is the right one: esops projection recover PROJECTION."
-)
-
 
 T = TypeVar("T")
 _RECENT = 0.5
@@ -83,6 +77,7 @@ class PostgresIdentity:
         """`name` is the store's; `control` gives its connection."""
         self._name, self._layout, self._control = name, layout, control
         self._queries, self._names = queries_of(layout), names_of(layout)
+        self._events = MarkedEvents(name, layout)
         self.gives_again = not layout.sequences
         self._place: tuple[psycopg.Connection, Mapping[str, Any]] | None = None
         self._marked_last: _Recent[Mark] | None = None
@@ -97,7 +92,7 @@ class PostgresIdentity:
                 return last.found
             rows = on.execute(self._newest(position)).fetchall()
             mark = {
-                "events": [list(self._marked(row)) for row in rows],
+                "events": [list(self._events.from_row(row)) for row in rows],
                 "log": self._place_of(on),
                 "end": self._drawn(on),
             }
@@ -113,7 +108,7 @@ class PostgresIdentity:
         place = None if self._place is None else dict(self._place[1])
         marked = [
             Marked(str(each.position), each.id, each.stream, each.version, each.tenant, None)
-            for each in reversed(events[-_MARKED:])
+            for each in reversed(events[-MARKED:])
         ]
         return {"events": [list(each) for each in marked], "log": place}
 
@@ -146,7 +141,7 @@ class PostgresIdentity:
                 and mark["log"] == place
                 and self._drawn(on) >= (mark.get("end") or 0)
             )
-            self._check_events(on, events, may_be_gone=removed or unbroken, unbroken=unbroken)
+            self._events.check(on, events, may_be_gone=removed or unbroken, unbroken=unbroken)
 
     def tells(self, position: Position, mark: Mark) -> bool | None:
         """By the events of the mark, and by the table, where that is in the same cluster."""
@@ -158,10 +153,10 @@ class PostgresIdentity:
             return False
         events = marked_events(mark)
         with self._control() as on:
-            there = self._there(on, events) if events else {}
+            there = self._events.there(on, events) if events else {}
             gone = [each for each in events if each.position not in there]
             # A version that has another position now was written again.
-            if any(self._at_version(on, each) is not None for each in gone):
+            if any(self._events.at_version(on, each) is not None for each in gone):
                 return False
             if any(is_same(now, each) for each in events for now in there.get(each.position, ())):
                 return True
@@ -169,134 +164,6 @@ class PostgresIdentity:
             if self._layout.scope is TRUE and same_place(mark.get("log") or {}, self._place_of(on)):
                 return True
         return None
-
-    # -- the events of a mark
-
-    def _check_events(
-        self,
-        on: psycopg.Connection,
-        events: Sequence[Marked],
-        *,
-        may_be_gone: bool,
-        unbroken: bool,
-    ) -> None:
-        if not events:
-            return
-        there = self._there(on, events)
-        same = {
-            each
-            for each in events
-            if any(is_same(now, each) for now in there.get(each.position, ()))
-        }
-        newest_same = max((Position.parse(each.position) for each in same), default=None)
-        marked = {each.id for each in same}
-        for each in events:
-            if each in same:
-                self._check_alone(each, events, there[each.position])
-                continue
-            beside = there.get(each.position, [])
-            others = [now for now in beside if now.id not in marked]
-            follows = newest_same is not None and newest_same > Position.parse(each.position)
-            if any(
-                self._replaced(on, each, now) or (rewritten(now, each) and (unbroken or follows))
-                for now in others
-            ):
-                continue
-            # Where events share a number, a mark may name only some of those at its lowest one.
-            cut = each.position == events[-1].position and len(others) < len(beside)
-            if others and not cut:
-                raise self._other(
-                    f"at position {each.position} is another event now, version "
-                    f"{others[0].version} of stream {others[0].stream!r}"
-                )
-            if not may_be_gone:
-                self._check_gone(on, each)
-
-    def _check_alone(
-        self, event: Marked, events: Sequence[Marked], there: Sequence[Marked]
-    ) -> None:
-        """Raises AnotherLog where another event was given the number of a marked one. Emmett has no
-        unique index that prevents it.
-        """
-        if self._layout.shares_numbers:
-            return
-        if len(events) >= _MARKED and event.position == events[-1].position:
-            return  # a mark may name only some of those at its lowest number
-        marked = {each.id for each in events}
-        for now in there:
-            if now.id not in marked:
-                raise AnotherLog(
-                    f"store {self._name} has given position {event.position} twice: version "
-                    f"{now.version} of stream {now.stream!r} came there after it had been read",
-                    hint="The sequence of the numbers was set back. Set it to the highest number; "
-                    "then: esops projection recover PROJECTION.",
-                )
-
-    def _there(
-        self, on: psycopg.Connection, events: Sequence[Marked]
-    ) -> Mapping[str, Sequence[Marked]]:
-        """What is now at the positions of a mark's events: in a table of one's own, one number may
-        be that of several events.
-        """
-        highest, lowest = (Position.parse(each.position) for each in (events[0], events[-1]))
-        bounds = {
-            "from": self._layout.beyond(lowest, strictly=False),
-            "up_to": self._layout.up_to(highest),
-            "ids": sql.SQL(", ").join(sql.Literal(each.id) for each in events),
-        }
-        found: dict[str, list[Marked]] = {}
-        for now in map(self._marked, on.execute(self._query("between", **bounds))):
-            found.setdefault(now.position, []).append(now)
-        return found
-
-    def _check_gone(self, on: psycopg.Connection, event: Marked) -> None:
-        """Raises AnotherLog unless something says that an event was deleted."""
-        if self._at_version(on, event) is not None:
-            raise self._other(
-                f"version {event.version} of stream {event.stream!r} was at position "
-                f"{event.position}, and is not any more"
-            )
-        if self._last_version(on, event) < event.version:
-            raise self._other(
-                f"the event at position {event.position} (version {event.version} of stream "
-                f"{event.stream!r}) does not exist any more, and nothing says that it was deleted"
-            )
-
-    def _replaced(self, on: psycopg.Connection, event: Marked, now: Marked) -> bool:
-        """Whether the library itself put another event in the place of this one."""
-        if not self._layout.compacts or (now.stream, now.version) != (event.stream, event.version):
-            return False
-        row = self._at_version(on, event)
-        return row is not None and is_snapshot(str(row[0]))
-
-    def _at_version(self, on: psycopg.Connection, event: Marked) -> tuple[Any, ...] | None:
-        """The type of what has the version of a stream now; None where nothing has."""
-        query = self._query(
-            "version", of_stream=self._of_stream(event), at=sql.Literal(event.version)
-        )
-        return on.execute(query).fetchone()
-
-    def _last_version(self, on: psycopg.Connection, event: Marked) -> int:
-        found = [on.execute(self._query("last", of_stream=self._of_stream(event))).fetchone()]
-        listed = self._layout.stream_table
-        if listed is not None:
-            same = sql.SQL("{} = {} AND {} = {}").format(
-                listed.stream,
-                sql.Literal(event.stream),
-                listed.tenant,
-                sql.Literal(event.tenant),
-            )
-            query = self._query("written", length=listed.length, table=listed.table, of_stream=same)
-            found.append(on.execute(query).fetchone())
-        # Below the first version of any store, where there is no such stream.
-        return max((row[0] for row in found if row is not None and row[0] is not None), default=-1)
-
-    def _of_stream(self, event: Marked) -> sql.Composable:
-        return sql.SQL("{} AND {} = {}").format(
-            self._layout.stream_equals(event.stream),
-            self._layout.mapped.tenant,
-            sql.Literal(event.tenant),
-        )
 
     # -- positions
 
@@ -319,9 +186,10 @@ class PostgresIdentity:
         if self._layout.by_transactions:
             upcoming = on.execute(self._queries["transactions"]).fetchone()[0]  # type: ignore[index]
             if position[0] >= upcoming:
-                raise self._other(
+                raise another_log(
+                    self._name,
                     f"transaction {position[0]} of the checkpoint has not happened yet in this "
-                    f"cluster, whose next one is {upcoming}"
+                    f"cluster, whose next one is {upcoming}",
                 )
         if position[-1] <= drawn:
             return
@@ -330,8 +198,8 @@ class PostgresIdentity:
         if not self._layout.by_transactions:
             highest = on.execute(self._queries["highest"]).fetchone()[0]  # type: ignore[index]
         if position[-1] > max(drawn, highest or 0):
-            raise self._other(
-                f"position {position} lies beyond its end, {max(drawn, highest or 0)}"
+            raise another_log(
+                self._name, f"position {position} lies beyond its end, {max(drawn, highest or 0)}"
             )
 
     # -- transaction ids
@@ -386,24 +254,12 @@ class PostgresIdentity:
 
     # -- words and queries
 
-    def _other(self, why: str) -> AnotherLog:
-        return AnotherLog(
-            f"store {self._name} is not the log that the checkpoint was taken in: {why}",
-            hint=_RESTORED,
-        )
-
-    def _marked(self, row: tuple[Any, ...]) -> Marked:
-        parts = len(self._layout.order)
-        position = str(Position(row[:parts]))
-        event_id, stream, version, tenant, content = row[parts:]
-        return Marked(position, str(event_id), stream, version, tenant or "", content)
-
     def _newest(self, position: Position) -> sql.Composed:
         up_to = self._layout.up_to(position)
-        return self._query("newest", up_to=up_to, most=sql.Literal(_MARKED))
+        return self._query("newest", up_to=up_to, most=sql.Literal(MARKED))
 
     def _query(self, name: str, **more: sql.Composable) -> sql.Composed:
-        return sql.SQL(SQL[name]).format(**self._names, **more)
+        return filled_in(name, self._names, **more)
 
     def _place_of(self, on: psycopg.Connection) -> Mapping[str, Any]:
         """Where the events are; asked once for each connection, which a restore would end."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from psycopg import sql
 
 from esops.postgres.statements import statements
@@ -48,3 +50,10 @@ def queries_of(layout: Layout) -> dict[str, sql.Composed]:
     if not layout.sequences:
         found["drawn"] = sql.SQL("SELECT coalesce(({}), 0)").format(found["highest"])
     return found
+
+
+def filled_in(
+    name: str, names: Mapping[str, sql.Composable], **more: sql.Composable
+) -> sql.Composed:
+    """A statement about a layout's events, with what it names (`names_of`, and more)."""
+    return sql.SQL(SQL[name]).format(**names, **more)

@@ -14,6 +14,7 @@ from esops.errors import Refused
 from esops.events import EventFilter, Position, RecordedEvent, StreamKey, is_uuid
 from esops.postgres import catalog
 from esops.postgres.connection import database_of
+from esops.postgres.statements import statements
 from esops.stores.archiving import LateBeginning
 from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
 from esops.stores.postgres.beginnings import begun_beyond, is_snapshot
@@ -23,13 +24,7 @@ from esops.stores.postgres.layouts.expressions import storable
 _BATCH_BYTES = 1 << 20
 _ROWS_LOOKED_AT = 50
 _EVENTS_LOOKED_AT = 50_000
-_RANGES = """
-WITH seen AS MATERIALIZED (SELECT {number} AS number FROM {events} WHERE {where} LIMIT {most})
-SELECT min(number), max(number)
-FROM (SELECT number, number - row_number() OVER (ORDER BY number) AS island
-      FROM (SELECT DISTINCT number FROM seen) AS d) AS islands
-GROUP BY island ORDER BY 1
-"""
+_SQL = statements(__package__, "inline")
 _LAST = "SELECT {order} FROM {events} WHERE {where} ORDER BY {descending} LIMIT 1"
 
 
@@ -135,7 +130,7 @@ class PostgresInline:
             "most": sql.Literal(most + 1),
         }
         # The numbers first: what commits between the two statements is not taken for noted.
-        ranges = connection.execute(sql.SQL(_RANGES).format(**of_layout)).fetchall()
+        ranges = connection.execute(sql.SQL(_SQL["ranges"]).format(**of_layout)).fetchall()
         if sum(last - first + 1 for first, last in ranges) > most:
             return None
         end = connection.execute(sql.SQL(_LAST).format(**of_layout)).fetchone()

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import psycopg
-import structlog
 
 from esops.events import Position
 from esops.stores.base import Holder
 from esops.stores.postgres.ages import Ages
 from esops.stores.postgres.gaps import Gap, each_once
 from esops.stores.postgres.in_advance import HeldInAdvance
-from esops.stores.postgres.memory import MOST_PASSED, Memory
+from esops.stores.postgres.memory import Memory
 from esops.stores.postgres.numbered_events import NumberedEvents
+from esops.stores.postgres.passed import PassedNumbers
 from esops.stores.postgres.sequence import SequenceState
 from esops.stores.postgres.settle import (
     COMPARED_EVERY,
@@ -31,17 +31,10 @@ from esops.stores.postgres.settle import (
     who,
 )
 
-log = structlog.get_logger("esops.settle")
-
 _FIRST_PIECE, _LARGEST_PIECE = 1_000, 100_000
 """Rows that one statement searches for a missing number: few at first, then as many as take some
 50 ms; a long statement's snapshot would keep VACUUM from working.
 """
-_MOST_LOGGED = 10
-"""Ranges of missing numbers that one line of the log names."""
-_MOST_NOT_NOTED = 100
-_ROWS_NOTED_LATER = 200
-"""Newest events between which numbers are noted that were passed before the memory was kept."""
 _IN_VAIN, _SEARCH_EVERY = 5.0, 3.0
 """Seconds after which numbers that nobody is writing will hardly come, and between two searches for
 them from then on.
@@ -71,10 +64,7 @@ class NumbersInOrder:
         self._ages = Ages(events)
         self._held = HeldInAdvance(events)
         self.memory = Memory(events)
-        self._not_noted: list[tuple[int, int, str]] = []
-        """Between which numbers those that are missing were passed, and why, as long as that is not
-        in the memory.
-        """
+        self._passed = PassedNumbers(events, self.memory)
         self._recalled = False
         self._in_advance = False
         """Whether somebody may hold numbers in advance: the sequence says so, or has said so."""
@@ -281,7 +271,8 @@ class NumbersInOrder:
         if last is None:
             self._barren = settled
         else:
-            self._note_passed(connection, last, "all transactions that drew numbers have ended")
+            why = "all transactions that drew numbers have ended"
+            self._passed.note(connection, self._through, last, why)
             self._reach(last)
 
     def _judge(self, connection: psycopg.Connection, until: int) -> bool:
@@ -353,50 +344,15 @@ class NumbersInOrder:
             self._judge_up_to_old(connection)
 
     def _pass(self, connection: psycopg.Connection, old: int) -> bool:
-        """Pass everything that is missing before the newest event up to an old number, and log some
-        of it with the evidence. Returns whether there is such an event.
+        """Pass everything that is missing before the newest event up to an old number. Returns
+        whether there is such an event.
         """
-        after = self._through
-        until = self._events.ask(connection, "last", after=after, until=old)[0]
+        until = self._events.ask(connection, "last", after=self._through, until=old)[0]
         if until is None:
             return False
-        ranges = self._events.ask_all(
-            connection,
-            "missing",
-            after=after,
-            until=until,
-            rows=_LARGEST_PIECE,
-            ranges=_MOST_LOGGED,
-        )
-        if ranges:
-            log.info(
-                "missing numbers passed",
-                ranges=[f"{first}-{last}" for first, last in ranges],
-                up_to=until,
-                evidence=f"{self._ages.evidence}; all writers of that moment have ended; "
-                "not in a new snapshot",
-            )
-            self._note_passed(connection, until, self._ages.evidence)
+        self._passed.log(connection, self._through, until, self._ages.evidence)
         self._reach(until)
         return True
-
-    def _note_passed(self, connection: psycopg.Connection, until: int, evidence: str) -> None:
-        self._not_noted = [*self._not_noted[-_MOST_NOT_NOTED:], (self._through, until, evidence)]
-        if self.memory.keeps:
-            self._note(connection, _LARGEST_PIECE)
-
-    def _note(self, connection: psycopg.Connection, rows: int) -> None:
-        for after, until, evidence in self._not_noted:
-            ranges = self._events.ask_all(
-                connection,
-                "newest_missing",
-                after=after,
-                until=until,
-                rows=rows,
-                ranges=MOST_PASSED,
-            )
-            self.memory.note_passed([(first, last) for first, last in ranges], evidence)
-        self._not_noted = []
 
     def remember(self, connection: psycopg.Connection, *, now: bool = False) -> None:
         """Write down what a later process has to know, where the memory is kept; where the sequence
@@ -404,9 +360,7 @@ class NumbersInOrder:
         """
         if self._seen is None:
             return
-        if self.memory.keeps:
-            # A rebuild is planned before it keeps anything. What is late is mostly young.
-            self._note(connection, _ROWS_NOTED_LATER)
+        self._passed.note_earlier(connection)
         waiting = self._missing is not None and self._missing.follows
         sightings = self._ages.sightings if waiting else []
         self.memory.write(connection, self._seen, sightings, self._through, now=now)

@@ -10,16 +10,10 @@ from psycopg import sql
 from esops.errors import NoTenant, Unavailable
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
+from esops.postgres.statements import statements
 
 DEFAULT_TENANT = "*DEFAULT*"
-_TENANTS = """
-WITH RECURSIVE known (tenant) AS (
-    SELECT min(tenant_id)::text FROM {streams}
-    UNION ALL SELECT (SELECT min(tenant_id)::text FROM {streams} WHERE tenant_id > tenant)
-    FROM known WHERE tenant IS NOT NULL)
-SELECT tenant FROM known WHERE tenant IS NOT NULL LIMIT {most}
-"""
-"""One look into the key for each."""
+_SQL = statements(__package__, "variant")
 _MOST_NAMED = 20
 _METADATA = (
     ("correlationId", "correlation_id"),
@@ -132,7 +126,7 @@ def absent_tenant(connection: psycopg.Connection, variant: MartenVariant) -> str
         return None
     if _has_tenant(connection, variant, "mt_streams"):
         return None
-    statement = sql.SQL(_TENANTS).format(
+    statement = sql.SQL(_SQL["tenants"]).format(
         streams=variant.table("mt_streams"), most=sql.Literal(_MOST_NAMED + 1)
     )
     known = [name for (name,) in connection.execute(statement).fetchall()]
