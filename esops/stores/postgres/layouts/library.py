@@ -1,8 +1,8 @@
 """What a library has beside its events: how it appends, how far its processors are, which tables it
 writes, what an operator should know of it.
 
-All of it is optional. A layout overrides what its library has; what stands here holds for a library
-that has nothing of the kind.
+All of it is optional. A layout overrides what its library has; the defaults are for a library
+without it.
 """
 
 from __future__ import annotations
