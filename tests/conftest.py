@@ -41,10 +41,13 @@ settings.load_profile("esops")
 DUMPS = Path(__file__).parent / "fixtures"
 
 
+gc.disable()
+
+
 def pytest_collection_finish():
-    """What was imported and collected stays; no collection of garbage need look at it again."""
-    gc.collect()
+    """What was imported and collected stays; no collection of garbage need look at it, ever."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters, stdio_client
 
 from esops.assistants.bounds import MOST, fitted, without_data
 from tests.support import shop
@@ -36,6 +35,8 @@ class Asked(NamedTuple):
 
 def ask(project, calls: list[tuple[str, dict]], *options: str) -> Asked:
     """Start the server as an assistant does, and make these calls."""
+    from mcp import Client, StdioServerParameters, stdio_client  # long to import
+
     environment = project.environ()
     server = StdioServerParameters(
         command=project.command("mcp")[0],

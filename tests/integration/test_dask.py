@@ -15,19 +15,24 @@ from tests.support import shop
 from tests.support.soak import SOAK
 from tests.support.waiting import finish, stays, until
 
-distributed = pytest.importorskip(
-    "distributed", reason="Dask is an extra: pip install 'esops[dask]'"
-)
 EVENTS = 3_000
 # One cluster for all of them: each process that shares the tests would start its own.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dask")]
 
 
+def local_cluster(**options):
+    """Dask is imported by who needs it, not by each process that collects tests."""
+    distributed = pytest.importorskip(
+        "distributed", reason="Dask is an extra: pip install 'esops[dask]'"
+    )
+    return distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50, **options
+    )
+
+
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
-    ) as cluster:
+    with local_cluster() as cluster:
         yield cluster
 
 
@@ -152,9 +157,7 @@ def test_an_engine_that_is_not_there(carts, connection, engine, code, words):
 
 
 def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connection):
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50, processes=True
-    ) as own:
+    with local_cluster(processes=True) as own:
         scheduler = own.scheduler_address.replace("tcp://", "dask://")
         carts.write(
             "sitecustomize.py",

@@ -8,9 +8,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import boto3
 import httpx
-from moto.server import ThreadedMotoServer
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -28,6 +26,8 @@ class ObjectStore:
         self.faults: dict[str, str] = {}
 
     def __enter__(self):
+        from moto.server import ThreadedMotoServer  # long to import, and few tests need it
+
         self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._moto.start()
         host, port = self._moto.get_host_and_port()
@@ -47,6 +47,8 @@ class ObjectStore:
         self._moto.stop()
 
     def make(self, bucket: str) -> None:
+        import boto3
+
         named = {
             "aws_access_key_id": "test",
             "aws_secret_access_key": "test",

@@ -29,11 +29,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+def test_links_lead_somewhere():
+    dead = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not dead, "\n".join(dead)
 
 
 SECTIONS = [*STORE_SETTINGS.values()]
@@ -178,21 +181,26 @@ def prose(page: Path) -> list[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_each_line_of_prose_holds_one_sentence(page):
+def test_each_line_of_prose_holds_one_sentence():
     """So that a change of one sentence is a change of one line in a review."""
-    lines = prose(page)
-    two = [(number, text) for number, text in lines if TWO_SENTENCES.search(text)]
-    assert two == [], "break the line after each sentence"
+    pages = {page.relative_to(ROOT): prose(page) for page in PAGES}
+    two = [
+        f"{page}:{number}: {text}"
+        for page, lines in pages.items()
+        for number, text in lines
+        if TWO_SENTENCES.search(text)
+    ]
+    assert not two, "\n".join(["break the line after each sentence", *two])
     cut = [
-        (number, text)
+        f"{page}:{number}: {text}"
+        for page, lines in pages.items()
         for (number, text), (_, below) in pairwise(lines)
         if text
         and below
         and not re.match(r"\s*[-*] ", below)
         and not text.endswith((".", ":", "?", "!", ";", "**", "*", "·"))
     ]
-    assert cut == [], "keep a sentence on one line"
+    assert not cut, "\n".join(["keep a sentence on one line", *cut])
 
 
 def test_the_glossary_lists_each_word_once_in_names_that_exist():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import shlex
 import subprocess
 import sys
@@ -22,9 +23,16 @@ def everything(command, path=("esops",)):
         yield from everything(each, (*path, name))
 
 
-commands()
-ROOT = typer.main.get_command(app)
-ALL = dict(everything(ROOT))
+@functools.cache
+def root():
+    """The whole command, with all that it imports: not while tests are collected."""
+    commands()
+    return typer.main.get_command(app)
+
+
+@functools.cache
+def commands_by_path():
+    return dict(everything(root()))
 
 
 def joined(lines):
@@ -37,7 +45,7 @@ def parse(example):
     words = shlex.split(example, comments=True)
     for end in ("|", ">", ";", "&&"):
         words = words[: words.index(end)] if end in words else words
-    path, command, arguments = [words[0]], ROOT, words[1:]
+    path, command, arguments = [words[0]], root(), words[1:]
     context = None
     while True:
         context = command.make_context(path[-1], list(arguments), parent=context)
@@ -48,21 +56,35 @@ def parse(example):
         path.append(rest[0])
 
 
-@pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_help_starts_with_an_example_that_can_be_pasted(path):
-    command = ALL[path]
+def faults_of(path, command):
+    """What is wrong with the examples of a command's help."""
     lines = joined(examples(command.help))
-    assert lines, "no paragraph of the docstring begins with `esops `"
+    if not lines:
+        return ["no paragraph of the docstring begins with `esops `"]
+    found = []
     for line in lines:
-        assert line.startswith("esops "), f"not a command, or the line before lacks a \\: {line}"
-        parse(line)
-    ran, _ = parse(lines[0])
-    assert ran[: len(path)] == path, (
-        "the first example runs the command itself, or one of the group"
-    )
+        if not line.startswith("esops "):
+            found.append(f"not a command, or the line before lacks a \\: {line}")
+            continue
+        try:
+            ran, _ = parse(line)
+        except (typer.TyperException, KeyError) as error:
+            found.append(f"does not parse: {line}: {error}")
+            continue
+        if line == lines[0] and ran[: len(path)] != path:
+            found.append("the first example runs neither the command itself nor one of the group")
     text = command.get_help(typer.Context(command, info_name=" ".join(path)))
     first, *_ = [each for each in text.splitlines()[1:] if each.strip() and each[0] != " "]
-    assert first == "Example:"
+    return found if first == "Example:" else [*found, f"it starts with: {first}"]
+
+
+def test_help_starts_with_an_example_that_can_be_pasted():
+    wrong = [
+        f"{' '.join(path)}: {fault}"
+        for path, command in commands_by_path().items()
+        for fault in faults_of(path, command)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_an_example_that_does_not_parse_is_found():
@@ -73,14 +95,14 @@ def test_an_example_that_does_not_parse_is_found():
 
 def test_the_root_lists_its_commands_without_importing_them():
     """What is said of a command before it is imported is what its docstring says."""
-    whole = list(ROOT.commands.items())
+    whole = list(root().commands.items())
     assert [name for name, _ in whole] == list(RootCommands())
     assert list(RootCommands().listed()) == [
         (name, summary(each.help)) for name, each in whole if not each.hidden
     ]
     first, second = (
         each.get_help(typer.Context(each, info_name="esops", **each.context_settings))
-        for each in (ROOT, whole_command())
+        for each in (root(), whole_command())
     )
     assert first == second
 
@@ -88,7 +110,7 @@ def test_the_root_lists_its_commands_without_importing_them():
 def test_a_command_is_made_whole_when_it_is_called():
     for name, each in RootCommands().items():
         told = dict(everything(each, ("esops", name)))
-        assert told.keys() == {path for path in ALL if path[1:2] == (name,)}
+        assert told.keys() == {path for path in commands_by_path() if path[1:2] == (name,)}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["audit", "--help"]])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
-from mcp.server.mcpserver.exceptions import ToolError
-
-from esops.assistants.server import answering
 
 
 def test_a_call_that_finds_no_place_is_told_so_and_places_come_back():
+    from mcp.server.mcpserver.exceptions import ToolError  # long to import
+
+    from esops.assistants.server import answering
+
     places = threading.BoundedSemaphore(1)
     begun, ends = threading.Event(), threading.Event()
 

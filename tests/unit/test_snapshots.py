@@ -10,14 +10,15 @@ After a change of wording that you want: `make snapshots`, and look at the diffe
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
 import typer
 
-from tests.unit.test_help import ALL
+from tests.unit.test_help import commands_by_path
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOTS = ROOT / "tests" / "snapshots"
@@ -34,40 +35,59 @@ ROOMS = sorted(
 )
 
 
-def compare(name: str, text: str) -> None:
-    """Compare a text with the snapshot of that name, or write it where snapshots are renewed."""
+def compare(name: str, text: str) -> str:
+    """The difference between a text and the snapshot of that name, empty where there is none.
+
+    Writes the snapshot where snapshots are renewed.
+    """
     path = SNAPSHOTS / name
     if RENEW:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     kept = path.read_text(encoding="utf-8") if path.exists() else ""
-    assert kept == text, f"tests/snapshots/{name} differs; if you want the change: make snapshots"
+    lines = (each.splitlines(keepends=True) for each in (kept, text))
+    return "".join(difflib.unified_diff(*lines, f"tests/snapshots/{name}", "what esops says now"))
+
+
+def assert_same(differences: Iterable[str]) -> None:
+    found = [each for each in differences if each]
+    assert not found, "\n".join([*found, "if you want these changes: make snapshots"])
 
 
 def file_of(path: tuple[str, ...]) -> str:
     return f"help/{'-'.join(path)}.txt"
 
 
-@pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_help(path):
-    context = None
+def help_of(path):
+    known, context = commands_by_path(), None
     for end in range(1, len(path) + 1):
-        settings = ALL[path[:end]].context_settings
+        command = known[path[:end]]
         context = typer.Context(
-            ALL[path[:end]], parent=context, info_name=path[end - 1], **settings, terminal_width=100
+            command,
+            parent=context,
+            info_name=path[end - 1],
+            **command.context_settings,
+            terminal_width=100,
         )
-    lines = [line.rstrip() for line in ALL[path].get_help(context).splitlines()]
-    compare(file_of(path), "\n".join(lines) + "\n")
+    lines = [line.rstrip() for line in known[path].get_help(context).splitlines()]
+    return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_errors(room):
-    compare(f"errors/{room}.txt", "\n".join(texts_of(room)))
+def test_help():
+    assert_same(compare(file_of(path), help_of(path)) for path in commands_by_path())
+
+
+def test_errors():
+    assert_same(compare(f"errors/{room}.txt", "\n".join(texts_of(room))) for room in ROOMS)
 
 
 def test_there_is_no_snapshot_of_what_is_gone():
     kept = {each.relative_to(SNAPSHOTS).as_posix() for each in SNAPSHOTS.rglob("*.txt")}
-    gone = kept - {file_of(path) for path in ALL} - {f"errors/{room}.txt" for room in ROOMS}
+    gone = (
+        kept
+        - {file_of(path) for path in commands_by_path()}
+        - {f"errors/{room}.txt" for room in ROOMS}
+    )
     for name in gone if RENEW else ():
         (SNAPSHOTS / name).unlink()
     assert RENEW or gone == set()
@@ -115,16 +135,26 @@ def texts_of(room):
 
 
 def texts_in(tree, classes):
-    for function, call in calls(tree, {}):
-        kind = ast.unparse(call.func).rpartition(".")[2]
+    for names, call in calls(tree, {}):
+        kind = name_of(call.func)
         if kind not in classes:
             continue
+        # A name stands for what it was given last before the call.
+        function = {
+            name: [each for each in values if each.lineno < call.lineno][-1:]
+            for name, values in names.items()
+        }
         texts = [call.args[at] for at in TEXTS.get(kind, (0,)) if at < len(call.args)]
         hints = [keyword.value for keyword in call.keywords if keyword.arg in HINTS]
         said = [wording(each, function) for each in texts]
         if any(any(c.isalpha() for c in strip(each)) for each in said):
             first, *rest = [*said, *(wording(each, function) for each in hints)]
             yield "\n".join([f"{kind}: {first}", *(f"    hint: {each}" for each in rest)])
+
+
+def name_of(function):
+    """`errors.NotFound` -> NotFound; None for what has no name."""
+    return getattr(function, "attr", None) or getattr(function, "id", None)
 
 
 def strip(text):
@@ -136,7 +166,7 @@ def strip(text):
 
 
 def calls(node, names):
-    """Each call below a node, with the texts that its function's own names stand for."""
+    """Each call below a node, with all values that its function gives to its own names."""
     for child in ast.iter_child_nodes(node):
         inner = names
         if isinstance(child, ast.FunctionDef):
@@ -145,12 +175,7 @@ def calls(node, names):
                 if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
                     inner[each.targets[0].id] = [*inner.get(each.targets[0].id, ()), each.value]
         if isinstance(child, ast.Call):
-            # A name stands for what it was given last before the call.
-            known = {
-                name: [each for each in values if each.lineno < child.lineno][-1:]
-                for name, values in names.items()
-            }
-            yield known, child
+            yield names, child
         yield from calls(child, inner)
 
 
