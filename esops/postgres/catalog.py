@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 
@@ -15,13 +14,44 @@ from esops.errors import UsageError
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "catalog")
-_PLAIN = {
-    0: "",
-    100: 'pg_catalog."default"',
-    950: 'pg_catalog."C"',
-    951: 'pg_catalog."POSIX"',
+_COLLATIONS = {
+    "0": "",
+    "100": 'pg_catalog."default"',
+    "950": 'pg_catalog."C"',
+    "951": 'pg_catalog."POSIX"',
 }
-"""Collations by number, as the catalogue is made with them."""
+"""Collations by number, as every catalogue is made with them."""
+_TYPES = {
+    "16": "bool",
+    "17": "bytea",
+    "20": "int8",
+    "21": "int2",
+    "23": "int4",
+    "25": "text",
+    "26": "oid",
+    "114": "json",
+    "142": "xml",
+    "700": "float4",
+    "701": "float8",
+    "790": "money",
+    "829": "macaddr",
+    "869": "inet",
+    "650": "cidr",
+    "1042": "bpchar",
+    "1043": "varchar",
+    "1082": "date",
+    "1083": "time",
+    "1114": "timestamp",
+    "1184": "timestamptz",
+    "1186": "interval",
+    "1266": "timetz",
+    "1560": "bit",
+    "1562": "varbit",
+    "1700": "numeric",
+    "2950": "uuid",
+    "3802": "jsonb",
+}
+"""Types by number, likewise: those that are not made of others."""
 DELETE, UPDATE = 8, 16
 """What is done to rows, as pg_trigger.tgtype has it."""
 
@@ -111,10 +141,10 @@ def written_name(schema: str, name: str) -> str:
 
 def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:
     """A table or view with its columns; None where there is none of that name."""
-    rows = connection.execute(_SQL["plain_table"], (schema, name)).fetchall()
-    if all(row[-1] for row in rows):
-        return _plain_table(rows)
-    return any_table(connection, schema, name)
+    row = connection.execute(_SQL["plain_table"], {"schema": schema, "name": name}).fetchone()
+    if row is None:
+        return None
+    return _plain_table(*row) or any_table(connection, schema, name)
 
 
 def any_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:
@@ -129,18 +159,29 @@ def any_table(connection: psycopg.Connection, schema: str, name: str) -> Table |
     )
 
 
-def _plain_table(rows: Sequence[tuple[Any, ...]]) -> Table | None:
-    """The table of `plain_table`; None for no rows."""
-    if not rows:
+def _plain_table(
+    oid: int,
+    schema: str,
+    name: str,
+    kind: str,
+    owner: str,
+    row_security: bool,
+    key: Sequence[str] | None,
+    attributes: Sequence[Sequence[str]],
+) -> Table | None:
+    """The table of `plain_table`; None for one that has something special: partitions, a column of
+    a domain, an enum, an array or another type that did not come with Postgres or is made of
+    others, or a collation that not every server has under its number.
+    """
+    if kind == "p" or not all(
+        type in _TYPES and collation in _COLLATIONS for *_, type, collation in attributes
+    ):
         return None
-    oid, schema, name, kind, owner, row_security, key, length = rows[0][:8]
     columns = {
-        number: Column(name, type, kind, collation=_PLAIN[collation])
-        for *_, number, name, type, kind, collation, _ in rows
-        if number is not None
+        number: Column(name, written, _TYPES[type], collation=_COLLATIONS[collation])
+        for number, name, written, type, collation in attributes
     }
-    numbers = map(int, key.split()[:length]) if key is not None else ()
-    by = tuple(columns[number].name for number in numbers)
+    by = tuple(columns[number].name for number in key or ())
     return Table(oid, schema, name, kind, tuple(columns.values()), by, (), owner, row_security)
 
 

@@ -40,6 +40,9 @@ Composition = Sequence[TablePart]
 def composition(connection: psycopg.Connection, oid: int) -> list[TablePart]:
     """The parts of a table and of its partitions, as the catalogue is now."""
     with qualified_names(connection):
+        rows = connection.execute(_SQL["plain_composition"], {"oid": oid}).fetchall()
+        if not any(kind == "more" for kind, _, _ in rows):
+            return [TablePart(*row) for row in rows]
         rows = connection.execute(_SQL["composition"], {"oid": oid}).fetchall()
         named = publications.of_table(connection, oid, "")
     return [

@@ -1,3 +1,60 @@
+-- plain_composition --
+-- What the next query says, for a table that has nothing but columns and indexes; a row of the kind
+-- 'more' says that it has something else. It is asked first: the server needs several milliseconds to
+-- plan the next one, and most tables have nothing else.
+SELECT 'column', quote_ident(a.attname),
+       concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+                 nullif(a.attcollation, t.typcollation)::regcollation::text,
+                 CASE WHEN a.attnotnull THEN 'NOT NULL' END,
+                 CASE WHEN a.attidentity <> '' THEN 'IDENTITY ' || a.attidentity::text END,
+                 CASE WHEN a.attgenerated <> '' THEN 'GENERATED ' || a.attgenerated::text ELSE 'DEFAULT' END
+                 || ' ' || (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d
+                             WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum),
+                 'STORAGE ' || nullif(a.attstorage, t.typstorage)::text,
+                 'COMPRESSION ' || nullif(to_jsonb(a) ->> 'attcompression', ''),
+                 'STATISTICS ' || nullif(a.attstattarget, -1), a.attoptions)
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+ WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+UNION ALL
+SELECT 'index', quote_ident(c.relname),
+       concat_ws(' ', CASE WHEN i.indisunique THEN 'UNIQUE' END,
+                 substr(pg_get_indexdef(i.indexrelid),
+                        length(concat('CREATE ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, 'INDEX ',
+                                      quote_ident(c.relname), ' ON ',
+                                      (SELECT format('%%I.%%I', n.nspname, t.relname)
+                                         FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
+                                        WHERE t.oid = %(oid)s))) + 1),
+                 (SELECT pg_get_constraintdef(con.oid) FROM pg_constraint con
+                   WHERE con.conindid = i.indexrelid AND con.conrelid = i.indrelid
+                     AND con.contype IN ('p', 'u', 'x')),
+                 (SELECT 'TABLESPACE ' || quote_ident(s.spcname) FROM pg_tablespace s
+                   WHERE s.oid = c.reltablespace),
+                 CASE WHEN i.indisclustered THEN 'CLUSTER' END,
+                 CASE WHEN NOT i.indisvalid THEN 'INVALID' END)
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+ WHERE i.indrelid = %(oid)s
+UNION ALL
+SELECT 'more', '', ''
+  FROM pg_class c
+ WHERE c.oid = %(oid)s
+   AND (c.relkind <> 'r' OR c.relispartition OR c.relhassubclass OR c.relchecks <> 0
+        OR c.relhasrules OR c.relhastriggers OR c.relrowsecurity OR c.relforcerowsecurity
+        OR c.relreplident <> 'd' OR c.relpersistence = 'u' OR c.reltablespace <> 0
+        OR c.reloptions IS NOT NULL
+        OR c.relam <> 2  -- heap, as the catalogue is made with it
+        OR (SELECT t.reloptions FROM pg_class t WHERE t.oid = c.reltoastrelid) IS NOT NULL
+        OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = %(oid)s)
+        OR EXISTS (SELECT FROM pg_statistic_ext WHERE stxrelid = %(oid)s)
+        OR EXISTS (SELECT FROM pg_policy WHERE polrelid = %(oid)s)
+        OR EXISTS (SELECT FROM pg_seclabel WHERE objoid = %(oid)s)
+        OR EXISTS (SELECT FROM pg_publication_rel WHERE prrelid = %(oid)s)
+        OR EXISTS (SELECT FROM pg_description
+                    WHERE objoid = ANY (ARRAY(
+                              SELECT %(oid)s::oid
+                              UNION ALL SELECT indexrelid FROM pg_index WHERE indrelid = %(oid)s
+                              UNION ALL SELECT oid FROM pg_constraint WHERE conrelid = %(oid)s))))
+ ORDER BY 1, 2, 3;
+
 -- composition --
 -- What a table has, part by part: the kind, the name, and a text that says how it is and has neither
 -- its own name in it nor the table's.

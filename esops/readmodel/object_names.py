@@ -180,7 +180,10 @@ def _quoted(name: str) -> str:
 
 
 def _objects(connection: psycopg.Connection, side: Side) -> list[_Object]:
-    rows = connection.execute(_SQL["objects"], {"oid": side.table.oid}).fetchall()
+    oid = {"oid": side.table.oid}
+    rows = connection.execute(_SQL["plain_objects"], oid).fetchall()
+    if any(kind == "MORE" for kind, *_ in rows):
+        rows = connection.execute(_SQL["objects"], oid).fetchall()
     return [
         _Object(kind, schema, name, definition, plain_name(name, side))
         for kind, schema, name, definition in rows

@@ -1,3 +1,31 @@
+-- plain_objects --
+-- What the next query says, for a table that has nothing but indexes; a row of the kind 'MORE' says
+-- that it has something else. It is asked first, being much cheaper to plan.
+SELECT 'INDEX' AS kind, (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace),
+       c.relname AS name,
+       concat_ws('|', '', i.indisunique, i.indisprimary, con.contype, con.condeferrable,
+                 con.condeferred,
+                 substr(pg_get_indexdef(i.indexrelid),
+                        length(concat('CREATE ', CASE WHEN i.indisunique THEN 'UNIQUE ' END,
+                                      'INDEX ', quote_ident(c.relname), ' ON ',
+                                      (SELECT format('%%I.%%I', n.nspname, t.relname)
+                                         FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
+                                        WHERE t.oid = %(oid)s))) + 1))
+  FROM pg_index i
+  JOIN pg_class c ON c.oid = i.indexrelid
+  LEFT JOIN pg_constraint con
+         ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid
+        AND con.contype IN ('p', 'u', 'x')
+ WHERE i.indrelid = %(oid)s
+UNION ALL
+SELECT 'MORE', '', '', ''
+  FROM pg_class c
+ WHERE c.oid = %(oid)s
+   AND (c.relkind <> 'r'
+        OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = %(oid)s AND attidentity <> '')
+        OR EXISTS (SELECT FROM pg_statistic_ext WHERE stxrelid = %(oid)s))
+ ORDER BY 1, 3;
+
 -- objects --
 -- What belongs to a table and has a name of its own in the schema: its partitions, its indexes with
 -- the constraints on them, the sequences of its identity columns, its statistics. What each is,

@@ -144,7 +144,7 @@ def of_view(connection: psycopg.Connection, target: Target) -> list[str]:
     if target.settings.switch != "view":
         return []
     # Whatever esops has noted of it: a rebuild that was aborted leaves it a table.
-    now = [(name, catalog.any_table(connection, name.schema, name.name)) for name in target.names]
+    now = [(name, catalog.find_table(connection, name.schema, name.name)) for name in target.names]
     names = " and ".join(str(name) for name, table in now if table and table.kind in "rp")
     if not names:
         return []
