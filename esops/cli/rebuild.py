@@ -77,7 +77,7 @@ def rebuild(
         "--workers",
         metavar="N|auto",
         help="Load with N processes (only folds that are keyed by the stream). auto: as many as "
-        "are worth it, by a short measurement. Default: auto from a million events on, else 1.",
+        "are worth it, by a short measurement. Default: auto above a million events, else 1.",
         rich_help_panel=_LOAD,
     ),
     engine: str | None = typer.Option(

@@ -212,7 +212,12 @@ def _integer(bits: int) -> Form:
             raise Unfit(f"it is not between {low} and {high}")
         return made
 
-    return Form(convert, quick=f"type(v) is int and {low} <= v <= {high}")
+    return Form(convert, quick=f"type(v) is int and {_between(low, high)}")
+
+
+def _between(low: int, high: int) -> str:
+    """Whether an integer lies between two bounds. CPython is quickest with those of 30 bits."""
+    return f"({f'0 <= v < {1 << 30} or ' * (high >> 30 > 0)}{low} <= v <= {high})"
 
 
 def _whole(value: Any) -> int:
@@ -242,7 +247,7 @@ def _numeric(precision: int | None, scale: int, written: str | None) -> Form:
     most = f"1e{precision - scale}"
     if written == "int":
         whole = 10 ** max(precision - scale, 0)
-        return Form(convert, loaded, f"type(v) is int and -{whole} < v < {whole}")
+        return Form(convert, loaded, f"type(v) is int and {_between(1 - whole, whole - 1)}")
     if written == "float" and precision <= 15 and scale <= 15:
         # Dividing an integer by a power of ten gives the float nearest to that decimal.
         rounded = f"(v * {10**scale}.0 + m - m) / {10**scale}.0 == v"

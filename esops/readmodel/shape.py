@@ -13,16 +13,14 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
-    MutableMapping,
     Sequence,
 )
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import chain
 from sys import getsizeof
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -31,6 +29,7 @@ import psycopg
 from esops.errors import nearest
 from esops.postgres.catalog import Table, defaults
 from esops.readmodel.asked import Asked
+from esops.readmodel.fold_loop import FoldPairs, LoopColumn, fold_loop
 from esops.readmodel.form import Unfit, cannot_hold
 from esops.readmodel.forms import (
     form_of,
@@ -54,14 +53,6 @@ _ALIKE = frozenset({str, int, bool, bytes, UUID, date})
 Decimal("1.0") and Decimal("1.00"), and of 0.0 and -0.0, are two keys.
 """
 _PYTHON: dict[str, type] = {"int": int, "float": float, "Decimal": Decimal, "str": str}
-FoldPairs = Callable[
-    [
-        Iterator[tuple[Key, Any]],
-        MutableMapping[Key, Row | None],
-        Callable[[Row | None, Any], Row | None],
-    ],
-    bool,
-]
 
 
 def changing_defaults(connection: psycopg.Connection, table: Table) -> dict[str, str]:
@@ -240,7 +231,7 @@ class Shape:
             name: form_of(self._columns[name], self.written[name], self._asked)
             for name in self._names
         }
-        self.fold = self._quick()
+        self.fold = self._loop()
 
     def _slow(self, key: Key, row: Row) -> Row:
         """A row that is not in its form yet, in the form of the table."""
@@ -331,64 +322,22 @@ class Shape:
     def _unfit(self, what: str, name: str, value: Any, error: Unfit) -> Unfit:
         return Unfit(cannot_hold(what, self._columns[name], value, error))
 
-    def _quick(self) -> FoldPairs:
-        """A function of Python made for these columns: it runs once for each event, and a loop
-        over forms would take longer than the fold itself.
-        """
-        names: dict[str, Any] = {"slow": self._slow, "Unfit": Unfit, "shape": self}
-        guards, reads, values, texts = [], [], [], []
-        keys = {name: f"k{n}" for n, name in enumerate(self._key_columns)}
-        for n, name in enumerate(self._names):
-            form, v = self._forms[name], f"v{n}"
-            names[f"f{n}"] = form.convert
-            reads.append(f"{v} = row[{name!r}]")
-            typed = keeps_type(self._columns[name])
-            if name in keys:
-                k = keys[name]
-                guards.append(f"({v} is {k} or {v} == {k} and type({v}) is type({k}))")
-                # Of a number that can be written in several ways, the key has the one that counts.
-                again = typed and self._differs(name)
-                values.append(f"{name!r}: {f'f{n}({k})' if again else v}")
-            if typed:
-                names[f"t{n}"] = self._python(name)
-                guards.append(f"(type({v}) is t{n} or {v} is None)")
-            if name in keys:
-                continue
-            names |= form.names
-            # None is rare, so it is asked for last.
-            tests = [] if form.quick is None else [re.sub(r"\bv\b", v, f"({form.quick})")]
-            if form.quick is not None and is_plain_text(self._columns[name]):
-                # Most texts of a row are those of the row before, and a text does not change.
-                texts.append((f"o{n}", name))
-                tests.insert(0, f"{v} is o{n}")
-            tests.append(f"{v} is None")
-            values.append(f"{name!r}: {v} if {' or '.join(tests)} else f{n}({v})")
-        source = "\n".join(
+    def _loop(self) -> FoldPairs:
+        return fold_loop(
             [
-                "def fold(pairs, rows, evolve):",
-                " get = rows.get",
-                " for key, event in pairs:",
-                "  old = get(key)",
-                *_if_any(texts),
-                "  row = evolve(old, event)",
-                f"  if type(row) is dict and len(row) == {len(self._names)}:",
-                "   try:",
-                *(f"    {each}" for each in reads),
-                f"    {', '.join(keys.values())}{',' if len(keys) > 1 else ''} = key",
-                f"    if {' and '.join(guards) or True}:",
-                f"     rows[key] = {{{', '.join(values)}}}",
-                "     continue",
-                "   except (KeyError, Unfit): pass",
-                "  if row is None:",
-                "   rows[key] = None",
-                "   continue",
-                "  rows[key] = slow(key, row)",
-                "  if shape.fold is not fold: return True",
-                " return False",
-            ]
+                LoopColumn(
+                    name,
+                    self._forms[name],
+                    self._python(name) if keeps_type(self._columns[name]) else None,
+                    name in self._key_columns,
+                    keeps_type(self._columns[name]) and self._differs(name),
+                    is_plain_text(self._columns[name]),
+                )
+                for name in self._names
+            ],
+            self._slow,
+            lambda: self.fold,
         )
-        exec(source, names)  # noqa: S102 - of the user's there are names of columns, as literals
-        return cast("FoldPairs", names["fold"])
 
     def _python(self, name: str) -> type:
         """The Python type that a column's values have now, where that is noted."""
@@ -396,15 +345,6 @@ class Shape:
         if written == "value":
             return UUID if kind == "uuid" else date if kind == "date" else datetime
         return _PYTHON.get(written, type(None))
-
-
-def _if_any(texts: Sequence[tuple[str, str]]) -> list[str]:
-    """Statements that keep these columns of the row `old`, which may be None."""
-    if not texts:
-        return []
-    unknown = " = ".join(variable for variable, _ in texts)
-    known = "; ".join(f"{variable} = old[{name!r}]" for variable, name in texts)
-    return [f"  if old is None: {unknown} = None", f"  else: {known}"]
 
 
 def _length(value: Any) -> int:

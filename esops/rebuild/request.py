@@ -56,8 +56,8 @@ class RebuildRequest:
     batch_size: int | None = None
     """At most this many events for each checkpoint."""
     workers: int | Literal["auto"] | None = None
-    """How many processes load; `auto` measures how many are worth it, and so does None from a
-    million events on.
+    """How many processes load; `auto` measures how many are worth it, and so does None above
+    a million events.
     """
     engine: str | None = None
     """Where the workers are: "local", or "dask://HOST:PORT"."""

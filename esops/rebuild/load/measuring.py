@@ -22,7 +22,7 @@ from esops.rebuild.options import Options
 from esops.stores.base import EventStore
 
 WORTH_MEASURING = 1_000_000
-"""Fewer events are loaded by one process, unless the operator asks for `auto`."""
+"""Up to so many events are loaded by one process, unless the operator asks for `auto`."""
 _SAMPLE, _LEAST = 5_000, 1_000
 _WARM_UP = 2_500
 """More events than a store may read in a shorter way."""
@@ -102,7 +102,7 @@ def for_plan(
     head, events = upto
     if options.engine is not None or isinstance(options.workers, int):
         return None
-    if options.workers is None and events < WORTH_MEASURING:
+    if options.workers is None and events <= WORTH_MEASURING:
         return None
     if options.max_rate is not None or options.nice is not None:
         return Workers(1, "its rate is limited")
