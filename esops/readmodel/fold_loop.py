@@ -56,7 +56,7 @@ def fold_loop(
     """The loop for rows of these columns, in their order; see `Shape.fold`.
 
     `slow` makes the row of a key and of what the function returned, whatever that is; `current` is
-    the loop to go on with after that.
+    the loop for all that come after that.
     """
     names: dict[str, Any] = {"slow": slow, "current": current, "Unfit": Unfit}
     keys = _keys(columns)
