@@ -22,7 +22,7 @@ from esops.rebuild.options import Options
 from esops.stores.base import EventStore
 
 WORTH_MEASURING = 1_000_000
-"""Up to so many events are loaded by one process, unless the operator asks for `auto`."""
+"""Up to this many events are loaded by one process, unless the operator asks for `auto`."""
 _SAMPLE, _LEAST = 5_000, 1_000
 _WARM_UP = 2_500
 """More events than a store may read in a shorter way."""
