@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from esops.cli.command import Command, CommandGroup
 from esops.cli.global_options import global_values
+from esops.cli.option_groups import with_flat_options
 
 if TYPE_CHECKING:
     from esops.term import Output
@@ -50,8 +51,13 @@ def root(
 
 
 def command(at: typer.Typer, name: str | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Add a command to the root or a group."""
-    return at.command(name, cls=Command)
+    """Add a command to the root or a group. It may take options in groups (option_groups)."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        at.command(name, cls=Command)(with_flat_options(function))
+        return function
+
+    return add
 
 
 def group(name: str, help: str, *shown: str, at: typer.Typer = app) -> typer.Typer:
@@ -72,22 +78,9 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
 
     `talks`: the command itself tells a person what it does, so that the log shows only warnings.
     """
-    from pathlib import Path
-
     from esops import term
 
-    given = global_values(context)
-    settings = term.GlobalOptions(
-        config=Path(given["config_"]) if given.get("config_") else None,
-        store=given.get("store_"),
-        output=given.get("output_"),
-        output_file=None if given.get("output_file_") is None else Path(given["output_file_"]),
-        quiet=bool(given.get("quiet_")),
-        verbose=bool(given.get("verbose_")),
-        debug=bool(given.get("debug_")),
-        log_format=given.get("log_format_") or "console",
-        color=not given.get("no_color_"),
-    )
+    settings = global_values(context).settings()
     term.set_up_logging(settings, talks=talks)
     # What a projection prints must not stand in a result.
     context.find_root().with_resource(term.kept_for_results())

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli import audit_text as text
 from esops.cli.app import command, current_output, group
-from esops.cli.completion import complete_stream
-from esops.cli.shared import TENANT, JobProgress, archived_streams_named, duration
+from esops.cli.option_groups import option_group
+from esops.cli.options import StreamName, Tenant, category_option, report_option, since_option
+from esops.cli.shared import JobProgress, archived_streams_named, duration
 
 if TYPE_CHECKING:
-    from esops.audit.streams import StreamsRequest
+    from esops.audit.streams import StreamsAudit, StreamsRequest
     from esops.config import Config
     from esops.stores.base import EventStore
     from esops.term import Output
@@ -25,53 +27,98 @@ audit = group(
     "esops audit stream ShoppingCart-2b2210d1",
 )
 
-_CATEGORY = typer.Option(
-    None, "--category", metavar="C", help="Look only at streams of this category."
-)
-_LIMIT = typer.Option(None, "--limit", metavar="N", min=1, help="Look only at the first N events.")
+
+@option_group()
+class StreamOptions:
+    """The streams that are looked at."""
+
+    category: Annotated[str | None, category_option("Look only at streams of this category.")] = (
+        None
+    )
+    tenant: Tenant = None
+
+
+@option_group()
+class FirstEventsOptions(StreamOptions):
+    """The events that are looked at."""
+
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Look only at the first N events."),
+    ] = None
+
+
+@option_group()
+class ListOptions:
+    """Which streams are listed, and what is shown of them."""
+
+    longest: Annotated[
+        int | None,
+        typer.Option(
+            "--longest",
+            metavar="N",
+            min=0,
+            help="List the N longest streams. Default: 20 in a table, otherwise 1,000.",
+        ),
+    ] = None
+    over: Annotated[
+        int,
+        typer.Option(
+            "--over", metavar="N", min=0, help="List only streams with more than N events."
+        ),
+    ] = 0
+    all_: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="List every stream by name, as ndjson or csv, and nothing else."
+        ),
+    ] = False
+    percentiles: Annotated[
+        bool,
+        typer.Option(
+            "--percentiles", help="Show more percentiles, and a histogram of each category."
+        ),
+    ] = False
+
+
+@option_group()
+class MeasureOptions:
+    """How the events of a stream are counted, and over what time."""
+
+    growth: Annotated[
+        bool,
+        typer.Option(
+            "--growth", help="Show how many events a day each stream has got since --since."
+        ),
+    ] = False
+    since: Annotated[str, since_option("How far back growth and its budgets are measured.")] = "7d"
+    count: Annotated[
+        bool,
+        typer.Option(
+            "--count", help="Count the events instead of using the store's list of streams."
+        ),
+    ] = False
+    archived: Annotated[
+        bool,
+        typer.Option("--archived", help="Include streams that the store has marked as archived."),
+    ] = False
 
 
 @command(audit)
 def streams(
     context: typer.Context,
-    category: str | None = _CATEGORY,
-    tenant: str | None = TENANT,
-    longest: int | None = typer.Option(
-        None,
-        "--longest",
-        metavar="N",
-        min=0,
-        help="List the N longest streams. Default: 20 in a table, otherwise 1,000.",
-    ),
-    over: int = typer.Option(
-        0, "--over", metavar="N", min=0, help="List only streams with more than N events."
-    ),
-    all_: bool = typer.Option(
-        False, "--all", help="List every stream by name, as ndjson or csv, and nothing else."
-    ),
-    percentiles: bool = typer.Option(
-        False, "--percentiles", help="Show more percentiles, and a histogram of each category."
-    ),
-    growth: bool = typer.Option(
-        False, "--growth", help="Show how many events a day each stream has got since --since."
-    ),
-    since: str = typer.Option(
-        "7d", "--since", metavar="D", help="How far back growth and its budgets are measured."
-    ),
-    count: bool = typer.Option(
-        False, "--count", help="Count the events instead of using the store's list of streams."
-    ),
-    archived: bool = typer.Option(
-        False, "--archived", help="Include streams that the store has marked as archived."
-    ),
-    report: Path | None = typer.Option(
-        None, "--report", metavar="FILE.html", help="Also write a page with plots."
-    ),
-    estimate: bool = typer.Option(
-        False,
-        "--estimate",
-        help="Estimate from a sample, with its error, if counting all events takes long.",
-    ),
+    which: StreamOptions,
+    listed: ListOptions,
+    measured: MeasureOptions,
+    *,
+    report: Annotated[Path | None, report_option("Also write a page with plots.")] = None,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            help="Estimate from a sample, with its error, if counting all events takes long.",
+        ),
+    ] = False,
 ) -> int:
     """Show how long streams are, list the longest, and check the budgets of [audit.budgets].
 
@@ -82,29 +129,47 @@ def streams(
     esops audit streams --output json | jq .findings
     esops audit streams --report audit.html
     """
-    from esops.audit.streams import LISTED, LONGEST, StreamsRequest, audit_streams
+    from esops.audit.streams import StreamsRequest
     from esops.config import load_config
-    from esops.term.result_file import checked
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    request = StreamsRequest(category, archived, count, window=duration("--since", since))
-    if all_:
-        return _list_all(output, config, request, tenant)
-    if estimate and _estimate(output, config, request, tenant):
+    request = StreamsRequest(
+        which.category,
+        measured.archived,
+        measured.count,
+        over=listed.over,
+        growth=measured.growth,
+        window=duration("--since", measured.since),
+    )
+    if listed.all_:
+        return _list_all(output, config, request, which.tenant)
+    if estimate and _estimate(output, config, request, which.tenant):
         return 0
+    found = _longest(output, config, request, which.tenant, listed.longest, report)
+    text.streams(output, found, percentiles=listed.percentiles, growth=measured.growth)
+    for sentence in found.unmatched:
+        output.warn(sentence)
+    text.denied(output, found.denied)
+    return 1 if found.broken or found.unmatched or found.denied else 0
+
+
+def _longest(
+    output: Output,
+    config: Config,
+    request: StreamsRequest,
+    tenant: str | None,
+    longest: int | None,
+    report: Path | None,
+) -> StreamsAudit:
+    """The lengths of streams with the longest ones, which the page has, too, if there is one."""
+    from esops.audit.streams import LISTED, LONGEST, audit_streams
+    from esops.term.result_file import checked
+
     form = output.format("table", "json", "csv", "ndjson")
     checked(report, "--report")
     limit = longest if longest is not None else text.ROWS if form == "table" else LONGEST
-    request = StreamsRequest(
-        category=category,
-        archived=archived,
-        counted=count,
-        longest=limit if report is None else max(limit, LISTED),
-        over=over,
-        growth=growth,
-        window=request.window,
-    )
+    request = replace(request, longest=limit if report is None else max(limit, LISTED))
     with _opened(output, config, tenant) as store:
         found = audit_streams(store, config.audit, request, output.say)
         if report is not None:
@@ -114,11 +179,7 @@ def streams(
             write_report(report, store, found, request, budgets=budgets, say=output.say)
             output.say(f"written: {report}")
     found.longest = found.longest[:limit]
-    text.streams(output, found, percentiles=percentiles, growth=growth)
-    for sentence in found.unmatched:
-        output.warn(sentence)
-    text.denied(output, found.denied)
-    return 1 if found.broken or found.unmatched or found.denied else 0
+    return found
 
 
 def _list_all(output: Output, config: Config, request: StreamsRequest, tenant: str | None) -> int:
@@ -156,8 +217,9 @@ def _estimate(output: Output, config: Config, request: StreamsRequest, tenant: s
 @command(audit)
 def stream(
     context: typer.Context,
-    name: str = typer.Argument(..., help="The name of the stream.", autocompletion=complete_stream),
-    tenant: str | None = TENANT,
+    name: StreamName,
+    *,
+    tenant: Tenant = None,
 ) -> None:
     """Show one stream: its types, months, gaps and bursts, and where it could be split.
 
@@ -182,9 +244,7 @@ def stream(
 @command(audit)
 def events(
     context: typer.Context,
-    category: str | None = _CATEGORY,
-    tenant: str | None = TENANT,
-    limit: int | None = _LIMIT,
+    which: FirstEventsOptions,
 ) -> None:
     """Show the event types: how many, how large, since when, and the shapes of their payloads.
 
@@ -201,9 +261,12 @@ def events(
     output.format("table", "json", "ndjson", "csv")  # refuses others before the long read
     progress = JobProgress(output)
     try:
-        with _opened(output, config, tenant) as store:
+        with _opened(output, config, which.tenant) as store:
             found = read_events(
-                store, category, limit, lambda done, total: progress.update("events", done, total)
+                store,
+                which.category,
+                which.limit,
+                lambda done, total: progress.update("events", done, total),
             )
     finally:
         progress.close()
@@ -215,9 +278,7 @@ def events(
 @command(audit)
 def modelling(
     context: typer.Context,
-    category: str | None = _CATEGORY,
-    tenant: str | None = TENANT,
-    limit: int | None = _LIMIT,
+    which: FirstEventsOptions,
 ) -> int:
     """Review how events are modelled: rules of thumb, each with its evidence and its source.
 
@@ -237,12 +298,12 @@ def modelling(
     output.format("table", "json", "ndjson")  # refuses others before the long read
     progress = JobProgress(output)
     try:
-        with _opened(output, config, tenant) as store:
+        with _opened(output, config, which.tenant) as store:
             audit = audit_store(
                 store,
                 config.audit,
-                category,
-                limit,
+                which.category,
+                which.limit,
                 lambda done, total: progress.update("events", done, total),
                 config.trace,
             )

@@ -2,76 +2,125 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.completion import complete_stream
+from esops.cli.option_groups import option_group
+from esops.cli.options import dry_run_option, yes_option
 from esops.cli.shared import confirm, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.erasing.run import EraseOutcome, EraseRequest
+    from esops.json_paths import JsonPath
     from esops.term import Output
 
-_WHOSE = "Whose data"
+
+@option_group(panel="Whose data")
+class PersonOptions:
+    """Whose data are erased, by streams or by values."""
+
+    stream: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stream",
+            metavar="S,…",
+            help="The events of these streams; can be repeated.",
+            autocompletion=complete_stream,
+        ),
+    ] = None
+    streams_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--streams-from",
+            metavar="FILE",
+            help="The streams that a file names, one a line; - for stdin.",
+        ),
+    ] = None
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="'JSONPATH=VALUE'",
+            help="The events that have this value; can be repeated.",
+        ),
+    ] = None
+    list_: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Such conditions from a file, one a line; - for stdin. The value is then in no "
+            "list of processes.",
+        ),
+    ] = None
+
+    def streams(self) -> tuple[str, ...]:
+        """The names of the streams. Raises UsageError."""
+        names = [name for each in self.stream or () for name in each.split(",") if name]
+        return (*names, *_lines("--streams-from", self.streams_from))
+
+    def conditions(self) -> tuple[tuple[JsonPath, str], ...]:
+        """The values, each with its path. Raises UsageError."""
+        from esops.errors import UsageError
+        from esops.json_paths import split_condition
+
+        conditions = []
+        for option, texts in (
+            ("--where", self.where or []),
+            ("--list", _lines("--list", self.list_)),
+        ):
+            for text in texts:
+                try:
+                    conditions.append(split_condition(text))
+                except ValueError as error:
+                    raise UsageError(f"{option}: {error}") from None
+        return tuple(conditions)
+
+
+@option_group()
+class EraseOptions:
+    """By which rules, and what is kept in mind of it."""
+
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rule",
+            metavar="NAME",
+            help="Only this rule of [erase.NAME]; can be repeated. Default: all that fit.",
+        ),
+    ] = None
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            "--reason",
+            metavar="TEXT",
+            help="What the new seals of archives say, such as the number of the request.",
+        ),
+    ] = None
+    done: Annotated[
+        int | None,
+        typer.Option(
+            "--done",
+            metavar="N",
+            help="Say that the places which erasure N has named are cleared. Later runs of the "
+            "same request then stop naming them.",
+        ),
+    ] = None
 
 
 @command(app)
 def erase(
     context: typer.Context,
-    stream: list[str] | None = typer.Option(
-        None,
-        "--stream",
-        metavar="S,…",
-        help="The events of these streams; can be repeated.",
-        autocompletion=complete_stream,
-        rich_help_panel=_WHOSE,
-    ),
-    streams_from: Path | None = typer.Option(
-        None,
-        "--streams-from",
-        metavar="FILE",
-        help="The streams that a file names, one a line; - for stdin.",
-        rich_help_panel=_WHOSE,
-    ),
-    where: list[str] | None = typer.Option(
-        None,
-        "--where",
-        metavar="'JSONPATH=VALUE'",
-        help="The events that have this value; can be repeated.",
-        rich_help_panel=_WHOSE,
-    ),
-    list_: Path | None = typer.Option(
-        None,
-        "--list",
-        metavar="FILE",
-        help="Such conditions from a file, one a line; - for stdin. The value is then in no list "
-        "of processes.",
-        rich_help_panel=_WHOSE,
-    ),
-    rule: list[str] | None = typer.Option(
-        None,
-        "--rule",
-        metavar="NAME",
-        help="Only this rule of [erase.NAME]; can be repeated. Default: all that fit.",
-    ),
-    reason: str | None = typer.Option(
-        None,
-        "--reason",
-        metavar="TEXT",
-        help="What the new seals of archives say, such as the number of the request.",
-    ),
-    done: int | None = typer.Option(
-        None,
-        "--done",
-        metavar="N",
-        help="Say that the places which erasure N has named are cleared. Later runs of the same "
-        "request then stop naming them.",
-    ),
-    dry_run: bool = typer.Option(False, "-n", "--dry-run", help="Show the plan and stop."),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
+    whose: PersonOptions,
+    options: EraseOptions,
+    *,
+    dry_run: Annotated[bool, dry_run_option("Show the plan and stop.")] = False,
+    yes: Annotated[bool, yes_option()] = False,
 ) -> int:
     """Erase a person's data from events and archives, and prove that nothing is left.
 
@@ -97,11 +146,12 @@ def erase(
             raise Stopped("the erasure was interrupted", hint="Run it again: it continues.")
 
     config = load_config(output.settings.config, erases=True)
-    if done is not None:
-        store = confirm_done(config, output.settings.store, done)
-        output.line(f"Erasure {done} of store {store} is done: what it named counts as cleared.")
+    if options.done is not None:
+        store = confirm_done(config, output.settings.store, options.done)
+        number = options.done
+        output.line(f"Erasure {number} of store {store} is done: what it named counts as cleared.")
         return 0
-    request = _request(stream, streams_from, where, list_, rule, reason)
+    request = _request(whose, options)
     with Erasure(config, output.settings.store, request, stop) as job:
         found = job.plan()
         if not dry_run:
@@ -118,31 +168,11 @@ def erase(
     return 1 if found.remaining and not dry_run else 0
 
 
-def _request(
-    streams: list[str] | None,
-    streams_from: Path | None,
-    where: list[str] | None,
-    list_: Path | None,
-    rules: list[str] | None,
-    reason: str | None,
-) -> EraseRequest:
+def _request(whose: PersonOptions, options: EraseOptions) -> EraseRequest:
     from esops.erasing.run import EraseRequest
-    from esops.errors import UsageError
-    from esops.json_paths import split_condition
 
-    names = [name for each in streams or () for name in each.split(",") if name]
-    names += _lines("--streams-from", streams_from)
-    conditions = []
-    for option, texts in (("--where", where or []), ("--list", _lines("--list", list_))):
-        for text in texts:
-            try:
-                conditions.append(split_condition(text))
-            except ValueError as error:
-                raise UsageError(f"{option}: {error}") from None
-    request = EraseRequest(tuple(names), tuple(conditions), tuple(rules or ()))
-    if reason is None:
-        return request
-    return EraseRequest(request.streams, request.conditions, request.rules, reason)
+    request = EraseRequest(whose.streams(), whose.conditions(), tuple(options.rule or ()))
+    return request if options.reason is None else replace(request, reason=options.reason)
 
 
 def _lines(option: str, file: Path | None) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.command import CommandGroup
 from esops.cli.completion import complete_stream
-from esops.cli.shared import TENANT, archived_streams_named, stop_on_signals
+from esops.cli.option_groups import option_group, with_flat_options
+from esops.cli.options import EventId, Tenant, category_option, since_option, types_option
+from esops.cli.shared import archived_streams_named, duration_if_given, stop_on_signals
 
 if TYPE_CHECKING:
     import threading
@@ -19,109 +21,135 @@ if TYPE_CHECKING:
 
     from esops.stores.base import EventStore
     from esops.term import Output
+    from esops.trace.conditions import Condition
     from esops.trace.log import LogReader, LogRequest
-
-_WHICH = "Which events"
-
 
 events = typer.Typer(cls=CommandGroup, rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(events, name="events")
 
 
+@option_group(panel="Which events")
+class EventOptions:
+    """The events that are shown."""
+
+    stream: Annotated[
+        str | None,
+        typer.Option(
+            "--stream",
+            metavar="S",
+            help="Only this stream, in the order of its versions.",
+            autocompletion=complete_stream,
+        ),
+    ] = None
+    category: Annotated[str | None, category_option()] = None
+    types: Annotated[list[str] | None, types_option()] = None
+    tenant: Annotated[
+        str | None,
+        typer.Option("--tenant", metavar="T", help="Only events of this tenant."),
+    ] = None
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="PATH=VALUE",
+            help="Only events with this value in their data, or in their metadata "
+            "(metadata:PATH); can be repeated.",
+        ),
+    ] = None
+    since: Annotated[
+        str | None,
+        since_option(
+            "Only events recorded since then: 10m, 2026-11-28T10:15 or 10:15, in UTC.",
+            metavar="D|TIME",
+        ),
+    ] = None
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="D|TIME", help="Only events recorded before then."),
+    ] = None
+    skew: Annotated[
+        str | None,
+        typer.Option(
+            "--skew",
+            metavar="D",
+            help="You know that times are out of the log's order by this much at most: --since "
+            "then looks no further back.",
+        ),
+    ] = None
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="P", help="Only events after this position."),
+    ] = None
+    last: Annotated[
+        int | None,
+        typer.Option("--last", min=1, metavar="N", help="Only the last N of these events."),
+    ] = None
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, metavar="N", help="Only the first N of these events."),
+    ] = None
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What --where asks for. Raises UsageError."""
+        from esops.trace.conditions import parse_condition
+
+        return tuple(map(parse_condition, self.where or ()))
+
+    def request(
+        self, store: EventStore, conditions: tuple[Condition, ...], order: OrderOptions
+    ) -> LogRequest:
+        """The same for the log. Asks the store for its time where it is needed. Raises
+        UsageError.
+        """
+        from functools import cache
+
+        from esops.events import EventFilter
+        from esops.trace.log import LogRequest, parse_position
+        from esops.trace.times import point_in_time
+
+        @cache
+        def now() -> datetime:
+            return store.ping().clock
+
+        begin, end = (
+            None if text is None else point_in_time(option, text, now)
+            for option, text in (("--since", self.since), ("--until", self.until))
+        )
+        return LogRequest(
+            EventFilter(
+                tuple(self.types or ()), self.category, self.stream, since=begin, before=end
+            ),
+            parse_position(self.after) if self.after is not None else None,
+            self.limit,
+            self.last,
+            order.reverse,
+            order.follow,
+            conditions,
+            duration_if_given("--skew", self.skew),
+        )
+
+
+@option_group()
+class OrderOptions:
+    """In which order they are shown, and until when."""
+
+    reverse: Annotated[
+        bool, typer.Option("-r", "--reverse", help="Show the newest events first.")
+    ] = False
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "-f",
+            "--follow",
+            help="Wait for new events and show them as they settle, until stopped: those from now "
+            "on, and before them those of --last, --since or --after.",
+        ),
+    ] = False
+
+
 @events.callback()
-def read(
-    context: typer.Context,
-    stream: str | None = typer.Option(
-        None,
-        "--stream",
-        metavar="S",
-        help="Only this stream, in the order of its versions.",
-        autocompletion=complete_stream,
-        rich_help_panel=_WHICH,
-    ),
-    category: str | None = typer.Option(
-        None,
-        "--category",
-        metavar="C",
-        help="Only streams of this category.",
-        rich_help_panel=_WHICH,
-    ),
-    type_: list[str] | None = typer.Option(
-        None,
-        "--type",
-        metavar="T",
-        help="Only events of this type; can be repeated.",
-        rich_help_panel=_WHICH,
-    ),
-    tenant: str | None = typer.Option(
-        None,
-        "--tenant",
-        metavar="T",
-        help="Only events of this tenant.",
-        rich_help_panel=_WHICH,
-    ),
-    where: list[str] | None = typer.Option(
-        None,
-        "--where",
-        metavar="PATH=VALUE",
-        help="Only events with this value in their data, or in their metadata (metadata:PATH); can "
-        "be repeated.",
-        rich_help_panel=_WHICH,
-    ),
-    since: str | None = typer.Option(
-        None,
-        "--since",
-        metavar="D|TIME",
-        help="Only events recorded since then: 10m, 2026-11-28T10:15 or 10:15, in UTC.",
-        rich_help_panel=_WHICH,
-    ),
-    until: str | None = typer.Option(
-        None,
-        "--until",
-        metavar="D|TIME",
-        help="Only events recorded before then.",
-        rich_help_panel=_WHICH,
-    ),
-    skew: str | None = typer.Option(
-        None,
-        "--skew",
-        metavar="D",
-        help="You know that times are out of the log's order by this much at most: --since then "
-        "looks no further back.",
-        rich_help_panel=_WHICH,
-    ),
-    after: str | None = typer.Option(
-        None,
-        "--after",
-        metavar="P",
-        help="Only events after this position.",
-        rich_help_panel=_WHICH,
-    ),
-    last: int | None = typer.Option(
-        None,
-        "--last",
-        min=1,
-        metavar="N",
-        help="Only the last N of these events.",
-        rich_help_panel=_WHICH,
-    ),
-    limit: int | None = typer.Option(
-        None,
-        "--limit",
-        min=1,
-        metavar="N",
-        help="Only the first N of these events.",
-        rich_help_panel=_WHICH,
-    ),
-    reverse: bool = typer.Option(False, "-r", "--reverse", help="Show the newest events first."),
-    follow: bool = typer.Option(
-        False,
-        "-f",
-        "--follow",
-        help="Wait for new events and show them as they settle, until stopped: those from now on, "
-        "and before them those of --last, --since or --after.",
-    ),
-) -> int:
+@with_flat_options
+def read(context: typer.Context, which: EventOptions, order: OrderOptions) -> int:
     """Show events in the order of the log: lines at a terminal, NDJSON in a pipe.
 
     Exit code 1 if no event is of the stream, type, category or tenant, or has the path of --where.
@@ -135,15 +163,8 @@ def read(
     """
     if context.invoked_subcommand is not None:
         return 0
-    from functools import cache
-
-    from esops.cli.shared import duration
     from esops.config import load_config
-    from esops.events import EventFilter
     from esops.stores.one_tenant import open_for
-    from esops.trace.conditions import parse_condition
-    from esops.trace.log import LogRequest, parse_position
-    from esops.trace.times import point_in_time
 
     output = current_output(context)
     form = output.format("table", "ndjson", "json", "csv")
@@ -151,29 +172,13 @@ def read(
         form = "ndjson"
     config = load_config(output.settings.config)
     name, settings = config.store(output.settings.store)
-    conditions = tuple(map(parse_condition, where or ()))
+    conditions = which.conditions()
     stop = stop_on_signals()
-    with archived_streams_named(config, exit_code=1), open_for(name, settings, tenant) as store:
-
-        @cache
-        def now() -> datetime:
-            return store.ping().clock
-
-        begin, end = (
-            None if text is None else point_in_time(option, text, now)
-            for option, text in (("--since", since), ("--until", until))
-        )
-        request = LogRequest(
-            EventFilter(tuple(type_ or ()), category, stream, since=begin, before=end),
-            parse_position(after) if after is not None else None,
-            limit,
-            last,
-            reverse,
-            follow,
-            conditions,
-            duration("--skew", skew) if skew is not None else None,
-        )
-        return _read(output, store, request, form, stop)
+    with (
+        archived_streams_named(config, exit_code=1),
+        open_for(name, settings, which.tenant) as store,
+    ):
+        return _read(output, store, which.request(store, conditions, order), form, stop)
 
 
 def _read(
@@ -260,8 +265,9 @@ def _says_how_to_continue(request: LogRequest, reader: LogReader) -> Iterator[No
 @command(events)
 def show(
     context: typer.Context,
-    id: str = typer.Argument(..., help="The event's id."),
-    tenant: str | None = TENANT,
+    id: EventId,
+    *,
+    tenant: Tenant = None,
 ) -> int:
     """Show one event by its id, with everything that the store has about it.
 

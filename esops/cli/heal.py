@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from esops.running.throttle import Limits
     from esops.term import Output
 
-_WITH = frozenset(
-    {"projection", "keys", "keys_from", "streams", "from_check", "dry_run", "yes"}
-    | {"processor_stopped", "longest_session"}
-    | {"max_rate", "max_load", "max_lag_bytes", "nice"}
-)
 _NAMED = 5
 
 
@@ -33,9 +28,13 @@ def only(config: Config, names: Sequence[str], given: Collection[str]) -> str:
     """The one projection whose rows are meant. Raises UsageError where there are several, or where
     an option was given that is for a whole rebuild.
     """
+    from esops.cli.limits import LimitOptions
+    from esops.cli.option_groups import option_names
+    from esops.cli.rebuild_options import RowOptions
     from esops.errors import UsageError
 
-    others = sorted(set(given) - _WITH)
+    ours = {"projection", "dry_run", "yes", "processor_stopped", "longest_session"}
+    others = sorted(set(given) - ours.union(option_names(RowOptions), option_names(LimitOptions)))
     if others:
         option = "--" + others[0].replace("_", "-")
         raise UsageError(
@@ -118,25 +117,15 @@ def _key(text: str) -> RowKey:
     return (text,)
 
 
-def heal_rows(
-    output: Output,
-    name: str,
-    request: HealRequest,
-    limits: tuple[float | None, int | None, int | None, float | None],
-    *,
-    dry_run: bool,
-    yes: bool,
-) -> int:
+def heal_rows(output: Output, name: str, request: HealRequest, *, dry_run: bool, yes: bool) -> int:
     """Compare the rows, show what differs, ask, and make them right; returns the exit code."""
     from dataclasses import replace
 
     from esops.check.healing import heal
     from esops.config import load_config
-    from esops.running.throttle import Limits
     from esops.wording import count
 
     config, stop = load_config(output.settings.config), stop_on_signals()
-    request = replace(request, limits=Limits(*limits))
 
     def run(*, write: bool) -> Healed:
         return heal(

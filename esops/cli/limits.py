@@ -4,68 +4,56 @@ work, and of the one that changes them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-_PANEL = "Limits (`projection throttle` changes them while it runs)"
+from esops.cli.option_groups import option_group
 
-MAX_RATE: Any = typer.Option(
-    None,
-    "--max-rate",
-    min=1,
-    metavar="EV_S",
-    help="Apply at most EV_S events a second.",
-    rich_help_panel=_PANEL,
-)
-MAX_LOAD: Any = typer.Option(
-    None,
-    "--max-load",
-    min=0,
-    metavar="N",
-    help="Wait while more than N other sessions of the read model's server are active.",
-    rich_help_panel=_PANEL,
-)
-MAX_LAG_BYTES: Any = typer.Option(
-    None,
-    "--max-lag-bytes",
-    min=0,
-    metavar="N",
-    help="Wait while a replica of that server is more than N bytes behind.",
-    rich_help_panel=_PANEL,
-)
-NICE: Any = typer.Option(
-    None,
-    "--nice",
-    min=0,
-    metavar="R",
-    help="Rest R times as long as it works; 1 means half the speed.",
-    rich_help_panel=_PANEL,
-)
-SNAPSHOT_WAIT: Any = typer.Option(
-    None,
-    "--snapshot-wait",
-    metavar="D",
-    help="Wait at most this long for readers whose snapshot is older than the rows to be served; "
-    "default 60s.",
-    rich_help_panel="Verification and switch",
-)
-DESPITE_SNAPSHOTS: Any = typer.Option(
-    False,
-    "--despite-snapshots",
-    help="Switch although such readers see the read model without its newest rows.",
-    rich_help_panel="Verification and switch",
-)
-CHANGED: Any = typer.Option(
-    False,
-    "--changed",
-    help="Rebuild those that `esops plan` says need it, of the ones named or of all.",
-)
-LONGEST_SESSION: Any = typer.Option(
-    None,
-    "--longest-session",
-    metavar="D",
-    help="How long an instance of the application may take from loading a row to writing it, where "
-    'it writes rows with each append (live = "inline"): rows that were made right are watched for '
-    "as long. Default: 30s.",
-)
+if TYPE_CHECKING:
+    from esops.running.throttle import Limits
+
+
+@option_group(panel="Limits (`projection throttle` changes them while it runs)")
+class LimitOptions:
+    """How much the work may burden the read model's server."""
+
+    max_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--max-rate", min=1, metavar="EV_S", help="Apply at most EV_S events a second."
+        ),
+    ] = None
+    max_load: Annotated[
+        int | None,
+        typer.Option(
+            "--max-load",
+            min=0,
+            metavar="N",
+            help="Wait while more than N other sessions of the read model's server are active.",
+        ),
+    ] = None
+    max_lag_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--max-lag-bytes",
+            min=0,
+            metavar="N",
+            help="Wait while a replica of that server is more than N bytes behind.",
+        ),
+    ] = None
+    nice: Annotated[
+        float | None,
+        typer.Option(
+            "--nice",
+            min=0,
+            metavar="R",
+            help="Rest R times as long as it works; 1 means half the speed.",
+        ),
+    ] = None
+
+    def limits(self) -> Limits:
+        """The same for the work."""
+        from esops.running.throttle import Limits
+
+        return Limits(self.max_rate, self.max_load, self.max_lag_bytes, self.nice)

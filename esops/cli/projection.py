@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esops.cli.app import command, current_output, group
-from esops.cli.completion import complete_projection
-from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
+from esops.cli.limits import LimitOptions
+from esops.cli.options import ProjectionName, dry_run_option, yes_option
 from esops.cli.shared import confirm
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ projection = group(
     "esops projection show cart_summary",
 )
 
-_NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
 _OVERVIEW = ["projection", "store", "kind", "active", "lag_events", "versions"]
 _SHOWN = ["version", "state", "position", "lag_events", "rows", "tables", "updated_at"]
 _HISTORY = ["version", "state", "position", "lag_events", "events", "rows", "updated_at"]
@@ -49,7 +49,7 @@ def list_(context: typer.Context) -> None:
 
 
 @command(projection)
-def show(context: typer.Context, name: str = _NAME) -> None:
+def show(context: typer.Context, name: ProjectionName) -> None:
     """Show a projection's versions: which serves, how far each is, and who keeps it fresh.
 
     esops projection show cart_summary --output json
@@ -83,7 +83,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
 
 
 @command(projection, "versions")
-def versions(context: typer.Context, name: str = _NAME) -> None:
+def versions(context: typer.Context, name: ProjectionName) -> None:
     """List a projection's versions, including those that are retired.
 
     esops projection versions cart_summary
@@ -95,7 +95,7 @@ def versions(context: typer.Context, name: str = _NAME) -> None:
 
 
 @command(projection)
-def pause(context: typer.Context, name: str = _NAME) -> int:
+def pause(context: typer.Context, name: ProjectionName) -> int:
     """Pause the work on a projection after its next checkpoint: a rebuild, and `esops run`.
 
     While it is paused, readers see nothing new.
@@ -119,7 +119,7 @@ def pause(context: typer.Context, name: str = _NAME) -> int:
 
 
 @command(projection)
-def resume(context: typer.Context, name: str = _NAME) -> None:
+def resume(context: typer.Context, name: ProjectionName) -> None:
     """Resume work that was paused.
 
     esops projection resume cart_summary
@@ -133,16 +133,16 @@ def resume(context: typer.Context, name: str = _NAME) -> None:
 @command(projection)
 def throttle(
     context: typer.Context,
-    name: str = _NAME,
-    max_rate: float | None = MAX_RATE,
-    max_load: int | None = MAX_LOAD,
-    max_lag_bytes: int | None = MAX_LAG_BYTES,
-    nice: float | None = NICE,
-    off: bool = typer.Option(
-        False,
-        "--off",
-        help="Remove all limits that this command has set; those of the running command stay.",
-    ),
+    name: ProjectionName,
+    *,
+    limits: LimitOptions,
+    off: Annotated[
+        bool,
+        typer.Option(
+            "--off",
+            help="Remove all limits that this command has set; those of the running command stay.",
+        ),
+    ] = False,
 ) -> None:
     """Change the limits of work on a projection, while it runs: of a rebuild, and of `esops run`.
 
@@ -155,16 +155,11 @@ def throttle(
     from esops.cli.version_text import limits as in_words
     from esops.rebuild import steering
 
-    limits = {
-        "max_rate": max_rate,
-        "max_load": max_load,
-        "max_lag_bytes": max_lag_bytes,
-        "nice": nice,
-    }
-    given = {key: value for key, value in limits.items() if value is not None}
+    all_limits = asdict(limits.limits())
+    given = {key: value for key, value in all_limits.items() if value is not None}
     _, config = opened(context)
     # With --off, the limits that were not given are None, which removes them.
-    now, works = steering.throttle(config, name, limits if off else given)
+    now, works = steering.throttle(config, name, all_limits if off else given)
     text = f"{name} is not limited"
     if now.limits:
         what = f": {works}" if works else ""
@@ -173,7 +168,7 @@ def throttle(
 
 
 @command(projection)
-def postpone(context: typer.Context, name: str = _NAME) -> int:
+def postpone(context: typer.Context, name: ProjectionName) -> int:
     """Let a rebuild keep up without switching.
 
     Exit code 1 if no rebuild is unfinished. One that begins later does not switch all the same.
@@ -195,7 +190,7 @@ def postpone(context: typer.Context, name: str = _NAME) -> int:
 
 
 @command(projection, "switch-now")
-def switch_now(context: typer.Context, name: str = _NAME) -> None:
+def switch_now(context: typer.Context, name: ProjectionName) -> None:
     """Let a rebuild whose switch is postponed switch now, whatever its lag.
 
     esops projection switch-now cart_summary
@@ -217,14 +212,17 @@ def switch_now(context: typer.Context, name: str = _NAME) -> None:
 @command(projection)
 def recover(
     context: typer.Context,
-    name: str = _NAME,
-    accept_removed: bool = typer.Option(
-        False,
-        "--accept-removed",
-        help="Take events that are gone without a trace for deleted on purpose, not for lost.",
-    ),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
-    dry_run: bool = typer.Option(False, "-n", "--dry-run", help="Show the plan; change nothing."),
+    name: ProjectionName,
+    *,
+    accept_removed: Annotated[
+        bool,
+        typer.Option(
+            "--accept-removed",
+            help="Take events that are gone without a trace for deleted on purpose, not for lost.",
+        ),
+    ] = False,
+    yes: Annotated[bool, yes_option()] = False,
+    dry_run: Annotated[bool, dry_run_option("Show the plan; change nothing.")] = False,
 ) -> int:
     """Continue after the store was restored to an earlier time, or replaced.
 

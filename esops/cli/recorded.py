@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from esops.actions.action import Action
     from esops.actions.recording import ActionRecord
+    from esops.cli.global_options import GivenGlobals
     from esops.config import Config
 
 _Values = Mapping[str, Any]
@@ -195,7 +196,7 @@ def _store(context: Any) -> str:
 
     try:
         config = config_of(context)
-        return f"store {config.store(_global(context, 'store_'))[0]}"
+        return f"store {config.store(_globals(context).store_)[0]}"
     except EsopsError:  # the command says the same
         return ""
 
@@ -204,12 +205,11 @@ def config_of(context: Any) -> Config:
     """The configuration of a command. Raises UsageError."""
     from esops.config import load_config
 
-    path = _global(context, "config_")
+    path = _globals(context).config_
     return load_config(Path(path) if path else None)
 
 
-def _global(context: Any, name: str) -> str | None:
+def _globals(context: Any) -> GivenGlobals:
     from esops.cli.global_options import global_values
 
-    found: str | None = global_values(context).get(name)
-    return found
+    return global_values(context)

@@ -3,59 +3,97 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import command, current_output
+from esops.cli.option_groups import Wording, option_group
 from esops.cli.schema import schema
-from esops.cli.shared import TENANT, JobProgress, stop_on_signals
+from esops.cli.schema_options import ProgressOptions, SelectedEvents
+from esops.cli.shared import JobProgress, stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from esops.config import Config
     from esops.schema.checking.history import SchemaCheckResult
     from esops.term import Output
 
-_FILES = "Files"
 _SHOWN = 40
 """Lines of a table; --output json has all."""
+
+
+@option_group(panel="Files")
+class FileOptions:
+    """Where else the result is written."""
+
+    sarif: Annotated[
+        Path | None, typer.Option("--sarif", metavar="FILE", help="Also write SARIF 2.1.0.")
+    ] = None
+    metrics: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics",
+            metavar="FILE",
+            help="Also write Prometheus' text, for a textfile collector.",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raises UsageError where they cannot be written, or are the same file."""
+        from esops.errors import UsageError
+        from esops.term.result_file import checked
+
+        checked(self.sarif, "--sarif")
+        checked(self.metrics, "--metrics")
+        if self.sarif is None or self.metrics is None:
+            return
+        if self.sarif.resolve() == self.metrics.resolve():
+            raise UsageError("--sarif and --metrics name the same file")
+
+    def write(self, found: SchemaCheckResult, *, allow_unknown: bool) -> None:
+        """Write what was found."""
+        from esops.term import to_json
+        from esops.term.result_file import write_page
+
+        if self.sarif is not None:
+            from esops.schema.checking.sarif import sarif as log_of
+
+            log = to_json(log_of(found, schemaless=not allow_unknown), indent=True)
+            write_page(self.sarif, log + "\n", "--sarif")
+        if self.metrics is not None:
+            from esops.schema.checking.metrics import text
+
+            write_page(self.metrics, text(found), "--metrics")
 
 
 @command(schema)
 def check(
     context: typer.Context,
-    against: Path = typer.Option(
-        Path("schemas"), "--against", metavar="DIR", help="The directory of JSON Schema files."
-    ),
-    category: str | None = typer.Option(
-        None, "--category", metavar="C", help="Check only events of this category."
-    ),
-    types: list[str] | None = typer.Option(
-        None, "--type", metavar="T", help="Check only events of this type; can be repeated."
-    ),
-    tenant: str | None = TENANT,
-    since_last: bool = typer.Option(
-        False,
-        "--since-last",
-        help="Read only what is new since the last such check, and keep how far this one comes.",
-    ),
-    from_start: bool = typer.Option(
-        False, "--from-start", help="With --since-last: forget what was kept, and read all events."
-    ),
-    allow_unknown: bool = typer.Option(
-        False, "--allow-unknown", help="Event types without a schema are no finding."
-    ),
-    sarif: Path | None = typer.Option(
-        None, "--sarif", metavar="FILE", help="Also write SARIF 2.1.0.", rich_help_panel=_FILES
-    ),
-    metrics: Path | None = typer.Option(
-        None,
-        "--metrics",
-        metavar="FILE",
-        help="Also write Prometheus' text, for a textfile collector.",
-        rich_help_panel=_FILES,
-    ),
+    against: Annotated[
+        Path,
+        typer.Option("--against", metavar="DIR", help="The directory of JSON Schema files."),
+    ] = Path("schemas"),
+    *,
+    which: Annotated[
+        SelectedEvents,
+        Wording(
+            category="Check only events of this category.",
+            types="Check only events of this type; can be repeated.",
+        ),
+    ],
+    progress: Annotated[
+        ProgressOptions,
+        Wording(
+            since_last="Read only what is new since the last such check, and keep how far this "
+            "one comes."
+        ),
+    ],
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Event types without a schema are no finding.")
+    ] = False,
+    files: FileOptions,
 ) -> int:
     """Check all events against the JSON Schema of their type.
 
@@ -69,49 +107,56 @@ def check(
     """
     from esops.config import load_config
     from esops.errors import UsageError
-    from esops.schema.checking.run import JOB, SchemaCheck
-    from esops.schema.files import read_schemas
-    from esops.schema.progress import progress_of
-    from esops.schema.reading import EventSelection
-    from esops.stores.one_tenant import open_for
-    from esops.term.result_file import checked
 
     output = current_output(context)
     output.format("table", "json")
-    if from_start and not since_last:
+    if progress.from_start and not progress.since_last:
         raise UsageError("--from-start is for --since-last", hint="Without it, all is read anyway.")
-    checked(sarif, "--sarif")
-    checked(metrics, "--metrics")
-    if sarif is not None and metrics is not None and sarif.resolve() == metrics.resolve():
-        raise UsageError("--sarif and --metrics name the same file")
-    name, settings = load_config(output.settings.config).store(output.settings.store)
-    schemas = read_schemas(against)
-    selection = EventSelection(category, tuple(types or ()))
+    files.check()
+    config = load_config(output.settings.config)
+    found = _read(output, config, against, which, progress)
+    files.write(found, allow_unknown=allow_unknown)
+    _show(output, found, allow_unknown=allow_unknown)
+    return _exit_code(found, allow_unknown=allow_unknown)
+
+
+def _read(
+    output: Output,
+    config: Config,
+    against: Path,
+    which: SelectedEvents,
+    progress: ProgressOptions,
+) -> SchemaCheckResult:
+    """Check the events that were asked for, with a progress line."""
+    from esops.schema.checking.run import JOB, SchemaCheck
+    from esops.schema.files import read_schemas
+    from esops.schema.progress import progress_of
+    from esops.stores.one_tenant import open_for
+
+    name, settings = config.store(output.settings.store)
+    schemas, selection = read_schemas(against), which.selection()
     stop, line = stop_on_signals(), JobProgress(output)
-    with open_for(name, settings, tenant) as store:
+    with open_for(name, settings, which.tenant) as store:
         kept = None
-        if since_last:
-            which = {
+        if progress.since_last:
+            place = {
                 "against": str(against),
-                "category": category,
+                "category": which.category,
                 "types": sorted(selection.types),
-                "tenant": tenant,
+                "tenant": which.tenant,
             }
-            kept = progress_of(store, settings, JOB, which)
+            kept = progress_of(store, settings, JOB, place)
         try:
-            found = SchemaCheck(
+            return SchemaCheck(
                 store,
                 schemas,
                 selection,
                 lambda done, total: line.update("events", done, total),
                 stop.is_set,
                 kept,
-            ).run(from_start=from_start)
+            ).run(from_start=progress.from_start)
         finally:
             line.close()
-    _write(found, sarif, metrics, allow_unknown=allow_unknown)
-    _show(output, found, allow_unknown=allow_unknown)
-    return _exit_code(found, allow_unknown=allow_unknown)
 
 
 def _exit_code(found: SchemaCheckResult, *, allow_unknown: bool) -> int:
@@ -125,23 +170,6 @@ def _exit_code(found: SchemaCheckResult, *, allow_unknown: bool) -> int:
     if found.short is not None:
         raise found.short
     return 1 if found.violations or (found.schemaless and not allow_unknown) else 0
-
-
-def _write(
-    found: SchemaCheckResult, sarif: Path | None, metrics: Path | None, *, allow_unknown: bool
-) -> None:
-    from esops.term import to_json
-    from esops.term.result_file import write_page
-
-    if sarif is not None:
-        from esops.schema.checking.sarif import sarif as log_of
-
-        log = to_json(log_of(found, schemaless=not allow_unknown), indent=True)
-        write_page(sarif, log + "\n", "--sarif")
-    if metrics is not None:
-        from esops.schema.checking.metrics import text
-
-        write_page(metrics, text(found), "--metrics")
 
 
 def _show(output: Output, found: SchemaCheckResult, *, allow_unknown: bool) -> None:

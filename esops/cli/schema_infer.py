@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import command, current_output
+from esops.cli.option_groups import Wording, option_group
 from esops.cli.schema import schema
-from esops.cli.shared import TENANT, JobProgress, stop_on_signals
+from esops.cli.schema_options import SelectedEvents
+from esops.cli.shared import JobProgress, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.schema.inferring.job import InferenceResult
@@ -19,31 +21,50 @@ _SHOWN = 40
 """Lines of a table; --output json has all."""
 
 
+@option_group()
+class InferOptions:
+    """What stands in the files, and which are replaced."""
+
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Make rules of the ranges and lengths that were found."),
+    ] = False
+    no_values: Annotated[
+        bool,
+        typer.Option(
+            "--no-values",
+            help="Write no value of an event into a file: no enums, no ranges.",
+        ),
+    ] = False
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Remove the files of shapes that no event has any more."),
+    ] = False
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Also replace files that were edited, and add to types with others.",
+        ),
+    ] = False
+
+
 @command(schema)
 def infer(
     context: typer.Context,
-    folder: Path = typer.Option(
-        Path("schemas"), "-o", "--directory", metavar="DIR", help="Where the files are written."
-    ),
-    category: str | None = typer.Option(
-        None, "--category", metavar="C", help="Look only at events of this category."
-    ),
-    types: list[str] | None = typer.Option(
-        None, "--type", metavar="T", help="Look only at events of this type; can be repeated."
-    ),
-    tenant: str | None = TENANT,
-    strict: bool = typer.Option(
-        False, "--strict", help="Make rules of the ranges and lengths that were found."
-    ),
-    no_values: bool = typer.Option(
-        False, "--no-values", help="Write no value of an event into a file: no enums, no ranges."
-    ),
-    prune: bool = typer.Option(
-        False, "--prune", help="Remove the files of shapes that no event has any more."
-    ),
-    force: bool = typer.Option(
-        False, "--force", help="Also replace files that were edited, and add to types with others."
-    ),
+    folder: Annotated[
+        Path,
+        typer.Option("-o", "--directory", metavar="DIR", help="Where the files are written."),
+    ] = Path("schemas"),
+    *,
+    which: Annotated[
+        SelectedEvents,
+        Wording(
+            category="Look only at events of this category.",
+            types="Look only at events of this type; can be repeated.",
+        ),
+    ],
+    options: InferOptions,
 ) -> int:
     """Write a JSON Schema for each event type and shape, from all of its events.
 
@@ -57,22 +78,21 @@ def infer(
     """
     from esops.config import load_config
     from esops.schema.inferring.job import InferenceRequest, infer_schemas
-    from esops.schema.reading import EventSelection
     from esops.stores.one_tenant import open_for
 
     output = current_output(context)
     output.format("table", "json")
     name, settings = load_config(output.settings.config).store(output.settings.store)
     request = InferenceRequest(
-        EventSelection(category, tuple(types or ())),
-        whole=tenant is None,
-        strict=strict,
-        values=not no_values,
-        prune=prune,
-        force=force,
+        which.selection(),
+        whole=which.tenant is None,
+        strict=options.strict,
+        values=not options.no_values,
+        prune=options.prune,
+        force=options.force,
     )
     line, stop = JobProgress(output), stop_on_signals()
-    with open_for(name, settings, tenant) as store:
+    with open_for(name, settings, which.tenant) as store:
         try:
             found = infer_schemas(
                 store, folder, request,

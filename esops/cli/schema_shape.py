@@ -8,12 +8,13 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esops.cli.schema_list import opened, rule_of
 from esops.cli.shared import JobProgress
 from esops.errors import UsageError
 from esops.wording import count
 
 if TYPE_CHECKING:
+    from esops.cli.schema_inventory import InventoryOptions
+    from esops.config import Config
     from esops.schema.one_shape import OneShape
     from esops.term import Output
 
@@ -30,16 +31,14 @@ class AskedShape:
     type: str
     shape: str | None
     category: str | None
-    tenant: str | None
-    closed_by: list[str] | None
+    options: InventoryOptions
     every: bool = False
 
 
 def show_shape(
-    output: Output, asked: AskedShape, *, report: Path | None, show_values: bool
+    output: Output, config: Config, asked: AskedShape, *, report: Path | None, show_values: bool
 ) -> None:
     """Show one shape. Raises UsageError where other options were given that do not go with it."""
-    from esops.config import load_config
     from esops.schema.one_shape import checked_hash, shape_of
 
     if asked.shape is None:
@@ -48,12 +47,11 @@ def show_shape(
         if is_given:
             raise UsageError(f"{name} does not go with --shape", hint=f"Leave {name} out.")
     given = checked_hash(asked.shape)
-    config = load_config(output.settings.config)
-    rule = rule_of(output, config, asked.closed_by)
+    rule = asked.options.rule(output, config)
     progress = JobProgress(output)
     try:
         with (
-            opened(output, config, asked.tenant) as store,
+            asked.options.store(output, config) as store,
             shape_of(
                 store,
                 asked.type,

@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esops.cli.app import command
-from esops.cli.completion import complete_projection
-from esops.cli.limits import DESPITE_SNAPSHOTS, SNAPSHOT_WAIT
+from esops.cli.option_groups import option_group
+from esops.cli.options import (
+    ProjectionName,
+    accept_code_option,
+    dry_run_option,
+    longest_session_option,
+    max_dead_letters_option,
+    yes_option,
+)
 from esops.cli.projection import opened, projection
 from esops.cli.shared import confirm, duration
+from esops.cli.snapshot_options import SnapshotOptions
 from esops.wording import count
 
 if TYPE_CHECKING:
     from esops.config import Config
     from esops.rebuild.going_back import WentBack
     from esops.rebuild.healing import Finished
-    from esops.rebuild.snapshots import SnapshotPatience
     from esops.rebuild.switched import Switched
     from esops.term import Output
 
-_NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
-_STALE = typer.Option(
-    False, "--allow-stale", help="Serve the version even if it is behind the one that serves now."
-)
-_CODE = typer.Option(
-    False,
-    "--accept-code",
-    help="Serve the version although other code than it was built by has advanced it.",
-)
-_DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and change nothing.")
+
+@option_group()
+class AcceptOptions:
+    """What a version may be like that is served."""
+
+    allow_stale: Annotated[
+        bool,
+        typer.Option(
+            "--allow-stale",
+            help="Serve the version even if it is behind the one that serves now.",
+        ),
+    ] = False
+    accept_code: Annotated[
+        bool,
+        accept_code_option(
+            "Serve the version although other code than it was built by has advanced it."
+        ),
+    ] = False
 
 
 @command(projection)
 def switch(
     context: typer.Context,
-    name: str = _NAME,
-    to: int | None = typer.Option(
-        None, "--to", metavar="V", help="The version. Default: the newest that stands by."
-    ),
-    allow_stale: bool = _STALE,
-    accept_code: bool = _CODE,
-    max_dead_letters: str = typer.Option(
-        "0", "--max-dead-letters", metavar="N|P%", help="Serve it without up to N, or P%, events."
-    ),
-    snapshot_wait: str | None = SNAPSHOT_WAIT,
-    despite_snapshots: bool = DESPITE_SNAPSHOTS,
-    dry_run: bool = _DRY,
+    name: ProjectionName,
+    *,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", metavar="V", help="The version. Default: the newest that stands by."),
+    ] = None,
+    accept: AcceptOptions,
+    max_dead_letters: Annotated[
+        str, max_dead_letters_option("Serve it without up to N, or P%, events.")
+    ] = "0",
+    snapshots: SnapshotOptions,
+    dry_run: Annotated[bool, dry_run_option()] = False,
 ) -> None:
     """Point the name that the application reads at another version, in one transaction.
 
@@ -58,9 +73,9 @@ def switch(
     from esops.rebuild.switched import Accepted
 
     output, config = opened(context)
-    accepted = Accepted(allow_stale, accept_code, max_dead_letters)
+    accepted = Accepted(accept.allow_stale, accept.accept_code, max_dead_letters)
     options: dict[str, Any] = {"accepted": accepted, "dry_run": dry_run, "say": output.say}
-    options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
+    options["patience"] = snapshots.patience()
     options["stop"] = _stop(config, name)
     done = switch_to(config, name, to, **options)
     _show_switched(output, done, dry_run=dry_run)
@@ -69,12 +84,11 @@ def switch(
 @command(projection)
 def rollback(
     context: typer.Context,
-    name: str = _NAME,
-    allow_stale: bool = _STALE,
-    accept_code: bool = _CODE,
-    snapshot_wait: str | None = SNAPSHOT_WAIT,
-    despite_snapshots: bool = DESPITE_SNAPSHOTS,
-    dry_run: bool = _DRY,
+    name: ProjectionName,
+    accept: AcceptOptions,
+    snapshots: SnapshotOptions,
+    *,
+    dry_run: Annotated[bool, dry_run_option()] = False,
 ) -> None:
     """Go back to the version that served before; it is brought up to date first.
 
@@ -86,9 +100,9 @@ def rollback(
     from esops.rebuild.switched import Accepted
 
     output, config = opened(context)
-    accepted = Accepted(allow_stale, accept_code)
+    accepted = Accepted(accept.allow_stale, accept.accept_code)
     options: dict[str, Any] = {"accepted": accepted, "dry_run": dry_run, "say": output.say}
-    options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
+    options["patience"] = snapshots.patience()
     options["stop"] = _stop(config, name)
     done = roll_back(config, name, **options)
     _show_switched(output, done, dry_run=dry_run)
@@ -97,10 +111,13 @@ def rollback(
 @command(projection)
 def retire(
     context: typer.Context,
-    name: str = _NAME,
-    version: int | None = typer.Argument(None, help="The version. Default: all that stand by."),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before tables are dropped."),
-    dry_run: bool = _DRY,
+    name: ProjectionName,
+    version: Annotated[
+        int | None, typer.Argument(help="The version. Default: all that stand by.")
+    ] = None,
+    *,
+    yes: Annotated[bool, yes_option("Do not ask before tables are dropped.")] = False,
+    dry_run: Annotated[bool, dry_run_option()] = False,
 ) -> None:
     """Drop the tables of versions that no longer serve.
 
@@ -122,13 +139,6 @@ def retire(
     else:
         numbers = ", ".join(f"v{each}" for each in found.versions)
         output.line(f"{name}: retired {numbers}; {past} {what}")
-
-
-def _patience(wait: str | None, *, despite: bool) -> SnapshotPatience:
-    from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
-
-    limit = DEFAULT_PATIENCE.limit if wait is None else duration("--snapshot-wait", wait)
-    return SnapshotPatience(limit, despite)
 
 
 def _stop(config: Config, name: str) -> Callable[[], bool]:
@@ -182,19 +192,22 @@ def _went_back(done: Switched, how: WentBack) -> list[str]:
 @command(projection)
 def finish(
     context: typer.Context,
-    name: str = _NAME,
-    longest_session: str | None = typer.Option(
-        None,
-        "--longest-session",
-        metavar="D",
-        help="How long an instance may take from loading a row to writing it. Default: 30s.",
-    ),
-    accept_unchecked: bool = typer.Option(
-        False,
-        "--accept-unchecked",
-        help="Take rows that cannot be checked for right: you have looked at them.",
-    ),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
+    name: ProjectionName,
+    *,
+    longest_session: Annotated[
+        str | None,
+        longest_session_option(
+            "How long an instance may take from loading a row to writing it. Default: 30s."
+        ),
+    ] = None,
+    accept_unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unchecked",
+            help="Take rows that cannot be checked for right: you have looked at them.",
+        ),
+    ] = False,
+    yes: Annotated[bool, yes_option()] = False,
 ) -> int:
     """Make the rows right that old code wrote after a switch with live = "inline".
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
     from esops.config import Config
     from esops.term import Output, ProgressLine
-
-
-TENANT: Any = typer.Option(
-    None,
-    "--tenant",
-    metavar="T",
-    help="Look only at this tenant's events, where a store keeps those of several.",
-)
 
 
 def stop_on_signals() -> threading.Event:
@@ -47,6 +39,11 @@ def duration(option: str, text: str) -> timedelta:
     from esops.settings import named_duration
 
     return named_duration(option, text)
+
+
+def duration_if_given(option: str, text: str | None) -> timedelta | None:
+    """The same of an option without a default."""
+    return None if text is None else duration(option, text)
 
 
 def is_interactive() -> bool:

@@ -3,53 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from esops.cli.app import command
-from esops.cli.completion import complete_projection
+from esops.cli.option_groups import option_group
+from esops.cli.options import ProjectionName, report_option
 from esops.cli.projection import opened, projection
 from esops.cli.shared import JobProgress, archived_streams_named, stop_on_signals
+
+
+@option_group()
+class StepOptions:
+    """Which steps of the row are shown, and of which code."""
+
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="VERSION",
+            help="Stop after this version of the stream; of a key of several streams, after this "
+            "position of the log.",
+        ),
+    ] = None
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="MODULE:FUNCTION",
+            help="Run this code beside that of esops.toml, and show at which event they part.",
+        ),
+    ] = None
+    table: Annotated[
+        str | None,
+        typer.Option(
+            "--table",
+            metavar="NAME",
+            help="Of a projection with several tables, the one whose row it is; default: the "
+            "first.",
+        ),
+    ] = None
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit",
+            min=2,
+            metavar="N",
+            help="Keep the steps of N events: of a row with more, the first and the last ones.",
+        ),
+    ] = 10_000
+    report: Annotated[Path | None, report_option("Write the steps as a page to go through.")] = None
 
 
 @command(projection)
 def step(
     context: typer.Context,
-    name: str = typer.Argument(..., help="The projection.", autocompletion=complete_projection),
-    key: str = typer.Argument(
-        ...,
-        help="The key of the row. One of several columns is a JSON object of them, as samples of "
-        'the verification show it: \'{"tenant": "acme", "cart_id": "c-1"}\'.',
-    ),
-    at: str | None = typer.Option(
-        None,
-        "--at",
-        metavar="VERSION",
-        help="Stop after this version of the stream; of a key of several streams, after this "
-        "position of the log.",
-    ),
-    python: str | None = typer.Option(
-        None,
-        "--python",
-        metavar="MODULE:FUNCTION",
-        help="Run this code beside that of esops.toml, and show at which event they part.",
-    ),
-    table: str | None = typer.Option(
-        None,
-        "--table",
-        metavar="NAME",
-        help="Of a projection with several tables, the one whose row it is; default: the first.",
-    ),
-    limit: int = typer.Option(
-        10_000,
-        "--limit",
-        min=2,
-        metavar="N",
-        help="Keep the steps of N events: of a row with more, the first and the last ones.",
-    ),
-    report: Path | None = typer.Option(
-        None, "--report", metavar="FILE.html", help="Write the steps as a page to go through."
-    ),
+    name: ProjectionName,
+    key: Annotated[
+        str,
+        typer.Argument(
+            help="The key of the row. One of several columns is a JSON object of them, as samples "
+            'of the verification show it: \'{"tenant": "acme", "cart_id": "c-1"}\'.'
+        ),
+    ],
+    options: StepOptions,
 ) -> int:
     """Show a row before and after each of its events: what changed, how long the code took, and
     where it raised.
@@ -70,8 +88,10 @@ def step(
 
     output, config = opened(context)
     form = output.format("table", "json")
-    checked(report, "--report")
-    request = StepRequest(name, key, at, python, output.settings.store, limit, table)
+    checked(options.report, "--report")
+    request = StepRequest(
+        name, key, options.at, options.python, output.settings.store, options.limit, options.table
+    )
     asked, progress = stop_on_signals(), JobProgress(output)
     try:
         with archived_streams_named(config):
@@ -84,11 +104,11 @@ def step(
             )
     finally:
         progress.close()
-    if report is not None:
+    if options.report is not None:
         from esops.check.step_page import write_page
 
-        write_page(report, found)
-        output.say(f"written: {report}")
+        write_page(options.report, found)
+        output.say(f"written: {options.report}")
     if form == "json":
         output.json(found.as_dict())
     else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from esops.cli.app import command, current_output, group
-from esops.cli.completion import complete_store, complete_stream
-from esops.cli.shared import TENANT, duration
+from esops.cli.completion import complete_store
+from esops.cli.option_groups import option_group
+from esops.cli.options import EventId, StreamName, Tenant
+from esops.cli.shared import duration_if_given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,55 +27,61 @@ trace = group(
 )
 
 Form = Literal["tree", "timeline", "json", "mermaid", "dot", "html", "otlp"]
-_FORM = typer.Option(
-    None, "--format", help="How to show the trace. Default: tree, or json with --output json."
-)
-_STORES = typer.Option(
-    None,
-    "-s",
-    "--store",
-    metavar="NAME",
-    help="Search this store; can be repeated. `all` searches every store of the configuration.",
-    autocompletion=complete_store,
-)
-_SCAN = typer.Option(
-    False, "--scan", help="Allow a search without an index to read any number of events."
-)
-_LIMIT = typer.Option(
-    10_000, "--limit", metavar="N", min=1, help="Stop when the trace has N events."
-)
-_AROUND = typer.Option(
-    None,
-    "--around",
-    metavar="D",
-    help="Also list other events this long before and after, such as 10m (tree and timeline).",
-)
 
 
-@dataclass(frozen=True)
-class _Options:
-    """The options that all commands of the group have."""
+@option_group()
+class TraceOptions:
+    """Where a trace is looked for, and how it is shown."""
 
-    form: Form | None
-    stores: Sequence[str] | None
-    around: str | None
-    scan: bool
-    limit: int
-    tenant: str | None
+    form: Annotated[
+        Form | None,
+        typer.Option(
+            "--format", help="How to show the trace. Default: tree, or json with --output json."
+        ),
+    ] = None
+    stores: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-s",
+            "--store",
+            metavar="NAME",
+            help="Search this store; can be repeated. `all` searches every store of the "
+            "configuration.",
+            autocompletion=complete_store,
+        ),
+    ] = None
+    around: Annotated[
+        str | None,
+        typer.Option(
+            "--around",
+            metavar="D",
+            help="Also list other events this long before and after, such as 10m (tree and "
+            "timeline).",
+        ),
+    ] = None
+    scan: Annotated[
+        bool,
+        typer.Option(
+            "--scan", help="Allow a search without an index to read any number of events."
+        ),
+    ] = False
+    limit: Annotated[
+        int,
+        typer.Option("--limit", metavar="N", min=1, help="Stop when the trace has N events."),
+    ] = 10_000
+    tenant: Tenant = None
 
 
 @command(trace)
 def correlation(
     context: typer.Context,
-    id: str = typer.Argument(
-        ..., help="A correlation id, a W3C trace id, or message-db's correlation stream."
-    ),
-    form: Form | None = _FORM,
-    stores: list[str] | None = _STORES,
-    around: str | None = _AROUND,
-    scan: bool = _SCAN,
-    limit: int = _LIMIT,
-    tenant: str | None = TENANT,
+    id: Annotated[
+        str,
+        typer.Argument(
+            help="A correlation id, a W3C trace id, or message-db's correlation stream."
+        ),
+    ],
+    options: TraceOptions,
 ) -> int:
     """Show all events with a correlation id, as a tree of causes.
 
@@ -82,20 +89,14 @@ def correlation(
 
     esops trace correlation 0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e8f
     """
-    options = _Options(form, stores, around, scan, limit, tenant)
     return _run(context, lambda tracer: tracer.correlation(id), options)
 
 
 @command(trace)
 def event(
     context: typer.Context,
-    id: str = typer.Argument(..., help="The event's id."),
-    form: Form | None = _FORM,
-    stores: list[str] | None = _STORES,
-    around: str | None = _AROUND,
-    scan: bool = _SCAN,
-    limit: int = _LIMIT,
-    tenant: str | None = TENANT,
+    id: EventId,
+    options: TraceOptions,
 ) -> int:
     """Show an event with its causes and its effects.
 
@@ -103,20 +104,14 @@ def event(
 
     esops trace event 0f21ddb6-6cad-4a26-8d11-6ece1738f7d9
     """
-    options = _Options(form, stores, around, scan, limit, tenant)
     return _run(context, lambda tracer: tracer.event(id), options)
 
 
 @command(trace)
 def stream(
     context: typer.Context,
-    name: str = typer.Argument(..., help="The name of the stream.", autocompletion=complete_stream),
-    form: Form | None = _FORM,
-    stores: list[str] | None = _STORES,
-    around: str | None = _AROUND,
-    scan: bool = _SCAN,
-    limit: int = _LIMIT,
-    tenant: str | None = TENANT,
+    name: StreamName,
+    options: TraceOptions,
 ) -> int:
     """Show the events of a stream with their causes and effects in other streams.
 
@@ -125,7 +120,6 @@ def stream(
     esops trace stream ShoppingCart-2b2210d1 --format timeline
     esops trace stream ShoppingCart-2b2210d1 --format html -o trace.html
     """
-    options = _Options(form, stores, around, scan, limit, tenant)
     return _run(context, lambda tracer: tracer.stream(name), options, stream=name)
 
 
@@ -142,7 +136,7 @@ def _say_archived(output: Output, config: Config, names: Sequence[str], stream: 
 def _run(
     context: typer.Context,
     ask: Callable[[Tracer], Trace],
-    options: _Options,
+    options: TraceOptions,
     stream: str | None = None,
 ) -> int:
     from esops.cli import trace_text
@@ -157,7 +151,7 @@ def _run(
             "--format html writes a page of several megabytes, which a terminal cannot show",
             hint="Write it to a file: -o trace.html",
         )
-    around = duration("--around", options.around) if options.around is not None else None
+    around = duration_if_given("--around", options.around)
     as_json = output.format("table", "json") == "json"
     form: Form = options.form or ("json" if as_json else "tree")
     names = _names(config, output, options.stores)

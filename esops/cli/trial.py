@@ -2,68 +2,87 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esops.cli.app import command
-from esops.cli.completion import complete_projection
-from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
+from esops.cli.limits import LimitOptions
+from esops.cli.option_groups import option_group
+from esops.cli.options import ProjectionName, streams_option
 from esops.cli.projection import opened, projection
 from esops.cli.shared import archived_streams_named, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.check.trial import Tried
     from esops.check.trial_findings import Problem
+    from esops.check.trial_plan import Wanted
     from esops.term import Output
     from esops.term.progress import ProgressLine
 
-_EVENTS = "Which events"
 _SHOWN = 5
 """Columns and paths that differ, of the first row."""
+
+
+@option_group(panel="Which events")
+class TriedEvents:
+    """The events that it is tried with."""
+
+    events: Annotated[
+        int,
+        typer.Option(
+            "--events", min=1, metavar="N", help="Try it with about N events, of whole streams."
+        ),
+    ] = 10_000
+    streams: Annotated[str | None, streams_option("Try it with the events of these streams.")] = (
+        None
+    )
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Draw the streams, the batches and the order by this number.",
+        ),
+    ] = 1
+
+    def wanted(self) -> Wanted:
+        """The same for the trial."""
+        from esops.check.trial_plan import Wanted
+
+        named = filter(None, map(str.strip, (self.streams or "").split(",")))
+        return Wanted(self.events, tuple(named))
+
+
+@option_group()
+class TrialOptions:
+    """Which trials are made, and what counts."""
+
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--skip",
+            metavar="TRIAL",
+            help="Leave out this trial (clock, hash, batches, restart, order, twice); can be "
+            "repeated.",
+        ),
+    ] = None
+    idempotent: Annotated[
+        bool,
+        typer.Option(
+            "--idempotent",
+            help="Count it as a finding where a batch that comes twice changes rows.",
+        ),
+    ] = False
 
 
 @command(projection, "test")
 def trial(
     context: typer.Context,
-    name: str = typer.Argument(..., help="The projection.", autocompletion=complete_projection),
-    events: int = typer.Option(
-        10_000,
-        "--events",
-        min=1,
-        metavar="N",
-        help="Try it with about N events, of whole streams.",
-        rich_help_panel=_EVENTS,
-    ),
-    streams: str | None = typer.Option(
-        None,
-        "--streams",
-        metavar="S,…",
-        help="Try it with the events of these streams.",
-        rich_help_panel=_EVENTS,
-    ),
-    seed: int = typer.Option(
-        1,
-        "--seed",
-        metavar="N",
-        help="Draw the streams, the batches and the order by this number.",
-        rich_help_panel=_EVENTS,
-    ),
-    skip: list[str] | None = typer.Option(
-        None,
-        "--skip",
-        metavar="TRIAL",
-        help="Leave out this trial (clock, hash, batches, restart, order, twice); can be repeated.",
-    ),
-    idempotent: bool = typer.Option(
-        False,
-        "--idempotent",
-        help="Count it as a finding where a batch that comes twice changes rows.",
-    ),
-    max_rate: float | None = MAX_RATE,
-    max_load: int | None = MAX_LOAD,
-    max_lag_bytes: int | None = MAX_LAG_BYTES,
-    nice: float | None = NICE,
+    name: ProjectionName,
+    which: TriedEvents,
+    trials: TrialOptions,
+    limits: LimitOptions,
 ) -> int:
     """Try whether a projection is deterministic, and idempotent, in temporary tables.
 
@@ -78,20 +97,17 @@ def trial(
     Exit code 1 when the code fails, or when the same events give other rows.
     """
     from esops.check.trial import TrialRequest, try_out
-    from esops.check.trial_plan import Wanted
-    from esops.running.throttle import Limits
 
     output, config = opened(context)
     form = output.format("table", "json")
-    named = tuple(filter(None, map(str.strip, (streams or "").split(","))))
     request = TrialRequest(
         name,
-        Wanted(events, named),
-        seed,
-        tuple(skip or ()),
-        idempotent,
+        which.wanted(),
+        which.seed,
+        tuple(trials.skip or ()),
+        trials.idempotent,
         output.settings.store,
-        Limits(max_rate, max_load, max_lag_bytes, nice),
+        limits.limits(),
     )
     asked, progress = stop_on_signals(), _Progress(output)
     try:
