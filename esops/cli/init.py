@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from esops.cli.app import app, command, current_output
+from esops.cli.options import dry_run_option
 
 if TYPE_CHECKING:
     from esops.init import Detection
@@ -17,15 +18,18 @@ if TYPE_CHECKING:
 @command(app)
 def init(
     context: typer.Context,
-    dsn: str | None = typer.Option(
-        None, "--dsn", metavar="DSN", help="A Postgres database, as any libpq string or URL."
-    ),
-    uri: str | None = typer.Option(
-        None, "--uri", metavar="URI", help="A node of EventStoreDB, as esdb://…"
-    ),
-    dry_run: bool = typer.Option(
-        False, "-n", "--dry-run", help="Print the configuration and write nothing."
-    ),
+    *,
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            "--dsn", metavar="DSN", help="A Postgres database, as any libpq string or URL."
+        ),
+    ] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option("--uri", metavar="URI", help="A node of EventStoreDB, as esdb://…"),
+    ] = None,
+    dry_run: Annotated[bool, dry_run_option("Print the configuration and write nothing.")] = False,
 ) -> int:
     """Look at a database or node, list its event stores, and write an esops.toml with comments.
 
@@ -38,8 +42,7 @@ def init(
     Exit code 1 when it finds no event store; the file then shows how to describe a table of your
     own.
     """
-    from esops.errors import UsageError
-    from esops.init import as_toml, detect, is_empty
+    from esops.init import as_toml, detect
     from esops.term.result_file import ResultFile
 
     output = current_output(context)
@@ -47,19 +50,10 @@ def init(
     if not dry_run:
         # The file is the configuration; what is said about it goes to stdout.
         output.write_file_myself()
-    if (dsn is None) == (uri is None):
-        raise UsageError(
-            "name a database with --dsn or a node with --uri",
-            hint='esops init --dsn "service=shop"',
-        )
-    if file.exists() and not dry_run and not is_empty(file):
-        raise UsageError(
-            f"{file} exists already, and init does not overwrite it",
-            hint="Name another file with --output-file, or look with --dry-run.",
-        )
+    address = _address(dsn, uri, file, dry_run=dry_run)
     # Checked before the database is looked at.
     written = None if dry_run else ResultFile(file)
-    found = detect(dsn or uri or "")
+    found = detect(address)
     text, stores = as_toml(found), _stores(found)
     if written is not None:
         with written:
@@ -81,6 +75,24 @@ def init(
     else:
         _report(output, found, stores, file)
     return 0 if stores else 1
+
+
+def _address(dsn: str | None, uri: str | None, file: Path, *, dry_run: bool) -> str:
+    """What to look at. Raises UsageError where it is not named once, or the file has settings."""
+    from esops.errors import UsageError
+    from esops.init import is_empty
+
+    if (dsn is None) == (uri is None):
+        raise UsageError(
+            "name a database with --dsn or a node with --uri",
+            hint='esops init --dsn "service=shop"',
+        )
+    if file.exists() and not dry_run and not is_empty(file):
+        raise UsageError(
+            f"{file} exists already, and init does not overwrite it",
+            hint="Name another file with --output-file, or look with --dry-run.",
+        )
+    return dsn or uri or ""
 
 
 def _stores(found: Detection) -> list[dict[str, Any]]:

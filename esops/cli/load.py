@@ -34,6 +34,14 @@ _SCHEMA = (
     "schema_diff",
     "schema_decode",
 )
+_ARCHIVE = (
+    "archive",
+    "archive_run",
+    "archive_runs",
+    "archive_restore",
+    "archive_query",
+    "archive_gc",
+)
 ROOT: Mapping[str, RootCommand] = {
     "init": RootCommand(
         ("init",),
@@ -87,7 +95,7 @@ ROOT: Mapping[str, RootCommand] = {
         _PROJECTION, "The versions of read models: show them, switch, roll back, retire."
     ),
     "archive": RootCommand(
-        ("archive",),
+        _ARCHIVE,
         "Move old streams out of the hot store into an archive; verify, query and restore them.",
     ),
     "audit": RootCommand(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
-from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import app, command, current_output
-from esops.cli.completion import complete_projection
+from esops.cli.options import projection_names
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
@@ -22,29 +20,30 @@ if TYPE_CHECKING:
     from esops.running.host import Host
     from esops.term import Output
 
-_LOOK_EVERY = 60.0
-"""Seconds between two looks for events that came late, and at what readers read."""
-_NAMES_AT_ONCE = 2
-"""Projections of which one look asks what readers read: some ten statements for each."""
-
 
 @command(app)
 def run(
     context: typer.Context,
-    projections: list[str] | None = typer.Argument(
-        None, help="The projections. Default: all.", autocompletion=complete_projection
-    ),
-    until_caught_up: bool = typer.Option(
-        False,
-        "--until-caught-up",
-        help="Stop when all versions contain what was settled at the start.",
-    ),
-    health: str | None = typer.Option(
-        None,
-        "--health",
-        metavar="[HOST:]PORT",
-        help="Answer /livez and /readyz over HTTP: on this machine only, unless a host is named.",
-    ),
+    projections: Annotated[
+        list[str] | None, projection_names("The projections. Default: all.")
+    ] = None,
+    *,
+    until_caught_up: Annotated[
+        bool,
+        typer.Option(
+            "--until-caught-up",
+            help="Stop when all versions contain what was settled at the start.",
+        ),
+    ] = False,
+    health: Annotated[
+        str | None,
+        typer.Option(
+            "--health",
+            metavar="[HOST:]PORT",
+            help="Answer /livez and /readyz over HTTP: on this machine only, unless a host is "
+            "named.",
+        ),
+    ] = None,
 ) -> int:
     """Keep read models fresh: follow every version that is not retired, until stopped.
 
@@ -55,13 +54,9 @@ def run(
     Exit code 1 when an event came late, at a number that a version had passed as dead, or when
     readers read something else than the version that serves.
     """
-    import structlog
-
+    from esops.cli.run_chores import Chores
     from esops.cli.run_reports import RunReports
     from esops.config import load_config
-    from esops.health.late import missed_by
-    from esops.health.serving import something_else
-    from esops.rebuild.lifecycle import retire_due
     from esops.running.host import Host
 
     output = current_output(context, talks=False)
@@ -69,54 +64,16 @@ def run(
     host = Host(config, projections or [], output.settings, until_caught_up)
     listener = None if health is None else _listener(output, health)
     output.say("following; stop with Ctrl-C or SIGTERM" if not until_caught_up else "catching up")
-
-    # The host knows nothing of rebuilds; what is due after one is passed in.
-    def retire(names: Sequence[str]) -> None:
-        for version in retire_due(config, names):
-            output.say(f"{version.projection}: retired v{version.version}, as --retire-after asked")
-
-    log = structlog.get_logger("esops.run")
-    said: set[str] = set()
     reports = RunReports(config, host.names)
-    in_turn = cycle(host.names)
-    looked = time.monotonic()
-
-    def look_for_late_events() -> bool:
-        found = missed_by(config, host.names)
-        for each in found:
-            if each.in_words() not in said:
-                said.add(each.in_words())
-                log.error(each.in_words(), hint=each.remedy)
-        return bool(found)
-
-    def look_at_names(names: Sequence[str]) -> bool:
-        found = something_else(config, names)
-        for each in found:
-            text = f"{each.projection} {each}"
-            if text not in said:
-                said.add(text)
-                log.error(text, hint=each.fix)
-        return bool(found)
-
-    def chores(names: Sequence[str]) -> None:
-        nonlocal looked
-        retire(names)
-        reports.look_again()
-        reports.stalls.look(names)
-        if time.monotonic() - looked > _LOOK_EVERY:
-            looked = time.monotonic()
-            look_for_late_events()
-            look_at_names([next(in_turn) for _ in names[:_NAMES_AT_ONCE]])
-            reports.stalls.look_at_processors(names)
-
+    chores = Chores(output, config, host.names, reports)
     stop = stop_on_signals()
     with reports, _health(config, host, stop, listener):
-        host.run(stop, chores, reports.look_again)
+        host.run(stop, chores.do, reports.look_again)
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())
     else:
         _say_end(output, host, stopped=stop.is_set())
-    return host.exit_code or int(look_for_late_events() | look_at_names(host.names))
+    return host.exit_code or int(chores.look_at_everything())
 
 
 def _listener(output: Output, health: str) -> HealthPort:

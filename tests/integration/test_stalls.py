@@ -155,8 +155,8 @@ def test_run_says_which_processor_of_the_application_stands_still(dumps, dsn, co
         "import esops.running.host as host\n"
         "from datetime import timedelta\n"
         "host._CHORE_EVERY = timedelta(seconds=0.3)\n"
-        "import esops.cli.run as run\n"
-        "run._LOOK_EVERY = 0.0\n"
+        "import esops.cli.run_chores as chores\n"
+        "chores._LOOK_EVERY = 0.0\n"
     )
     process = project.start("run")
     said = heard(process, "processor=Poison:All")
