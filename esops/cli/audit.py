@@ -11,7 +11,14 @@ import typer
 from esops.cli import audit_text as text
 from esops.cli.app import command, current_output, group
 from esops.cli.option_groups import option_group
-from esops.cli.options import StreamName, Tenant, category_option, report_option, since_option
+from esops.cli.options import (
+    StreamName,
+    Tenant,
+    category_option,
+    limit_option,
+    report_option,
+    since_option,
+)
 from esops.cli.shared import JobProgress, archived_streams_named, duration
 
 if TYPE_CHECKING:
@@ -44,7 +51,7 @@ class FirstEventsOptions(StreamOptions):
 
     limit: Annotated[
         int | None,
-        typer.Option("--limit", metavar="N", min=1, help="Look only at the first N events."),
+        limit_option("Look only at the first N events."),
     ] = None
 
 

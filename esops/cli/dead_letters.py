@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from esops.cli.app import command, current_output
-from esops.cli.completion import complete_projection
+from esops.cli.options import ProjectionName, accept_code_option, yes_option
 from esops.cli.projection import projection
 from esops.cli.shared import confirm
 
@@ -23,24 +23,29 @@ _DROP = ["event_id", "at", "position", "stream_version", "type"]
 @command(projection, "dead-letters")
 def dead_letters(
     context: typer.Context,
-    name: str = typer.Argument(..., help="The projection.", autocompletion=complete_projection),
-    action: Literal["list", "replay", "discard"] = typer.Argument(
-        "list",
-        help="list them; replay them, after the code is fixed; or discard them: forget them, and "
-        "leave the rows as they are.",
-    ),
-    accept_code: bool = typer.Option(
-        False,
-        "--accept-code",
-        help="Replay with changed code; the other rows stay as the old code made them.",
-    ),
-    out_of_order: bool = typer.Option(
-        False,
-        "--out-of-order",
-        help="Handlers and programs: replay although later events were applied before; older "
-        "values may replace newer ones.",
-    ),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before they are discarded."),
+    name: ProjectionName,
+    action: Annotated[
+        Literal["list", "replay", "discard"],
+        typer.Argument(
+            help="list them; replay them, after the code is fixed; or discard them: forget them, "
+            "and leave the rows as they are."
+        ),
+    ] = "list",
+    accept_code: Annotated[
+        bool,
+        accept_code_option(
+            "Replay with changed code; the other rows stay as the old code made them."
+        ),
+    ] = False,
+    out_of_order: Annotated[
+        bool,
+        typer.Option(
+            "--out-of-order",
+            help="Handlers and programs: replay although later events were applied before; older "
+            "values may replace newer ones.",
+        ),
+    ] = False,
+    yes: Annotated[bool, yes_option("Do not ask before they are discarded.")] = False,
 ) -> int:
     """List the events that a projection failed on and skipped (on_error = "dead-letter").
 
@@ -54,7 +59,6 @@ def dead_letters(
     """
     from esops.config import load_config
     from esops.readmodel.dead_letters import list_dead_letters
-    from esops.rebuild.dead_letters import discard
     from esops.wording import count
 
     output = current_output(context)
@@ -63,7 +67,7 @@ def dead_letters(
     if action == "list":
         output.records(found, _COLUMNS, drop=_DROP, wrap=["error"])
         return 0
-    form = output.format("table", "json")
+    output.format("table", "json")
     if action == "replay":
         return _replay(output, config, name, accept_code, out_of_order)
     if found:
@@ -72,12 +76,19 @@ def dead_letters(
             yes=yes,
             what="discarding forgets which events are missing",
         )
+    _discard(output, config, name)
+    return 0
+
+
+def _discard(output: Output, config: Config, name: str) -> None:
+    from esops.rebuild.dead_letters import discard
+    from esops.wording import count
+
     gone = discard(config, name)
-    if form == "json":
+    if output.as_json:
         output.json({"projection": name, "discarded": gone})
     else:
         output.line(f"{count(gone, 'dead letter')} of {name} discarded; the rows stay as they are")
-    return 0
 
 
 def _replay(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,12 +24,14 @@ def _complete_topic(incomplete: str) -> list[str]:
 @command(app)
 def docs(
     context: typer.Context,
-    topic: str | None = typer.Argument(
-        None, help="The page. Default: list all pages.", autocompletion=_complete_topic
-    ),
-    section: str | None = typer.Argument(
-        None, help="One section of the page, by its heading. Default: the whole page."
-    ),
+    topic: Annotated[
+        str | None,
+        typer.Argument(help="The page. Default: list all pages.", autocompletion=_complete_topic),
+    ] = None,
+    section: Annotated[
+        str | None,
+        typer.Argument(help="One section of the page, by its heading. Default: the whole page."),
+    ] = None,
 ) -> None:
     """List the topics of the documentation, or show one.
 

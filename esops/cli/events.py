@@ -11,7 +11,14 @@ from esops.cli.app import app, command, current_output
 from esops.cli.command import CommandGroup
 from esops.cli.completion import complete_stream
 from esops.cli.option_groups import option_group, with_flat_options
-from esops.cli.options import EventId, Tenant, category_option, since_option, types_option
+from esops.cli.options import (
+    EventId,
+    Tenant,
+    category_option,
+    limit_option,
+    since_option,
+    types_option,
+)
 from esops.cli.shared import archived_streams_named, duration_if_given, stop_on_signals
 
 if TYPE_CHECKING:
@@ -86,7 +93,7 @@ class EventOptions:
     ] = None
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, metavar="N", help="Only the first N of these events."),
+        limit_option("Only the first N of these events."),
     ] = None
 
     def conditions(self) -> tuple[Condition, ...]:

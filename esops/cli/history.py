@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.completion import complete_projection
-from esops.cli.shared import duration
+from esops.cli.options import since_option
+from esops.cli.shared import duration_if_given
 
 _COLUMNS = ["at", "who", "host", "command", "subject", "options", "result", "exit_code"]
 
@@ -14,17 +17,17 @@ _COLUMNS = ["at", "who", "host", "command", "subject", "options", "result", "exi
 @command(app)
 def history(
     context: typer.Context,
-    projection: str | None = typer.Option(
-        None,
-        "--projection",
-        metavar="NAME",
-        help="Only what was done with this projection.",
-        autocompletion=complete_projection,
-    ),
-    since: str | None = typer.Option(
-        None, "--since", metavar="D", help="Only what began in this time, such as 24h."
-    ),
-    last: int = typer.Option(50, "--last", min=1, metavar="N", help="The newest N."),
+    projection: Annotated[
+        str | None,
+        typer.Option(
+            "--projection",
+            metavar="NAME",
+            help="Only what was done with this projection.",
+            autocompletion=complete_projection,
+        ),
+    ] = None,
+    since: Annotated[str | None, since_option("Only what began in this time, such as 24h.")] = None,
+    last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="The newest N.")] = 50,
 ) -> int:
     """Show who did what with esops here, and how it ended; the newest last.
 
@@ -39,7 +42,7 @@ def history(
 
     output = current_output(context)
     form = output.format("table", "json", "ndjson", "csv")
-    span = None if since is None else duration("--since", since)
+    span = duration_if_given("--since", since)
     found = read(load_config(output.settings.config), projection, since=span, last=last)
     if form == "json":
         output.json(found.as_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from typing import Annotated
 
 import typer
 
@@ -13,16 +14,19 @@ from esops.cli.app import app, command, current_output
 @command(app)
 def mcp(
     context: typer.Context,
-    no_data: bool = typer.Option(
-        False,
-        "--no-data",
-        help="Leave out what is, or may quote, values of events and rows.",
-    ),
-    no_check: bool = typer.Option(
-        False,
-        "--no-check",
-        help="Leave out projection_check, which notes what it finds in esops' own tables.",
-    ),
+    no_data: Annotated[
+        bool,
+        typer.Option(
+            "--no-data", help="Leave out what is, or may quote, values of events and rows."
+        ),
+    ] = False,
+    no_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-check",
+            help="Leave out projection_check, which notes what it finds in esops' own tables.",
+        ),
+    ] = False,
 ) -> None:
     """Answer an assistant's questions over standard input and output (Model Context Protocol).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from esops.cli.app import app, command, current_output
@@ -11,9 +13,10 @@ from esops.cli.shared import stop_on_signals
 @command(app)
 def metrics(
     context: typer.Context,
-    serve: str | None = typer.Option(
-        None, "--serve", metavar="[HOST:]PORT", help="Serve them over HTTP, until stopped."
-    ),
+    serve: Annotated[
+        str | None,
+        typer.Option("--serve", metavar="[HOST:]PORT", help="Serve them over HTTP, until stopped."),
+    ] = None,
 ) -> None:
     """Write what `esops status` shows as Prometheus metrics.
 

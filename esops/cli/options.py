@@ -67,6 +67,11 @@ def since_option(help: str, metavar: str = "D") -> Any:
     return typer.Option("--since", metavar=metavar, help=help)
 
 
+def limit_option(help: str, min: int = 1) -> Any:
+    """A bound on the number of events."""
+    return typer.Option("--limit", min=min, metavar="N", help=help)
+
+
 def keys_option(help: str) -> Any:
     """Rows by their keys."""
     return typer.Option("--keys", metavar="K,…", help=help)

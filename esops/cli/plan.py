@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import app, command, current_output
-from esops.cli.completion import complete_projection
+from esops.cli.options import projection_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @command(app)
 def plan(
     context: typer.Context,
-    projections: list[str] | None = typer.Argument(
-        None, help="The projections. Default: all.", autocompletion=complete_projection
-    ),
+    projections: Annotated[
+        list[str] | None, projection_names("The projections. Default: all.")
+    ] = None,
 ) -> int:
     """Show which projections differ from the version that serves, and what that takes.
 

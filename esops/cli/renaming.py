@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from esops.cli.app import command
 from esops.cli.completion import complete_projection
+from esops.cli.options import dry_run_option, yes_option
 from esops.cli.projection import opened, projection
 from esops.cli.shared import confirm
 
@@ -13,14 +16,12 @@ from esops.cli.shared import confirm
 @command(projection)
 def rename(
     context: typer.Context,
-    old: str = typer.Argument(..., help="The name that the registry has."),
-    new: str = typer.Argument(
-        ..., help="The name in esops.toml.", autocompletion=complete_projection
-    ),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
-    dry_run: bool = typer.Option(
-        False, "-n", "--dry-run", help="Print the statements and change nothing."
-    ),
+    old: Annotated[str, typer.Argument(help="The name that the registry has.")],
+    new: Annotated[
+        str, typer.Argument(help="The name in esops.toml.", autocompletion=complete_projection)
+    ],
+    yes: Annotated[bool, yes_option()] = False,
+    dry_run: Annotated[bool, dry_run_option()] = False,
 ) -> None:
     """Give a projection the name that it has in esops.toml, with all its versions.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,12 +30,14 @@ contracts = group(
 @command(contracts)
 def check(
     context: typer.Context,
-    names: list[str] | None = typer.Argument(
-        None,
-        metavar="NAME",
-        help="Contracts of esops.toml. Default: all.",
-        autocompletion=complete_contract,
-    ),
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Contracts of esops.toml. Default: all.",
+            autocompletion=complete_contract,
+        ),
+    ] = None,
 ) -> int:
     """Find private events that leave, and public ones that break their contract.
 
@@ -81,20 +83,24 @@ class _Form(StrEnum):
 @command(contracts, "print")
 def print_(
     context: typer.Context,
-    name: str = typer.Argument(
-        ..., metavar="NAME", help="A contract of esops.toml.", autocompletion=complete_contract
-    ),
-    form: _Form = typer.Option(
-        _Form.asyncapi,
-        "--format",
-        help="AsyncAPI 3.0, or an example of each event as CloudEvents 1.0.",
-    ),
-    check: Path | None = typer.Option(
-        None,
-        "--check",
-        metavar="FILE",
-        help="Compare with this file instead, and say what differs.",
-    ),
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A contract of esops.toml.", autocompletion=complete_contract
+        ),
+    ],
+    form: Annotated[
+        _Form,
+        typer.Option(
+            "--format", help="AsyncAPI 3.0, or an example of each event as CloudEvents 1.0."
+        ),
+    ] = _Form.asyncapi,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check", metavar="FILE", help="Compare with this file instead, and say what differs."
+        ),
+    ] = None,
 ) -> int:
     """Print an AsyncAPI or CloudEvents document of what is public.
 

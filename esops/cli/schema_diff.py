@@ -5,36 +5,29 @@ can still read what.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import command, current_output
+from esops.cli.option_groups import option_group
+from esops.cli.options import types_option
 from esops.cli.schema import schema
 from esops.cli.shared import JobProgress, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.errors import EsopsError
-    from esops.schema.compatibility import Comparisons
+    from esops.schema.compatibility import CompareRequest, Comparisons
     from esops.schema.files import SchemaSet
     from esops.term import Output
 
 _SIDE = "a directory, git:REV:PATH or store:NAME"
-_OLD = typer.Argument(..., metavar="OLD", help=f"The old schemas: {_SIDE}.", show_default=False)
-_NEW = typer.Argument(..., metavar="NEW", help=f"The new schemas: {_SIDE}.", show_default=False)
-_MODE: Any = typer.Option(
-    "backward",
-    "--mode",
-    help="backward: new code reads old events; forward: old code reads new events; full: both.",
-)
-_TYPES = typer.Option(
-    None, "--type", metavar="T", help="Compare only this event type. May be repeated."
-)
-_STRICT = typer.Option(
-    False,
-    "--strict",
-    help="Assume that open objects hold any members, and that readers know every type.",
-)
+Old = Annotated[
+    str, typer.Argument(metavar="OLD", help=f"The old schemas: {_SIDE}.", show_default=False)
+]
+New = Annotated[
+    str, typer.Argument(metavar="NEW", help=f"The new schemas: {_SIDE}.", show_default=False)
+]
 
 
 class Mode(StrEnum):
@@ -45,17 +38,49 @@ class Mode(StrEnum):
     full = "full"
 
 
+AskedMode = Annotated[
+    Mode,
+    typer.Option(
+        "--mode",
+        help="backward: new code reads old events; forward: old code reads new events; full: both.",
+    ),
+]
+
+
+@option_group()
+class ComparedTypes:
+    """Which types are compared, and what is taken for granted of them."""
+
+    types: Annotated[
+        list[str] | None, types_option("Compare only this event type. May be repeated.")
+    ] = None
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Assume that open objects hold any members, and that readers know every type.",
+        ),
+    ] = False
+
+    def request(self, old: list[str], new: str, mode: Mode) -> CompareRequest:
+        """The comparison of these types."""
+        from esops.schema.compatibility import CompareRequest
+
+        return CompareRequest(old, new, mode.value, tuple(self.types or ()), self.strict)
+
+
 @command(schema)
 def diff(
     context: typer.Context,
-    old: str = _OLD,
-    new: str = _NEW,
-    mode: Mode = _MODE,
-    types: list[str] | None = _TYPES,
-    strict: bool = _STRICT,
-    exit_code: bool = typer.Option(
-        False, "--exit-code", help="Exit with 1 if there is any change, as git diff does."
-    ),
+    old: Old,
+    new: New,
+    mode: AskedMode = Mode.backward,
+    *,
+    which: ComparedTypes,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="Exit with 1 if there is any change, as git diff does."),
+    ] = False,
 ) -> int:
     """Name each change between two sets of schemas, what it breaks, and what to do.
 
@@ -66,12 +91,12 @@ def diff(
     esops schema diff git:v1.4:schemas git:v1.5:schemas --output json | jq .changes
     """
     from esops.cli import schema_diff_text as text
-    from esops.schema.compatibility import CompareRequest, compare
+    from esops.schema.compatibility import compare
 
     output = current_output(context)
     form = output.format("table", "json", "csv", "ndjson")
-    request = CompareRequest([old], new, mode.value, tuple(types or ()), strict)
-    stores = _Stores(output, types)
+    request = which.request([old], new, mode)
+    stores = _Stores(output, which.types)
     found = compare(request, stores)
     _print(output, found, form)
     if form == "table":
@@ -84,14 +109,15 @@ def diff(
 @command(schema)
 def compat(
     context: typer.Context,
-    old: str = _OLD,
-    new: str = _NEW,
-    mode: Mode = _MODE,
-    also: list[str] | None = typer.Option(
-        None, "--also", metavar="OLD", help="Check against this too. May be repeated."
-    ),
-    types: list[str] | None = _TYPES,
-    strict: bool = _STRICT,
+    old: Old,
+    new: New,
+    mode: AskedMode = Mode.backward,
+    *,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="OLD", help="Check against this too. May be repeated."),
+    ] = None,
+    which: ComparedTypes,
 ) -> int:
     """Check whether code can read the events of other versions.
 
@@ -104,12 +130,12 @@ def compat(
     esops schema compat old-schemas schemas --also older-schemas --output json
     """
     from esops.cli import schema_diff_text as text
-    from esops.schema.compatibility import CompareRequest, compare
+    from esops.schema.compatibility import compare
 
     output = current_output(context)
     form = output.format("table", "json", "csv", "ndjson")
-    request = CompareRequest([old, *(also or ())], new, mode.value, tuple(types or ()), strict)
-    stores = _Stores(output, types)
+    request = which.request([old, *(also or ())], new, mode)
+    stores = _Stores(output, which.types)
     found = compare(request, stores)
     _print(output, found, form)
     if form == "table":

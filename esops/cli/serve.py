@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import app, command, current_output
+from esops.cli.option_groups import option_group
 from esops.cli.shared import stop_on_signals
 from esops.errors import UsageError
 
@@ -25,29 +26,44 @@ def _check(given: GlobalOptions) -> None:
             )
 
 
+@option_group()
+class AccessOptions:
+    """Who may look and what they may do, and by which address."""
+
+    allow_control: Annotated[
+        bool,
+        typer.Option(
+            "--allow-control",
+            help="Also pause, resume, limit, switch and roll back, each after a confirmation.",
+        ),
+    ] = False
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help="A file with the token that a person has to give. Default: $ESOPS_SERVE_TOKEN.",
+        ),
+    ] = None
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            "--public-url",
+            metavar="URL",
+            help="The address in browsers, where a reverse proxy stands between.",
+        ),
+    ] = None
+
+
 @command(app)
 def serve(
     context: typer.Context,
-    address: str | None = typer.Argument(
-        None, metavar="[[HOST:]PORT]", help="Where to listen. Default: 127.0.0.1:8077."
-    ),
-    allow_control: bool = typer.Option(
-        False,
-        "--allow-control",
-        help="Also pause, resume, limit, switch and roll back, each after a confirmation.",
-    ),
-    token_file: Path | None = typer.Option(
-        None,
-        "--token-file",
-        metavar="FILE",
-        help="A file with the token that a person has to give. Default: $ESOPS_SERVE_TOKEN.",
-    ),
-    public_url: str | None = typer.Option(
-        None,
-        "--public-url",
-        metavar="URL",
-        help="The address in browsers, where a reverse proxy stands between.",
-    ),
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="[[HOST:]PORT]", help="Where to listen. Default: 127.0.0.1:8077."),
+    ] = None,
+    *,
+    access: AccessOptions,
 ) -> None:
     """Show stores, read models, rebuilds, audits and traces as pages in a browser.
 
@@ -71,16 +87,17 @@ def serve(
     _check(output.settings)
     options = ServeOptions(
         parse_address(address),
-        read_token(token_file),
-        allow_control,
-        parse_public_url(public_url),
+        read_token(access.token_file),
+        access.allow_control,
+        parse_public_url(access.public_url),
     )
     config = load_config(output.settings.config)
     # Ends a start that is not through yet; the server sets its own, and puts these back.
     stop_on_signals()
-    if token_file is not None and readable_by_others(token_file):
-        output.warn(f"other users of this machine can read {token_file}: chmod 600 {token_file}")
-    if allow_control and options.token is None:
+    file = access.token_file
+    if file is not None and readable_by_others(file):
+        output.warn(f"other users of this machine can read {file}: chmod 600 {file}")
+    if access.allow_control and options.token is None:
         output.warn(
             "everybody who can log in to this machine can use the controls; a token in "
             "ESOPS_SERVE_TOKEN keeps others out"

@@ -9,7 +9,7 @@ import typer
 
 from esops.cli.app import command
 from esops.cli.option_groups import option_group
-from esops.cli.options import ProjectionName, report_option
+from esops.cli.options import ProjectionName, limit_option, report_option
 from esops.cli.projection import opened, projection
 from esops.cli.shared import JobProgress, archived_streams_named, stop_on_signals
 
@@ -46,11 +46,8 @@ class StepOptions:
     ] = None
     limit: Annotated[
         int,
-        typer.Option(
-            "--limit",
-            min=2,
-            metavar="N",
-            help="Keep the steps of N events: of a row with more, the first and the last ones.",
+        limit_option(
+            "Keep the steps of N events: of a row with more, the first and the last ones.", min=2
         ),
     ] = 10_000
     report: Annotated[Path | None, report_option("Write the steps as a page to go through.")] = None

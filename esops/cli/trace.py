@@ -9,7 +9,7 @@ import typer
 from esops.cli.app import command, current_output, group
 from esops.cli.completion import complete_store
 from esops.cli.option_groups import option_group
-from esops.cli.options import EventId, StreamName, Tenant
+from esops.cli.options import EventId, StreamName, Tenant, limit_option
 from esops.cli.shared import duration_if_given
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class TraceOptions:
     ] = False
     limit: Annotated[
         int,
-        typer.Option("--limit", metavar="N", min=1, help="Stop when the trace has N events."),
+        limit_option("Stop when the trace has N events."),
     ] = 10_000
     tenant: Tenant = None
 

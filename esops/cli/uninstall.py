@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esops.cli.app import app, command, current_output
+from esops.cli.options import dry_run_option, yes_option
 from esops.cli.shared import confirm, stop_on_signals
 
 if TYPE_CHECKING:
@@ -17,20 +18,19 @@ if TYPE_CHECKING:
 @command(app)
 def uninstall(
     context: typer.Context,
-    keep_older: bool = typer.Option(
-        False,
-        "--keep-older",
-        help="Leave the tables of versions that nobody reads, under the names that they have.",
-    ),
-    unnamed: bool = typer.Option(
-        False,
-        "--unnamed",
-        help="Also of projections that the configuration does not name.",
-    ),
-    dry_run: bool = typer.Option(
-        False, "-n", "--dry-run", help="Print the statements and change nothing."
-    ),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
+    keep_older: Annotated[
+        bool,
+        typer.Option(
+            "--keep-older",
+            help="Leave the tables of versions that nobody reads, under the names that they have.",
+        ),
+    ] = False,
+    unnamed: Annotated[
+        bool,
+        typer.Option("--unnamed", help="Also of projections that the configuration does not name."),
+    ] = False,
+    dry_run: Annotated[bool, dry_run_option()] = False,
+    yes: Annotated[bool, yes_option()] = False,
 ) -> None:
     """Remove from databases what esops has made there; what serves stays, as plain tables.
 
