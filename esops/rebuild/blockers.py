@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 
 import psycopg
 
+from esops.errors import Unavailable
 from esops.postgres.statements import statements
 from esops.rebuild.snapshots import end_sessions
+from esops.wording import count
 
 _SQL = statements(__package__, "blockers")
 _SAY_EVERY = timedelta(seconds=10)
@@ -60,6 +62,14 @@ class Blocked:
         self.say(
             f"waiting for readers of {self.what}, trying again for a minute: {held_by(found)}."
             + how_to_end(found)
+        )
+
+    def refusal(self, found: Sequence[Blocker], tries: int, again: str) -> Unavailable:
+        """That a switch ends without its lock; `again` is the command to run later."""
+        return Unavailable(
+            f"the switch could not lock {self.what} in {count(tries, 'try', 'tries')}: "
+            f"{held_by(found)}",
+            hint=f"Nothing was changed. Once it has ended, {again}.{how_to_end(found)}",
         )
 
 

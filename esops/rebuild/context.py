@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Any, Self
 
 import psycopg
 import structlog
 
-from esops.errors import ConnectionLost, EsopsError, Refused, Stopped
+from esops.errors import ConnectionLost, EsopsError, Stopped
 from esops.events import Position
-from esops.projections.fingerprint import is_earlier
 from esops.readmodel import registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
@@ -26,7 +24,7 @@ from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.inline_switch import Lock
 from esops.rebuild.load.estimate import Load
 from esops.rebuild.options import Options
-from esops.rebuild.outcome import Outcome, Reporter, rows_of_old_code
+from esops.rebuild.outcome import Outcome, Reporter
 from esops.rebuild.session import Session
 from esops.rebuild.shortened import LostWhileBuilding
 from esops.rebuild.target import Target
@@ -178,56 +176,6 @@ class RebuildContext:
             None
             if number is None
             else self._session.do(lambda on: registry.version(on, self.target.name, number))
-        )
-
-    def _check_code(self) -> None:
-        """Raises Refused where the code has changed: a version is made by one code from its first
-        event to its last.
-        """
-        green, code = self._green(), self.target.code
-        if is_earlier(green.fingerprint) and code.made(green.fingerprint):
-            self._session.do(lambda on: registry.note_code(on, green, code.fingerprint))
-        elif not code.made(green.fingerprint):
-            self._accept_code(green)
-
-    def _accept_code(self, made: Version, *, by_ranges: bool = False) -> None:
-        """Note that the operator vouches for the code of today, though another one made the rows of
-        a version so far. Raises Refused where nobody does.
-
-        `by_ranges`: there is no position up to which the old code made the rows, since all those of
-        ranges that are done are its own.
-        """
-        if not self._options.accept_code:
-            raise Refused(
-                f"the code of {self.target.name} has changed since rebuild "
-                f"{self._journal_entry.rebuild} began",
-                hint=self._code_hint(),
-            )
-        rebuild, code = self._journal_entry.rebuild, self.target.code.fingerprint
-        at = None if made.position is None or by_ranges else str(made.position)
-
-        def do(connection: psycopg.Connection) -> None:
-            with connection.transaction():
-                registry.note_code(connection, made, code)
-                detail = {"position": at, "before": made.fingerprint, "now": code}
-                journal.note(connection, rebuild, self._state, "code accepted", detail)
-
-        self._session.do(do)
-        self._say(f"continues with other code (--accept-code): {rows_of_old_code(at)}")
-
-    def _check_log(self) -> None:
-        """Raises AnotherLog where the store was restored to an earlier time, or replaced, since
-        the versions were made.
-        """
-        green, blue = self._green(), self._blue()
-        for version in (green,) if blue is None else (green, blue):
-            self._session.do(partial(guards.check_log, store=self.store, version=version))
-
-    def _code_hint(self) -> str:
-        command = self._command(in_place=self.in_place)
-        return (
-            "Restore the old code and resume; or drop the rebuild with --abort and start again. "
-            f"If the rows so far are right as they are: {command} --resume --accept-code"
         )
 
     def _command(self, *, in_place: bool) -> str:

@@ -12,7 +12,7 @@ from esops.postgres import catalog
 from esops.readmodel import migrations
 from esops.readmodel.registry import Version
 from esops.rebuild import made_of
-from esops.rebuild.planning import bytes_of
+from esops.rebuild.blue import bytes_of
 from esops.rebuild.projection_change import ProjectionChange
 from esops.rebuild.target import Target
 from esops.stores import open_store

@@ -15,7 +15,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel.registry import Version
 from esops.rebuild import going_back, inline_switch, journal, switch
 from esops.rebuild.freshness import check_not_given_up
-from esops.rebuild.going_back import Going, Ready
+from esops.rebuild.ready_to_go_back import Going, Ready, look
 from esops.rebuild.retiring import take_lock
 from esops.rebuild.session import Session
 from esops.rebuild.snapshots import SnapshotPatience
@@ -94,7 +94,7 @@ class InlineMove:
         )
 
     def _look(self, connection: psycopg.Connection, going: Going) -> Switched:
-        ready = going_back.look(connection, going, self.stop)
+        ready = look(connection, going, self.stop)
         prepared = switch.prepare(connection, going.what)
         return Switched(
             self.name,
@@ -113,7 +113,7 @@ class InlineMove:
     def _go(self, session: Session, going: Going) -> Switched:
         old, new = going.serving.version, going.wanted.version
         self.say(f"{self.name}: from v{old}, which serves now, to v{new}")
-        ready = going_back.look(session.connection, going, self.stop)
+        ready = look(session.connection, going, self.stop)
         done = going_back.go(session, going, ready, self.patience, self.stop, self.say)
         return Switched(self.name, old, new, done.position, (), went_back=done)
 

@@ -26,7 +26,7 @@ from esops.readmodel import registry
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.locks import deadlock_timeout
 from esops.rebuild import carried, inline_limits, standing, switch, unchanged
-from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
+from esops.rebuild.blockers import Blocked, Blocker, blockers, sessions
 from esops.rebuild.ignored import IgnoredValues
 from esops.rebuild.snapshots import SnapshotPatience, SnapshotWait
 from esops.rebuild.switch import Switch
@@ -124,12 +124,7 @@ def perform(
             with translated():
                 found = _blockers(connection, what)
             if steps.stop() or time.monotonic() >= deadline:
-                raise Unavailable(
-                    f"the switch could not lock {what} in {count(tries, 'try', 'tries')}: "
-                    f"{held_by(found)}",
-                    hint=f"Nothing was changed. Once it has ended, {patience.again}."
-                    + how_to_end(found),
-                ) from None
+                raise blocked.refusal(found, tries, patience.again) from None
             blocked.report(found)
             # Random pauses that grow: whoever waited behind this try gets its turn.
             time.sleep(random.uniform(0.3, min(0.3 + 0.2 * tries, 2.0)))  # noqa: S311 - spreads tries, guards nothing

@@ -7,7 +7,7 @@ would really make of the statements.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
 
@@ -20,16 +20,13 @@ from esops.postgres.connection import translated
 from esops.projections import kinds
 from esops.projections.definition import SqlDefinition
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, not_left_out, range_statement
-from esops.readmodel import migrations, registry
+from esops.readmodel import migrations
 from esops.readmodel.composition import Composition, composition
-from esops.readmodel.names import physical_name, physical_tables
-from esops.readmodel.object_names import Side, plain_name
+from esops.readmodel.names import physical_tables
 from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
-from esops.readmodel.renamed import check_own
 from esops.readmodel.tables import (
     create_statements,
-    missing_tables,
     rolled_back,
 )
 from esops.rebuild import (
@@ -44,6 +41,7 @@ from esops.rebuild import (
     tried,
 )
 from esops.rebuild.blockers import blockers, of_prepared
+from esops.rebuild.blue import Blue, bytes_of, find_blue
 from esops.rebuild.green import Green, create_green
 from esops.rebuild.left_behind import refuse
 from esops.rebuild.load import measuring
@@ -54,20 +52,7 @@ from esops.rebuild.plan import RebuildPlan
 from esops.rebuild.switch import Switch
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import METHODS, Method
-from esops.running import gone
 from esops.stores.base import EventStore, require
-
-
-@dataclass(frozen=True)
-class _Start:
-    """What is there before the rebuild: the version that serves with its tables (by the names that
-    readers use), whether esops adopts it, and the number that green gets.
-    """
-
-    source: Version | None
-    blue: Mapping[str, Table]
-    adopt: bool
-    to_version: int
 
 
 @dataclass(frozen=True)
@@ -103,62 +88,82 @@ def make_plan(
             if options.ends_with_switch
             else []
         )
-        start = _look_around(config, connection, target)
-        guards.check_log(connection, store, start.source)
-        _check_possible(target, options, store, connection, start)
-        written = guards.check_written_inline(connection, store, target, options)
-        of_inline = guards.check_inline(
-            connection, store, target, ends_with_switch=options.ends_with_switch
-        )
-        away = guards.check_archive(config, target, store, without=options.without_archived)
-        if not options.accept_fewer:
-            away += guards.check_names(target, store)
+        blue = find_blue(config, connection, target)
+        guards.check_log(connection, store, blue.source)
+        _check_possible(target, options, store, connection, blue)
+        guarded = _guarded(config, target, options, store, connection)
         head = store.head(SETTLING).position
         # Created and rolled back in one transaction: nobody else ever sees it.
-        draft = _try_out(target, options, store, connection, start, head)
+        draft = _try_out(target, options, store, connection, blue, head)
         events, between = counted_events(store, head)
         workers = measuring.for_plan(
             options, target.definition, store, target.settings.filter, (head, events)
         )
-        away += shortened.check(store, target.name, target.settings, options, late)
+        guarded += shortened.check(store, target.name, target.settings, options, late)
         return RebuildPlan(
             target=target,
-            source=start.source,
-            adopt=start.adopt,
-            to_version=start.to_version,
+            source=blue.source,
+            adopt=blue.adopt,
+            to_version=blue.to_version,
             create=draft.green.create,
             after_load=draft.green.after_load,
             drop_now=draft.green.drop_now,
             switch=draft.switch,
             keys={table.name: table.key for table in draft.green.tables.values()},
-            compare=_method(options, start, draft.green.tables),
+            compare=_method(options, blue, draft.green.tables),
             events=events,
             events_range=between,
             counted=store.capabilities.count_between,
             head=head,
-            blue_bytes=sum(bytes_of(connection, table) for table in start.blue.values()),
+            blue_bytes=sum(bytes_of(connection, table) for table in blue.tables.values()),
             workers=workers,
             explained=draft.explained,
             serving_has=draft.serving_has,
             installs=migrations.plan(connection),
             notes=[
                 *handed_over,
-                *of_inline,
-                *written,
-                *away,
+                *guarded,
                 *plan_notes.of_floor(target, store, head),
-                *plan_notes.of_lost(start.source),
-                *plan_notes.of_blue(connection, target, start.blue, start.to_version),
-                *plan_notes.of_view(connection, target),
-                *plan_notes.of_columns(start.blue, draft.green.tables, target.settings.verify),
-                *draft.notes,
-                *plan_notes.of_parts(
-                    target, draft.green.tables.values(), "process" if options.sharded else None
-                ),
-                *plan_notes.of_end(target, options),
-                *plan_notes.of_rollback(connection, target, start.source),
+                *_of_tables(connection, target, options, blue, draft),
             ],
         )
+
+
+def _guarded(
+    config: Config,
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
+) -> list[str]:
+    """What a plan says of events that would be missing, and of who writes the read model. Raises
+    Refused where the operator has not accepted that.
+    """
+    written = guards.check_written_inline(connection, store, target, options)
+    of_inline = guards.check_inline(
+        connection, store, target, ends_with_switch=options.ends_with_switch
+    )
+    away = guards.check_archive(config, target, store, without=options.without_archived)
+    if not options.accept_fewer:
+        away += guards.check_names(target, store)
+    return [*of_inline, *written, *away]
+
+
+def _of_tables(
+    connection: psycopg.Connection, target: Target, options: Options, blue: Blue, draft: _Draft
+) -> list[str]:
+    """What a plan says of the tables that serve and of those that will, and of the way back."""
+    tables = draft.green.tables
+    return [
+        *plan_notes.of_lost(blue.source),
+        *plan_notes.of_blue(connection, target, blue.tables, blue.to_version),
+        *plan_notes.of_view(connection, target),
+        *plan_notes.of_columns(blue.tables, tables, target.settings.verify),
+        *draft.notes,
+        *plan_notes.of_parts(target, tables.values(), "process" if options.sharded else None),
+        *plan_notes.of_end(target, options),
+        *plan_notes.of_rollback(connection, target, blue.source),
+    ]
 
 
 def counted_events(store: EventStore, head: Position | None) -> tuple[int, tuple[int, int]]:
@@ -169,107 +174,15 @@ def counted_events(store: EventStore, head: Position | None) -> tuple[int, tuple
     return events, store.counts.bounds(None, head)
 
 
-def versions_and_tables(
-    connection: psycopg.Connection, target: Target
-) -> tuple[list[Version], dict[str, Table]]:
-    """The versions of a projection that esops knows, and the tables or views under the names that
-    readers use. Raises Refused where these are another projection's.
-    """
-    check_own(connection, target.name, target.names)
-    there = {
-        name.name: catalog.find_table(connection, name.schema, name.name) for name in target.names
-    }
-    return registry.versions(connection, target.name), {
-        name: table for name, table in there.items() if table is not None
-    }
-
-
-def adopted(
-    connection: psycopg.Connection, target: Target, current: Mapping[str, Table]
-) -> Version:
-    """The version 1 that existing tables would become.
-
-    Raises Refused for what cannot be adopted.
-    """
-    for name in target.names:
-        if name.name not in current:
-            raise Refused(
-                f"the table {name} does not exist, but other tables of {target.name} do",
-                hint="Create it, or rename the others: version 1 is all of them or none.",
-            )
-        if current[name.name].kind not in "rp":
-            raise Refused(
-                f"{name} is a view or foreign table that esops did not create",
-                hint="Rename it, or give the projection another table name.",
-            )
-    # The planner's estimate is enough here: the exact number of rows comes with the comparison.
-    rows = connection.execute(
-        # Below 0 where the table was never analysed: then it is not known.
-        "SELECT CASE WHEN min(reltuples) >= 0 THEN sum(reltuples)::bigint END FROM pg_class "
-        "WHERE oid = ANY(%s)",
-        ([table.oid for table in current.values()],),
-    ).fetchone()
-    return Version(
-        projection=target.name,
-        version=1,
-        state="active",
-        store=target.store_name,
-        position=None,
-        events=0,
-        rows=rows[0] if rows else None,
-        tables={name: (table.schema, table.name) for name, table in current.items()},
-        fingerprint=None,
-    )
-
-
-def bytes_of(connection: psycopg.Connection, table: Table) -> int:
-    """The disk space of a table with its indexes and partitions."""
-    row = connection.execute(
-        "SELECT sum(pg_total_relation_size(oid))::bigint FROM unnest(%s::oid[]) oid",
-        (catalog.relation_tree(connection, table.oid),),
-    ).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _look_around(config: Config, connection: psycopg.Connection, target: Target) -> _Start:
-    known, current = versions_and_tables(connection, target)
-    source = next((each for each in known if each.state == "active"), None)
-    if source is not None and not {each.name for each in target.names} & set(source.tables):
-        raise Refused(
-            f"v{source.version} of {target.name} is read as {', '.join(source.tables)}, and "
-            f"esops.toml names {', '.join(map(str, target.names))}: readers of the first would "
-            "stay with an old version",
-            hint="Correct `tables` in esops.toml, or build the new tables as a projection with "
-            "another name.",
-        )
-    adopt = source is None and bool(current)
-    if adopt:
-        source = adopted(connection, target, current)
-    blue: dict[str, Table] = {}
-    for name, physical in (source.tables if source is not None else {}).items():
-        table = catalog.find_table(connection, *physical)
-        if table is None:
-            assert source is not None
-            there = [each for each in known if not missing_tables(connection, each)]
-            raise Refused(
-                f"the table {'.'.join(physical)} of v{source.version}, which should serve, does "
-                "not exist any more",
-                hint=gone.remedy(config, source, there),
-            )
-        blue[name] = table
-    numbers = [each.version for each in known] + [source.version if source else 0]
-    return _Start(source, blue, adopt, max(numbers) + 1)
-
-
 def _check_possible(
     target: Target,
     options: Options,
     store: EventStore,
     connection: psycopg.Connection,
-    start: _Start,
+    blue: Blue,
 ) -> None:
     """Raises what stands against the rebuild and shows before green is created."""
-    for schema, physical in physical_tables(target.names, start.to_version).values():
+    for schema, physical in physical_tables(target.names, blue.to_version).values():
         if catalog.has_table(connection, schema, physical):
             raise Refused(
                 f"a table {schema}.{physical} exists already, but esops knows no such version",
@@ -288,27 +201,27 @@ def _try_out(
     options: Options,
     store: EventStore,
     connection: psycopg.Connection,
-    start: _Start,
+    blue: Blue,
     head: Position | None,
 ) -> _Draft:
     ddl = target.directory / target.settings.ddl if target.settings.ddl is not None else None
-    tables = physical_tables(target.names, start.to_version)
-    blue = {name: side_of(start.source, name, table) for name, table in start.blue.items()}
-    create = create_statements(connection, target.names, start.to_version, blue, ddl)
+    tables = physical_tables(target.names, blue.to_version)
+    sides = blue.sides
+    create = create_statements(connection, target.names, blue.to_version, sides, ddl)
     with rolled_back(connection):
         # Before green is made: what blue gets from here on has changed since.
-        has = {name: composition(connection, table.oid) for name, table in start.blue.items()}
-        made = create_green(connection, target, start.to_version, create, blue, ddl)
+        has = {name: composition(connection, table.oid) for name, table in blue.tables.items()}
+        made = create_green(connection, target, blue.to_version, create, sides, ddl)
         kinds.check(
             target.definition, list(made.tables.values()), conjoined=store.capabilities.tenants
         )
         # The switch's statements depend on the catalogue with green in it, so they are made here.
         green = Version(
-            target.name, start.to_version, "building", target.store_name, None, 0, 0, tables, None
+            target.name, blue.to_version, "building", target.store_name, None, 0, 0, tables, None
         )
         roles = target.settings.grant_select_to
         what = Switch(
-            target.names, target.settings.switch, start.source, green, grant_select_to=roles
+            target.names, target.settings.switch, blue.source, green, grant_select_to=roles
         )
         pointed, notes = _pointed(connection, target, what, options)
         if target.settings.live == "inline" and pointed:
@@ -316,22 +229,10 @@ def _try_out(
         explained, taken = _explained(connection, target, store, head, tables)
         logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
         notes += taken
-        if start.source is None and what.mode != "hook":
+        if blue.source is None and what.mode != "hook":
             notes += reading_roles.notes(connection, target.names, roles)
         notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
     return _Draft(made, explained, pointed, [*made.notes, *notes], has)
-
-
-def side_of(source: Version | None, name: str, table: Table) -> Side:
-    """The table of the version that serves, with what is known of how it was made."""
-    if source is None:
-        return Side(table, name, 0)
-    side = Side(table, name, source.version)
-    # The names are of the time when it was made.
-    physical = physical_name(name, source.version)
-    made = (each for each in source.after_load if each.get("table", physical) == physical)
-    by_ddl = frozenset(plain_name(each["what"], side) for each in made if each.get("by_ddl"))
-    return replace(side, made_by_ddl=by_ddl)
 
 
 def _pointed(
@@ -381,10 +282,10 @@ def _explained(
     return [*text.splitlines(), *plan], not_left_out(target.definition, first)
 
 
-def _method(options: Options, start: _Start, green: Mapping[str, Table]) -> Method:
+def _method(options: Options, blue: Blue, green: Mapping[str, Table]) -> Method:
     """How green is compared: as asked for, or as strictly as the columns allow."""
-    pairs = [(start.blue[name], table) for name, table in green.items() if name in start.blue]
-    lost = start.source is not None and start.source.lost is not None
+    pairs = [(blue.tables[name], table) for name, table in green.items() if name in blue.tables]
+    lost = blue.source is not None and blue.source.lost is not None
     if not pairs or (lost and options.compare is None):
         return "none"
     # Exact unless the columns differ; then only those that both have can be compared.

@@ -14,29 +14,11 @@ from psycopg import sql
 from esops.errors import UsageError
 from esops.postgres.catalog import Table
 from esops.postgres.grants import default_rights
+from esops.postgres.statements import statements
 from esops.readmodel.names import ReadModelName
 
 EVERYBODY = "public"
-_LACKING = """
-SELECT name FROM unnest(%(roles)s::text[]) AS name
-WHERE %(relation)s::oid IS NULL OR NOT has_table_privilege(name, %(relation)s::oid, 'SELECT')
-"""
-_UNKNOWN = """
-SELECT name FROM unnest(%s::text[]) AS name
-WHERE name <> 'public' AND to_regrole(quote_ident(name)) IS NULL
-"""
-_OUTSIDE = """
-SELECT name FROM unnest(%(roles)s::text[]) AS name
-WHERE NOT has_schema_privilege(name, %(schema)s, 'USAGE')
-"""
-_OTHERS = """
-SELECT rolname FROM pg_roles
-WHERE rolcanlogin AND NOT rolsuper AND rolname NOT LIKE 'pg\\_%%'
-  AND NOT pg_has_role(oid, current_user, 'USAGE')
-ORDER BY rolname IN (SELECT usename FROM pg_stat_activity WHERE datname = current_database()) DESC,
-  rolname
-LIMIT 3
-"""
+_SQL = statements(__package__, "reading_roles")
 
 
 def grants(
@@ -52,7 +34,7 @@ def grants(
     """
     if not roles:
         return []
-    for (unknown,) in connection.execute(_UNKNOWN, (list(roles),)).fetchall():
+    for (unknown,) in connection.execute(_SQL["unknown"], (list(roles),)).fetchall():
         raise UsageError(
             f"grant_select_to: there is no role {unknown}",
             hint="Create it, or correct the projection's grant_select_to in esops.toml.",
@@ -62,7 +44,7 @@ def grants(
         sql.SQL("GRANT SELECT ON {} TO {}")
         .format(name.identifier, _grantee(role))
         .as_string(connection)
-        for (role,) in connection.execute(_LACKING, values).fetchall()
+        for (role,) in connection.execute(_SQL["lacking"], values).fetchall()
     ]
 
 
@@ -74,7 +56,7 @@ def notes(
     schemas = list(dict.fromkeys(name.schema for name in names))
     for schema in schemas:
         values = {"roles": list(roles), "schema": schema}
-        for (role,) in connection.execute(_OUTSIDE, values).fetchall():
+        for (role,) in connection.execute(_SQL["outside"], values).fetchall():
             fix = sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(
                 sql.Identifier(schema), _grantee(role)
             )
@@ -84,7 +66,7 @@ def notes(
             )
     if roles or any(_read_by_default(connection, schema) for schema in schemas):
         return found
-    others = [row[0] for row in connection.execute(_OTHERS).fetchall()]
+    others = [row[0] for row in connection.execute(_SQL["others"]).fetchall()]
     # Where everybody comes as this role, or as a superuser, all may read it.
     if not others:
         return found

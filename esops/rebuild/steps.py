@@ -17,19 +17,17 @@ import psycopg
 import structlog
 
 from esops.errors import ConnectionLost, EsopsError, PoisonEvent, Refused, Stopped, UsageError
-from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.readmodel import migrations, registry, spills
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import shards_of
 from esops.readmodel.tables import drop_tables
-from esops.rebuild import guards, hand_over, journal, made_of
+from esops.rebuild import journal, made_of
 from esops.rebuild.ended import check_still_true
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
 from esops.rebuild.plan import RebuildPlan
-from esops.rebuild.plan_notes import of_columns
 from esops.running import control
 from esops.running.spill.directory import remove_of
 
@@ -328,67 +326,11 @@ class Rebuild(Switching):
         """Raises Refused where streams have lost their first events since the rebuild began."""
         self._lost.check(self._options)
 
-    def _announce(self) -> None:
-        """Say that it continues, once all that could refuse that has been looked at."""
-        if self._announcement:
-            self._say(self._announcement)
-            self._announcement = ""
-
-    def _check_inline(self) -> None:
-        """Raises Refused where the application writes what the rebuild would write to, or could not
-        take over what it switches to.
-        """
-
-        def check(on: psycopg.Connection) -> None:
-            guards.check_inline(on, self.store, self.target, ends_with_switch=True)
-            # The hand-over was done with the switch.
-            if self._state != journal.SWITCHED:
-                hand_over.check(self.target.application, self.store, on)
-
-        self._session.do(check)
-
-    def _check_verify(self) -> None:
-        """Raises UsageError as the plan does, where a rebuild is resumed with other settings."""
-        if self._state not in {journal.CATCHING_UP, journal.FOLLOWING}:
-            return
-        tables = self._session.do(
-            lambda on: {
-                name: table
-                for name, physical in self._green().tables.items()
-                if (table := catalog.find_table(on, *physical)) is not None
-            }
-        )
-        if tables:
-            of_columns({}, tables, self.target.settings.verify)
-
     def _stop_for(self, reason: str) -> bool:
         """Pause before the switch, since something speaks against it."""
         self._pause(reason)
         self._run_on_failure(reason)
         return False
-
-    def _check_serving(self) -> None:
-        """Raises Refused where another version serves than when the rebuild began."""
-        entry, name = self._journal_entry, self.target.name
-        serving = self._session.do(lambda on: registry.active(on, name))
-        number = None if serving is None else serving.version
-        # Green serves where the switch is done, and the answer was lost.
-        if number in (entry.from_version, entry.to_version):
-            return
-        before = "no version" if entry.from_version is None else f"v{entry.from_version}"
-        back = ""
-        if entry.from_version is not None:
-            back = (
-                f"Go back with `esops projection switch {name} --to {entry.from_version}` and "
-                "resume. Or "
-            )
-        command = self._command(in_place=self.in_place)
-        again = f"drop this rebuild with `{command} --abort` and start it again."
-        raise Refused(
-            f"{before} of {name} served when rebuild {entry.rebuild} began, and "
-            f"{'no version' if number is None else f'v{number}'} serves now",
-            hint=back + again if back else again.capitalize(),
-        )
 
     # -- other ends than the switch
 

@@ -21,7 +21,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from esops.errors import Refused, Unavailable
+from esops.errors import Refused
 from esops.events import Position
 from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
@@ -34,7 +34,7 @@ from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.triggers import MovedTriggers, moved
 from esops.rebuild import carried, reading_roles, stale, unchanged
-from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
+from esops.rebuild.blockers import Blocked, Blocker, blockers, sessions
 from esops.rebuild.carried import Prepared
 from esops.rebuild.hooks import MoveReaders
 from esops.rebuild.left_behind import Root
@@ -44,7 +44,6 @@ from esops.rebuild.snapshots import (
     SnapshotPatience,
     SnapshotWait,
 )
-from esops.wording import count
 
 log = structlog.get_logger("esops.switch")
 
@@ -313,12 +312,7 @@ def perform(
             with translated():
                 found = _blockers(connection, what)
             if stop() or time.monotonic() >= deadline:
-                raise Unavailable(
-                    f"the switch could not lock {what} in {count(attempt, 'try', 'tries')}: "
-                    f"{held_by(found)}",
-                    hint=f"Nothing was changed. Once it has ended, {patience.again}."
-                    + how_to_end(found),
-                ) from None
+                raise blocked.refusal(found, attempt, patience.again) from None
             blocked.report(found)
             # Random pauses that grow: others who wait for the same lock get their turn.
             time.sleep(random.uniform(0.05, min(0.1 * attempt, 1.0)))  # noqa: S311 - spreads tries, guards nothing

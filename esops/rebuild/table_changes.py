@@ -24,8 +24,8 @@ from esops.readmodel.names import physical_name
 from esops.readmodel.object_names import Side
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import create_statements, rolled_back
+from esops.rebuild.blue import side_of
 from esops.rebuild.green import create_green
-from esops.rebuild.planning import side_of
 from esops.rebuild.target import Target
 
 _COMPARED = {"column", "index", "check", "foreign key", "statistics", "storage option", "comment"}

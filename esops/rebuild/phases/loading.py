@@ -18,12 +18,12 @@ from esops.readmodel.registry import Version
 from esops.readmodel.shards import drop_shards, shards_of
 from esops.readmodel.tables import count_rows
 from esops.rebuild import journal
-from esops.rebuild.context import RebuildContext
 from esops.rebuild.load.coordinator import ShardedLoad, Unlike
 from esops.rebuild.load.estimate import Load
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.worker import Task
 from esops.rebuild.options import SETTLING
+from esops.rebuild.phases.beginning import Beginning
 from esops.rebuild.stopped_processor import StandingProcessor
 from esops.rebuild.verification.result import Verification, tolerated
 from esops.running.runner import Runner
@@ -33,7 +33,7 @@ _BULKY = 10_000
 """Fewer events than this that are behind are left to following, when the indexes are there."""
 
 
-class Loading(RebuildContext):
+class Loading(Beginning):
     """The steps up to a green that has its indexes and is almost fresh."""
 
     _shares: list[Load]

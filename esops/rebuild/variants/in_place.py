@@ -20,10 +20,10 @@ from esops.projections import kinds
 from esops.readmodel import locks, registry
 from esops.readmodel.shards import shards_of
 from esops.rebuild import guards, journal, made_of
+from esops.rebuild.blue import adopted, versions_and_tables
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.outcome import Outcome
-from esops.rebuild.planning import adopted, versions_and_tables
 from esops.rebuild.steps import Rebuild
 from esops.rebuild.switch import LOCK_TIMEOUT
 from esops.rebuild.variants.ranges import Ranges, with_lock_timeout

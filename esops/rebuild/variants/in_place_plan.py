@@ -14,8 +14,9 @@ from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.readmodel import registry, served
 from esops.rebuild import guards, plan_notes, shortened
+from esops.rebuild.blue import versions_and_tables
 from esops.rebuild.options import SETTLING, Options
-from esops.rebuild.planning import counted_events, versions_and_tables
+from esops.rebuild.planning import counted_events
 from esops.rebuild.target import Target
 from esops.stores.base import EventStore
 from esops.wording import about, count

@@ -18,15 +18,10 @@ from esops.readmodel.names import parse_name
 from esops.readmodel.registry import Version
 from esops.readmodel.types import CHECKPOINT
 from esops.rebuild import guards, shortened
+from esops.rebuild.blue import adopted, bytes_of, versions_and_tables
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.plan import RebuildPlan
-from esops.rebuild.planning import (
-    adopted,
-    bytes_of,
-    counted_events,
-    method_of,
-    versions_and_tables,
-)
+from esops.rebuild.planning import counted_events, method_of
 from esops.rebuild.target import Target
 from esops.stores.base import EventStore
 from esops.stores.checkpoints import checkpoint_of

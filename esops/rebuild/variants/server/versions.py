@@ -70,17 +70,7 @@ def move(
     """
     with opened(config, name) as journal:
         source = journal.active
-        latest = journal.latest
-        if (
-            latest is not None
-            and latest.unfinished
-            # A verified rebuild that stands by is unfinished too, but may be switched to.
-            and journal.versions[latest.to_version].state == "building"
-        ):
-            raise Busy(
-                f"rebuild {latest.rebuild} of {name} is not finished: {latest.state}",
-                hint="Continue it with --resume, or drop it with --abort.",
-            )
+        _check_no_rebuild(journal)
         standing = [one for one in journal.versions.values() if one.state == "standby"]
         wanted = journal.before if back else to
         if wanted is None:
@@ -115,6 +105,21 @@ def move(
                 "rolled-back" if back else "moved", **{"from": source.version, "to": target.version}
             )
         return source, target, [" ".join(command)]
+
+
+def _check_no_rebuild(journal: ServerJournal) -> None:
+    """Raises Busy where a version is being built."""
+    latest = journal.latest
+    if (
+        latest is not None
+        and latest.unfinished
+        # A verified rebuild that stands by is unfinished too, but may be switched to.
+        and journal.versions[latest.to_version].state == "building"
+    ):
+        raise Busy(
+            f"rebuild {latest.rebuild} of {journal.projection} is not finished: {latest.state}",
+            hint="Continue it with --resume, or drop it with --abort.",
+        )
 
 
 def retirable(config: Config, name: str, number: int | None) -> list[ServerVersion]:
