@@ -61,6 +61,11 @@ class LogRuns:
             same = (info.backend, info.layout) == (manifest.backend, manifest.layout)
             yield store if same else None
 
+    def place_of(self, run: Run) -> int:
+        """The number of a run among `runs`; the next free one where it is none of them."""
+        names = [other.name for other, _ in self.runs]
+        return names.index(run.name) if run.name in names else len(names)
+
     def named(self, run: Run) -> str:
         """A run as `esops archive restore` takes it."""
         archive = self.archives.get(run.repository.address)

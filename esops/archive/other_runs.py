@@ -6,41 +6,27 @@ a removal, or twice, as it was kept at first. So a run alone may be outdated, or
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
-import orjson
 import pyarrow as pa
 
 from esops.archive.archived_groups import events_of_streams
 from esops.archive.compare import PLACE, by_stream, by_version, only
 from esops.archive.log_order import Misplaced, misplaced
 from esops.archive.log_runs import LogRuns
-from esops.archive_format.disk_map import DiskMap
+from esops.archive.stream_pieces import StreamPieces
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import Damaged
-from esops.archive_format.snapshots import is_snapshot
 from esops.errors import Refused
 from esops.events import StreamKey
 from esops.stores.archiving import StreamPart
 from esops.stores.base import EventStore
 
 _HIGHEST = (1 << 31) - 1
-
-
-class _Piece(NamedTuple):
-    """What another run has of a stream."""
-
-    number: int
-    """Of the run; the oldest has the lowest."""
-    first: int
-    last: int
-    sha256: str
-    first_at: int | None
 
 
 class _There(NamedTuple):
@@ -73,76 +59,9 @@ class OtherRuns:
         """
         self._run, self._manifest, self._log = run, manifest, log
         self._oldest_first = oldest_first
-        self._runs = [*log.runs]
-        names = [other.name for other, _ in self._runs]
-        self._own = names.index(run.name) if run.name in names else len(names)
+        self._runs, self._own = log.runs, log.place_of(run)
         self._next: set[int] = set()
-        self._holding: set[int] = set()
-        self._pieces = DiskMap()
-        if len(self._runs) > 1 or log.doubtful:
-            self._collect(requested)
-
-    def _collect(self, requested: frozenset[str]) -> None:
-        for digest, _ in self._run.streams(self._manifest):
-            if not requested or digest.stream in requested:
-                self._pieces.put(*digest.key, b"[]")
-        for number, (other, manifest) in enumerate(self._runs):
-            if number == self._own:
-                continue
-            for digest, _ in other.streams(manifest):
-                known = self._pieces.get(*digest.key)
-                if known is not None:
-                    self._holding.add(number)
-                    versions = digest.first_version, digest.last_version
-                    piece = _Piece(number, *versions, digest.sha256.hex(), digest.first_at)
-                    self._pieces.put(*digest.key, orjson.dumps([*orjson.loads(known), [*piece]]))
-        self._leave_out_other_streams(requested)
-        for own in self._log.doubtful:
-            for other, manifest in own.doubtful:
-                streams = (digest for digest, _ in other.streams(manifest))
-                if other.name != self._run.name and any(
-                    self._pieces.get(*digest.key) is not None for digest in streams
-                ):
-                    self._log.refuse_doubtful(own, (other, manifest))
-
-    def _leave_out_other_streams(self, requested: frozenset[str]) -> None:
-        """Of a name that was used again after its stream had left, the other stream is none of
-        this one's pieces. Each has a first event of its own, at its own time.
-        """
-        first = self._manifest.first_version
-        begun: dict[StreamKey, Digest] = {}
-        for digest, _ in self._run.streams(self._manifest):
-            if requested and digest.stream not in requested:
-                continue
-            times = {each.first_at for each in self._of(digest) if each.first == first}
-            times |= {digest.first_at} if digest.first_version == first else set()
-            if len(times) > 1 and None not in times and digest.first_at is not None:
-                begun[digest.key] = digest
-        if not begun:
-            return
-        starts = _starts(
-            [
-                self._runs[each]
-                for each in sorted({*self._holding, self._own})
-                if each < len(self._runs)
-            ],
-            begun,
-            first,
-        )
-        for key, digest in begun.items():
-            at = starts.get(key, [])
-            if len(at) > 1:
-                of_own = bisect_right(at, digest.first_at or 0)
-                same = [
-                    [*each]
-                    for each in self._of(digest)
-                    if each.first_at is None or bisect_right(at, each.first_at) == of_own
-                ]
-                self._pieces.put(*key, orjson.dumps(same))
-
-    def _of(self, digest: Digest) -> list[_Piece]:
-        found = self._pieces.get(*digest.key)
-        return [_Piece(*each) for each in orjson.loads(found)] if found else []
+        self._pieces = StreamPieces(run, manifest, log, requested)
 
     @property
     def to_restore_next(self) -> list[str]:
@@ -154,7 +73,7 @@ class OtherRuns:
     @property
     def in_other_archives(self) -> list[Run]:
         """The runs in other archives that hold one of these streams."""
-        runs = [self._runs[number][0] for number in sorted(self._holding)]
+        runs = [self._runs[number][0] for number in sorted(self._pieces.holding)]
         return [run for run in runs if run.repository.address != self._run.repository.address]
 
     def _named(self, numbers: set[int]) -> list[str]:
@@ -187,7 +106,7 @@ class OtherRuns:
         """Whether the store may have events of a stream at other positions than archived ones."""
         if not self._log.at_home:  # nobody notes that
             return True
-        numbers = {piece.number for piece in self._of(digest)} | {self._own}
+        numbers = {piece.number for piece in self._pieces.of(digest)} | {self._own}
         return any(self._runs[each][0].renumbered for each in numbers if each < len(self._runs))
 
     def _out_of_order(
@@ -218,7 +137,7 @@ class OtherRuns:
             )
         same = [
             self._runs[piece.number][0]
-            for piece in self._of(digest)
+            for piece in self._pieces.of(digest)
             if piece.number < self._own
             and piece.first <= digest.last_version
             and piece.last >= digest.first_version
@@ -230,7 +149,7 @@ class OtherRuns:
 
     def _gap(self, digest: Digest, there: _There, store: EventStore) -> Refused | None:
         low, high = digest.first_version, digest.last_version
-        pieces = self._of(digest)
+        pieces = self._pieces.of(digest)
         older = {piece.number for piece in pieces if piece.first < low}
         newer = {piece.number for piece in pieces if piece.last > high}
         head = self._manifest.part == "head"
@@ -312,7 +231,7 @@ class OtherRuns:
             for digest, events in zip(digests, alive, strict=True)
             if self._manifest.part == "head"
             or events
-            or any(piece.last > digest.last_version for piece in self._of(digest))
+            or any(piece.last > digest.last_version for piece in self._pieces.of(digest))
         }
         return continuing | self.outdated(digests)
 
@@ -320,7 +239,7 @@ class OtherRuns:
         """The streams of which a newer run has other content in the same versions."""
         suspects: dict[int, dict[StreamKey, Digest]] = {}
         for digest in digests:
-            for piece in self._of(digest):
+            for piece in self._pieces.of(digest):
                 overlap = piece.first <= digest.last_version and piece.last >= digest.first_version
                 if piece.number > self._own and overlap and piece.sha256 != digest.sha256.hex():
                     suspects.setdefault(piece.number, {})[digest.key] = digest
@@ -357,24 +276,6 @@ class OtherRuns:
 
     def __exit__(self, *_: object) -> None:
         self._pieces.close()
-
-
-def _starts(
-    runs: Sequence[tuple[Run, Manifest]], keys: Collection[StreamKey], first: int
-) -> dict[StreamKey, list[int]]:
-    """By stream, when each of the streams of its name began, by the ids of their first events;
-    without those of which a library has put a snapshot in the place of the first event.
-    """
-    found: dict[StreamKey, dict[str, int]] = {}
-    names = frozenset(key.stream for key in keys)
-    for run, manifest in runs:
-        batches = events_of_streams(run, manifest, names)
-        for key, own in by_stream(only(batch, [*keys]) for batch in batches):
-            version, values = next(chain.from_iterable(map(by_version, own)))
-            if version == first:
-                at = 0 if is_snapshot(values["type"]) else values["recorded_at"]
-                found.setdefault(key, {})[str(values["id"])] = at
-    return {key: sorted(ids.values()) for key, ids in found.items() if 0 not in ids.values()}
 
 
 def _counted(digests: Sequence[Digest], store: EventStore, *, archived: bool) -> list[_There]:

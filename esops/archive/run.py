@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -27,7 +27,7 @@ from esops.archive.compare import StreamComparison
 from esops.archive.context import ArchiveOutcome, Progress, RunContext, utc_now
 from esops.archive.export import ReadBackFailed, export_and_seal
 from esops.archive.remove import remove_archived
-from esops.archive.unfinished import unfinished_run
+from esops.archive.unfinished import UnfinishedRun, unfinished_run
 from esops.archive.verify import RunVerification, verify
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
@@ -39,7 +39,7 @@ from esops.archive_format.summaries import refresh
 from esops.config import Config
 from esops.errors import AnotherLog, ConnectionLost, EsopsError, Stopped, Unavailable, UsageError
 from esops.events import Position
-from esops.settings import Removal
+from esops.settings import Removal, StoreSettings
 from esops.stores import open_store
 from esops.stores.archiving import StreamPart
 from esops.stores.base import EventStore
@@ -49,51 +49,52 @@ from esops.term import duration
 log = structlog.get_logger("esops.archive")
 
 
+@dataclass(frozen=True)
+class RunRequest:
+    """What a run may do that its policy does not say."""
+
+    removal: Removal | None = None
+    """How the events leave the store; None as the policy says, or as the unfinished run began."""
+    despite_checkpoints: bool = False
+    """Whether no reader is asked how far it has read."""
+    despite: Sequence[str] = ()
+    """The readers that need not have read the events."""
+    prove: bool = False
+    """Whether a restore of all of it is tried before anything is removed, and not of a sample."""
+    start_again: bool = False
+    """Whether an unfinished run is given up as failed first."""
+    new_archive: bool = False
+    """Whether there may be no archive yet, though the store shows that events were archived."""
+    max_duration: timedelta | None = None
+    """After which it stops; None as the policy says."""
+
+
 def run(
     config: Config,
     name: str,
+    request: RunRequest = RunRequest(),
     *,
-    removal: Removal | None = None,
-    despite_checkpoints: bool = False,
-    despite: Sequence[str] = (),
-    prove: bool = False,
-    start_again: bool = False,
-    new_archive: bool = False,
-    max_duration: timedelta | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress = lambda *_: None,
 ) -> ArchiveOutcome:
-    """Run a policy, or resume its unfinished run; with `start_again`, give that up as failed first.
-
-    Raises Refused where there is no archive yet, and the store shows that events were archived
-    before, unless it is to be a `new_archive`.
+    """Run a policy, or resume its unfinished run.
 
     Waits while the store cannot be reached: for so long as it may take, or ten minutes.
 
-    Raises Busy while another process works on the policy, Stopped after `max_duration` or `stop`,
-    and Refused if a processor or projection has not read the events that would be removed
-    (`despite` names those that need not have), or if the policy takes less than when the unfinished
-    run began. Before anything is removed a restore of a sample is
-    tried, with `prove` of all of it: Refused where it would not come back as it is.
+    Raises Busy while another process works on the policy, Stopped after the longest duration or
+    `stop`, and Refused where there is no archive yet and the store shows that events were archived
+    before, if a processor or projection has not read the events that would be removed, or if the
+    policy takes less than when the unfinished run began. Before anything is removed a restore is
+    tried: Refused where it would not come back as it is.
     """
     archive, archive_settings, settings = config.policy(name)
     store_name, store_settings = config.store(settings.store)
     began = time.monotonic()
-    limit = max_duration or settings.max_duration
+    limit = request.max_duration or settings.max_duration
+    check_stop = _stop_check(name, limit, stop)
     short_name = name.rpartition("/")[2]
     policy_name = f"{archive}/{short_name}"
-
-    def check_stop() -> None:
-        hint = f"Resume it with: esops archive run {name}"
-        if stop():
-            raise Stopped("the run was interrupted", hint=hint)
-        if limit is not None and time.monotonic() - began > limit.total_seconds():
-            raise Stopped(
-                f"the run has reached its time limit of {duration(limit.total_seconds())}",
-                hint=hint,
-            )
-
-    if not new_archive:
+    if not request.new_archive:
         right_archive.check_place(
             archive_settings, store_name, store_settings, config.archives.values()
         )
@@ -105,43 +106,86 @@ def run(
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
         right_archive.check_tenants(catalog, store, store_settings.sources(store_name))
-        checkpoint_guard.check_despite(config, store, store_name, despite)
-        if start_again and unfinished is None:
-            log.info("there is no unfinished run to be given up", policy=policy_name)
-        if start_again and unfinished is not None:
-            _abort(unfinished.run, store if unfinished.is_of(store_name, store_settings) else None)
+        checkpoint_guard.check_despite(config, store, store_name, request.despite)
+        if request.start_again:
+            _start_again(unfinished, policy_name, store, store_settings)
             unfinished = None
         if unfinished is not None:
             unfinished.check_store(store_name, store_settings, name)
-            unfinished.check_policy(config.path, name, settings, removal)
-        removal = removal or (unfinished and unfinished.removal) or settings.remove
-        sealed = unfinished.manifest if unfinished else None
-        part = settings.part if sealed is None else sealed.part
-        context = RunContext(
-            config=config,
-            policy_name=policy_name,
-            policy=settings,
-            file_size=archive_settings.file_size,
-            store_name=store_name,
-            store=store,
-            removal=removal,
-            strategy=policy.removal_strategy(store, settings, removal, part),
-            run=unfinished.run if unfinished else Run(repository, _new_name(short_name)),
-            lease=lease,
-            despite_checkpoints=despite_checkpoints,
-            despite=despite,
-            prove=prove,
-            check_stop=check_stop,
-            progress=progress,
-        )
-        outcome = _run_through(
-            context, catalog, ArchiveOutcome(short_name, archive, store_name, removal), limit
-        )
+            unfinished.check_policy(config.path, name, settings, request.removal)
+        context = _context(config, name, request, store, lease, unfinished, check_stop, progress)
+        outcome = ArchiveOutcome(short_name, archive, store_name, context.removal)
+        outcome = _run_through(context, catalog, outcome, limit)
         # A role that may not write it leaves the reading to those who look.
         with suppress(EsopsError):
             refresh(catalog)
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def _stop_check(name: str, limit: timedelta | None, stop: Callable[[], bool]) -> Callable[[], None]:
+    """Raises Stopped when a run has to stop, which begins now."""
+    began = time.monotonic()
+
+    def check() -> None:
+        hint = f"Resume it with: esops archive run {name}"
+        if stop():
+            raise Stopped("the run was interrupted", hint=hint)
+        if limit is not None and time.monotonic() - began > limit.total_seconds():
+            raise Stopped(
+                f"the run has reached its time limit of {duration(limit.total_seconds())}",
+                hint=hint,
+            )
+
+    return check
+
+
+def _start_again(
+    unfinished: UnfinishedRun | None,
+    policy_name: str,
+    store: EventStore,
+    settings: StoreSettings,
+) -> None:
+    """Give an unfinished run up as failed."""
+    if unfinished is None:
+        log.info("there is no unfinished run to be given up", policy=policy_name)
+        return
+    _abort(unfinished.run, store if unfinished.is_of(store.name, settings) else None)
+
+
+def _context(
+    config: Config,
+    name: str,
+    request: RunRequest,
+    store: EventStore,
+    lease: Lease,
+    unfinished: UnfinishedRun | None,
+    check_stop: Callable[[], None],
+    progress: Progress,
+) -> RunContext:
+    """What the steps of a new run need, or those of the unfinished one that is resumed."""
+    archive, archive_settings, settings = config.policy(name)
+    short_name = name.rpartition("/")[2]
+    removal = request.removal or (unfinished and unfinished.removal) or settings.remove
+    sealed = unfinished.manifest if unfinished else None
+    part = settings.part if sealed is None else sealed.part
+    return RunContext(
+        config=config,
+        policy_name=f"{archive}/{short_name}",
+        policy=settings,
+        file_size=archive_settings.file_size,
+        store_name=store.name,
+        store=store,
+        removal=removal,
+        strategy=policy.removal_strategy(store, settings, removal, part),
+        run=unfinished.run if unfinished else Run(lease.repository, _new_name(short_name)),
+        lease=lease,
+        despite_checkpoints=request.despite_checkpoints,
+        despite=request.despite,
+        prove=request.prove,
+        check_stop=check_stop,
+        progress=progress,
+    )
 
 
 def _opened(archive: str, repository: Repository) -> Repository:

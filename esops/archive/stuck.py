@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from esops.archive.checkpoint_guard import needed_streams
 from esops.archive.compare import RowReader, exported
 from esops.archive.heads import Part
-from esops.archive.remove import ArchivedStream, Remover
+from esops.archive.remover import ArchivedStream, Remover
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest, digests
 from esops.archive_format.runs import Run

@@ -39,7 +39,7 @@ class Lease:
 
     def __init__(self, repository: Repository, name: str) -> None:
         """`name` is `archive/policy`."""
-        self._repository, self._folder = repository, f"{LOCKS}/{name}"
+        self.repository, self._folder = repository, f"{LOCKS}/{name}"
         self.number = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,7 +58,7 @@ class Lease:
         self.number = newest + 1
         self._since = _now()
         try:
-            self._repository.put(self._path(self.number), self._content(), if_absent=True)
+            self.repository.put(self._path(self.number), self._content(), if_absent=True)
         except Taken:
             raise Busy(
                 "another process started on this policy at the same moment",
@@ -69,7 +69,7 @@ class Lease:
         # Older leases tell nothing any more. A few numbers are looked for, since a process that was
         # killed here may have left more than one.
         for number in range(max(1, newest - 5), newest):
-            self._repository.delete(self._path(number))
+            self.repository.delete(self._path(number))
         return self
 
     def holder(self) -> str | None:
@@ -100,15 +100,15 @@ class Lease:
         # Where this fails, the lease expires by itself; what happened before is worth more than
         # this error.
         with contextlib.suppress(EsopsError):
-            self._repository.put(self._path(self.number), self._content(released=True))
+            self.repository.put(self._path(self.number), self._content(released=True))
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEWED_EVERY.total_seconds()):
             with contextlib.suppress(EsopsError):  # the work itself will fail on it
-                self._repository.put(self._path(self.number), self._content())
+                self.repository.put(self._path(self.number), self._content())
 
     def _newest(self) -> int:
-        names = [entry.name.rpartition("/")[2] for entry in self._repository.entries(self._folder)]
+        names = [entry.name.rpartition("/")[2] for entry in self.repository.entries(self._folder)]
         return max((int(name.removesuffix(".json")) for name in names), default=0)
 
     def _path(self, number: int) -> str:
@@ -116,7 +116,7 @@ class Lease:
 
     def _read(self, number: int) -> dict[str, Any] | None:
         try:
-            document = orjson.loads(self._repository.get(self._path(number)))
+            document = orjson.loads(self.repository.get(self._path(number)))
         except (Missing, orjson.JSONDecodeError):
             return None
         return document if isinstance(document, dict) else None

@@ -18,7 +18,7 @@ from esops.cli.shared import JobProgress, confirm, stop_on_signals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esops.archive.restore import RestoreResult
+    from esops.archive.restoration import RestoreResult
     from esops.archive_format.runs import Run
     from esops.config import Config
     from esops.term import Output
@@ -105,7 +105,8 @@ def _restored(
     options: RestoreTarget,
 ) -> RestoreResult:
     """Restore them, with a progress line."""
-    from esops.archive.restore import RestoreOptions, restore_run
+    from esops.archive.restoration import RestoreOptions
+    from esops.archive.restore import restore_run
 
     progress = JobProgress(output)
     try:

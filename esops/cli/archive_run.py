@@ -183,6 +183,7 @@ def run(
     esops archive run old-carts
     esops archive run old-carts --remove keep
     """
+    from esops.archive.run import RunRequest
     from esops.archive.run import run as run_policy
     from esops.config import load_config
 
@@ -194,13 +195,15 @@ def run(
         outcome = run_policy(
             config,
             policy,
-            removal=removal.removal(),
-            despite_checkpoints=options.despite_checkpoints,
-            despite=removal.despite or (),
-            prove=options.prove,
-            start_again=options.start_again,
-            new_archive=options.new_archive,
-            max_duration=limit,
+            RunRequest(
+                removal=removal.removal(),
+                despite_checkpoints=options.despite_checkpoints,
+                despite=removal.despite or (),
+                prove=options.prove,
+                start_again=options.start_again,
+                new_archive=options.new_archive,
+                max_duration=limit,
+            ),
             stop=stop_on_signals().is_set,
             progress=progress.update,
         )

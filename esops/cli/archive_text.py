@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from esops.archive.context import ArchiveOutcome
     from esops.archive.gc import Garbage
     from esops.archive.planning import ArchivePlan, PlannedStream
-    from esops.archive.restore import RestoreResult
+    from esops.archive.restoration import RestoreResult
     from esops.archive.unfinished import UnfinishedPlan
     from esops.archive.verify import RunVerification
     from esops.stores.archive.views import UnreadableEvents

@@ -11,6 +11,7 @@ import pytest
 
 from esops.archive.planning import plan
 from esops.archive.restore import restore
+from esops.archive.run import RunRequest
 from esops.archive.verify import verify
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
@@ -144,7 +145,7 @@ def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path, req
         stays = kit.store.archiving.removal_strategy(how).keeps
         planned = plan(config, "old")
         assert planned.statements
-        outcome = run(config, "old", despite_checkpoints=True)
+        outcome = run(config, "old", RunRequest(despite_checkpoints=True))
         left = {
             stream: [event.version for event in kit.store.read_stream(stream)] for stream in names
         }
@@ -194,7 +195,7 @@ def test_a_stream_goes_on_after_it_was_archived_or_says_that_it_cannot(kit, tmp_
     before = fill(kit)
     for how in ways(kit)[:1]:
         config = configured(kit, tmp_path, remove=how)
-        run(config, "old", despite_checkpoints=True)
+        run(config, "old", RunRequest(despite_checkpoints=True))
         stream = next(iter(before))
         try:
             kit.store.append(stream, kit.events("late"))
@@ -216,7 +217,7 @@ def test_what_changed_since_it_was_selected_is_left_alone(kit, tmp_path):
         if what == "streams removed" and not late:
             late.append(kit.store.append(stream, kit.events("late")))
 
-    outcome = run(config, "old", despite_checkpoints=True, progress=progress)
+    outcome = run(config, "old", RunRequest(despite_checkpoints=True), progress=progress)
     reasons = {each["stream"]: each["reason"] for each in outcome.skipped}
     assert "changed" in reasons[stream]
     now = list(kit.store.read_stream(stream))

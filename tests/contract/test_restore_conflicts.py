@@ -7,7 +7,9 @@ from __future__ import annotations
 import pytest
 
 from esops.archive.compare import compare
-from esops.archive.restore import RestoreOptions, restore
+from esops.archive.restoration import RestoreOptions
+from esops.archive.restore import restore
+from esops.archive.run import RunRequest
 from esops.archive.verify import verify
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, NewEvent
@@ -107,7 +109,7 @@ def test_at_new_positions_in_the_old_order_after_all_others(kit, sealed):
             assert list(both.read_stream(stream)) == list(hot.read_stream(stream))
 
     # Archived again from there, it is once in the archive, where it was last.
-    run(config, "old", removal=None)
+    run(config, "old", RunRequest(removal=None))
     with open_store("cold", config.stores["cold"]) as cold, open_store("s", kit.settings) as hot:
         kept = [event for batch in cold.read_all() for event in batch.events]
         there = [event for batch in hot.read_all() for event in batch.events]
@@ -208,7 +210,7 @@ def test_a_node_has_no_new_positions_and_leaves_out_what_is_gone_for_good(node_k
     kit = node_kit
     before = fill(kit)
     config = configured(kit, tmp_path, remove="delete")
-    run(config, "old", despite_checkpoints=True)
+    run(config, "old", RunRequest(despite_checkpoints=True))
     ((found, manifest),) = catalog_of(config).sealed()
     with pytest.raises(UsageError, match="renumber"):
         restore(found, manifest, kit.store, (), RENUMBER)
@@ -232,7 +234,7 @@ def test_a_node_keeps_what_an_operator_wrote_into_a_streams_metadata_since(
     changes.set_metadata(long, {"mine": 1, "$tb": 2})
     was = {name: list(kit.store.read_stream(name)) for name in kit.streams}
     config = configured(kit, tmp_path, remove=remove)
-    run(config, "old", despite_checkpoints=True)
+    run(config, "old", RunRequest(despite_checkpoints=True))
     ((found, manifest),) = catalog_of(config).sealed()
     since = {"$acl": {"$w": "$admins"}, "$maxCount": 50, "mine": 2}
     for name in (short, long):

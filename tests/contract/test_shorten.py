@@ -11,6 +11,7 @@ from psycopg import sql
 
 from esops.archive.planning import plan, planned_streams
 from esops.archive.restore import restore
+from esops.archive.run import RunRequest
 from esops.archive.verify import verify
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter
@@ -105,7 +106,7 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
             append(kit, stream, "added")
             begins.add(versions(kit.store.read_stream(stream))[0])
 
-    outcome = run(config, "old", despite_checkpoints=True, progress=progress)
+    outcome = run(config, "old", RunRequest(despite_checkpoints=True), progress=progress)
     assert (outcome.state, outcome.events, outcome.removed_events) == ("done", 7, 7)
     assert (outcome.removed, outcome.skipped) == (1, [])
     assert outcome.bytes == lost.bytes
@@ -114,7 +115,7 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     whole = range(first, kit.store.stream_info(stream).last_version + 1)
     assert len(whole) > 11
     assert versions(kit.store.read_stream(stream)) == list(whole[7:])
-    assert run(config, "old", despite_checkpoints=True).state == "nothing"
+    assert run(config, "old", RunRequest(despite_checkpoints=True)).state == "nothing"
     # A rebuild without the archive would see it from there on.
     own = EventFilter(stream=stream)
     if kit.store.admin is not None:
@@ -130,7 +131,7 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     snapshot(kit, stream)
     newest = kit.store.stream_info(stream).last_version
     with writing(kit, stream):
-        again = run(config, "old", despite_checkpoints=True)
+        again = run(config, "old", RunRequest(despite_checkpoints=True))
     assert again.removed_events == newest - 1 - whole[7]
     assert versions(kit.store.read_stream(stream)) == [newest - 1, newest]
     append(kit, stream, "added")
@@ -188,7 +189,7 @@ def test_what_stays_is_never_nothing_and_begins_where_the_policy_says(kit, tmp_p
     config = configured(kit, tmp_path, remove="keep", keep_last=4)
     for removal in set(kit.store.archiving.removals) - {remove}:
         with pytest.raises(UsageError, match="only remove whole streams"):
-            run(config, "old", removal=removal)
+            run(config, "old", RunRequest(removal=removal))
     nothing = configured(kit, tmp_path, keep_last=4, min_length=99)
     assert run(nothing, "old").state == "nothing"
     cold = kit.settings.model_copy(update={"cold": config.archives["cold"]})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from esops.archive.planning import NewestStreams, PlannedStream
-from esops.archive.remove import Remover
+from esops.archive.remover import Remover
 from esops.archive_format.repository import Repository
 from esops.events import Checkpoint, NewEvent
 from esops.testing import MemoryStore

@@ -574,7 +574,11 @@ def test_what_befalls_files_between_reading_back_and_the_seal_is_found(
     with monkeypatch.context() as fault:
         fault.setattr(Lease, "check", befall)
         fault.setattr(Repository, "put", alter)
-        told = runs.run(load_config(project.folder / "esops.toml"), "old", despite_checkpoints=True)
+        told = runs.run(
+            load_config(project.folder / "esops.toml"),
+            "old",
+            runs.RunRequest(despite_checkpoints=True),
+        )
         assert told.state == "failed"
         assert {"lost": "not in the repository any more", "shortened": "bytes instead of"}.get(
             harm, "SHA-256"

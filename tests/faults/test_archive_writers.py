@@ -12,7 +12,7 @@ import uuid
 import psycopg
 import pytest
 
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.config import load_config
 from tests.faults.test_archive import both, write
 from tests.support import marten
@@ -82,7 +82,9 @@ def test_no_event_is_missing_from_both_places(foreign_key, how, project, dsn, co
         removed = 0
         for _ in range(rounds(3, 60)):
             removed += run(
-                load_config(project.folder / "esops.toml"), "old", despite_checkpoints=True
+                load_config(project.folder / "esops.toml"),
+                "old",
+                RunRequest(despite_checkpoints=True),
             ).removed
         # A writer comes to a stream that has gone, sooner or later.
         until(lambda: refused)

@@ -20,9 +20,9 @@ import pytest
 from esops.archive import policy
 from esops.archive.planning import plan
 from esops.archive.query import answered
-from esops.archive.remove import ArchivedStream, RemovalResult, Remover
+from esops.archive.remover import ArchivedStream, RemovalResult, Remover
 from esops.archive.restore import restore
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.archive_format.hashes import Digest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
@@ -386,10 +386,10 @@ def test_what_is_younger_than_the_floor_is_never_removed(project, dsn, connectio
         run(
             configured(floor="never_younger_than = '0s'\n"),
             "old",
-            despite_checkpoints=True,
+            RunRequest(despite_checkpoints=True),
             progress=stop,
         )
-    outcome = run(configured(), "old", despite_checkpoints=True)
+    outcome = run(configured(), "old", RunRequest(despite_checkpoints=True))
     assert (outcome.removed, outcome.left_alone) == (1, 2)
     assert {each["stream"] for each in outcome.skipped} == {"cart-2", "cart-3"}
     assert "younger than 24 h" in outcome.skipped[0]["reason"]
@@ -666,7 +666,7 @@ def test_what_fails_in_its_last_part_is_not_counted(project):
             if what == "streams removed" and store.stream_info("cart-1").last_version == 49:
                 store.append("cart-1", [new()])
 
-        outcome = run(config, "old", despite_checkpoints=True, progress=late)
+        outcome = run(config, "old", RunRequest(despite_checkpoints=True), progress=late)
         assert (outcome.removed, outcome.removed_events, outcome.left_alone) == (0, 0, 1)
         assert len(list(store.read_stream("cart-1"))) == 51
 
@@ -751,7 +751,7 @@ def test_databases_of_the_real_libraries_go_and_come_back(project, dumps, dsn, c
         before = [event for batch in store.read_all() for event in batch.events]
         assert before
         assert truth
-        done = run(config, "old", despite_checkpoints=True)
+        done = run(config, "old", RunRequest(despite_checkpoints=True))
         assert done.removed_events > 0
         assert len([event for batch in store.read_all() for event in batch.events]) < len(before)
         with open_store(

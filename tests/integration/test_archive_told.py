@@ -16,7 +16,7 @@ DELETE = 'store = "s"\nstream = "*"\nremove = "delete"'
 KILLED = """
 import os
 if os.environ.get("KILLED"):
-    from esops.archive.remove import Remover
+    from esops.archive.remover import Remover
     remove = Remover._remove_batch
     def once(self, *arguments):
         remove(self, *arguments)

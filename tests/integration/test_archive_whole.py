@@ -9,7 +9,7 @@ import uuid
 import psycopg
 import pytest
 
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.archive.verify import verify
 from esops.archive_format.repository import Missing, Repository
 from esops.archive_format.runs import Catalog, Run
@@ -33,7 +33,7 @@ def test_each_file_is_read_once_where_streams_differ(project, dsn, connection, m
             store.append(f"cart-{number}", [new(n=n) for n in range(4)])
         write(project, of(dsn, more=""), DELETE)
         config = load_config(project.folder / "esops.toml")
-        run(config, "old", despite_checkpoints=True)
+        run(config, "old", RunRequest(despite_checkpoints=True))
         ((found, manifest),) = Catalog(Repository(config.archives["cold"])).sealed()
         read = []
         content = Run.content
@@ -373,4 +373,4 @@ def test_a_column_that_the_run_does_not_have_stops_the_removal(project, dsn, con
         run(config, "old", progress=progress)
     left = connection.execute("SELECT seen_by FROM emt_messages").fetchall()
     assert left == [("Ann",)] * 4
-    assert run(config, "old", start_again=True).removed_events == 4
+    assert run(config, "old", RunRequest(start_again=True)).removed_events == 4

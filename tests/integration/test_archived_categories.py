@@ -9,7 +9,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import load_config
@@ -102,7 +102,7 @@ def test_a_category_finds_the_same_events_as_before(filled, project, connection)
         assert len(names) > 1 or name == "eventsourcing-9.5.6"
         assert all(before.values())
         way = "delete" if "delete" in store.archiving.removals else "keep"
-    run(config, "all", removal=way, despite_checkpoints=True)
+    run(config, "all", RunRequest(removal=way, despite_checkpoints=True))
     joined = config.stores["s"].model_copy(update={"cold": config.archives["cold"]})
     with open_store("s", joined) as store:
         assert by_category(store, names) == before
@@ -130,7 +130,7 @@ def test_what_is_away_goes_by_what_was_archived(filled, connection):
         if "delete" not in store.archiving.removals:
             pytest.skip("nothing leaves such a store")
         before = by_category(store, names)
-        run(config, "all", removal="delete", despite_checkpoints=True)
+        run(config, "all", RunRequest(removal="delete", despite_checkpoints=True))
         left = by_category(store, names)
         away = {
             each: sum(

@@ -70,10 +70,10 @@ def test_budgets_by_category_match(filled, project):
 
 
 def test_the_archive_and_the_joined_store_know_it(dsn, connection, project, dumps):
-    from esops.archive.run import run
+    from esops.archive.run import RunRequest, run
 
     config = fill("custom", project, dumps, dsn, connection)
-    run(config, "all", removal="keep", despite_checkpoints=True)
+    run(config, "all", RunRequest(removal="keep", despite_checkpoints=True))
     connection.execute("DELETE FROM mine WHERE grp = 'cart'")
     joined = config.stores["s"].model_copy(update={"cold": config.archives["cold"]})
     for settings in (config.stores["cold"], joined):

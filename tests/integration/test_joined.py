@@ -10,7 +10,7 @@ from itertools import islice
 
 import pytest
 
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.config import load_config
 from esops.errors import Refused
 from esops.events import EventFilter, NewEvent, Position
@@ -54,7 +54,7 @@ def config(project, dsn, connection):
     path = project.write("esops.toml", CONFIG.format(dsn=json.dumps(dsn)))
     loaded = load_config(path)
     run(loaded, "kept")
-    run(loaded, "gone", despite_checkpoints=True)
+    run(loaded, "gone", RunRequest(despite_checkpoints=True))
     return loaded
 
 
@@ -202,7 +202,7 @@ def test_a_follower_reads_what_a_run_takes_before_it_came_to_it(begun):
             pass
         store.append("m-2", [new() for _ in range(3)])
         store.append("b-2", [new()])
-        run(begun, "gone", despite_checkpoints=True)
+        run(begun, "gone", RunRequest(despite_checkpoints=True))
         seen: list[tuple[str, int]] = []
         for batch in islice(followed, 20):
             seen += [(event.stream, event.version) for event in batch.events]
@@ -254,6 +254,6 @@ def test_what_leaves_the_store_while_it_is_read_backwards_comes_from_the_archive
         places = [(e.position, e.id) for batch in store.read_all(None, head) for e in batch.events]
         reading = store.read_backwards(head)
         found = [event for batch in islice(reading, 3) for event in batch.events]
-        assert run(config, "gone", despite_checkpoints=True).streams == 2
+        assert run(config, "gone", RunRequest(despite_checkpoints=True)).streams == 2
         found += [event for batch in reading for event in batch.events]
         assert [(event.position, event.id) for event in found] == places[::-1]

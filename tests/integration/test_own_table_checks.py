@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.config import load_config
 from esops.errors import Refused
 from esops.settings import PostgresSettings, TableSettings
@@ -79,7 +79,7 @@ def test_two_aggregates_in_one_stream_are_found_and_refused(project, dsn, connec
     assert refused.code == 6
     assert "has version 1 more than once" in refused.err
     with pytest.raises(Refused, match="stream 1 has version 1 more than once"):
-        run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+        run(load_config(project.folder / "esops.toml"), "all", RunRequest(removal="keep"))
     config = load_config(project.folder / "esops.toml")
     with open_store("s", config.stores["s"].without_archive) as store:
         (doubled, *_) = next(iter(store.read_all())).events
@@ -99,7 +99,7 @@ def test_with_ids_of_their_own_only_an_archive_is_refused(project, dsn, connecti
     assert "one id" not in found(project)["ESOPS-D079"]["message"]
     project.ok("rebuild", "carts", "--blue-green")
     with pytest.raises(Refused, match="more than once"):
-        run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+        run(load_config(project.folder / "esops.toml"), "all", RunRequest(removal="keep"))
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_a_category_that_begins_with_a_dollar_is_like_any_other(project, dsn, co
     assert audited["summary"]["streams"] == 2
     assert {each["category"] for each in audited["categories"]} == {"$x", "cart"}
     assert "2 streams" in project.ok("archive", "plan", "all").out
-    run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+    run(load_config(project.folder / "esops.toml"), "all", RunRequest(removal="keep"))
     project.configure(
         stores={
             "s": {"dsn": dsn, "append": "quick", "table": CASTORE_TABLE},
@@ -358,7 +358,7 @@ def test_a_stream_without_a_category_has_none_in_the_archive(project, dsn, conne
     )
     table = {**CASTORE_TABLE, "category": "cat"}
     configured(project, dsn, table)
-    run(load_config(project.folder / "esops.toml"), "all", removal="keep")
+    run(load_config(project.folder / "esops.toml"), "all", RunRequest(removal="keep"))
     project.configure(
         stores={
             "s": {"dsn": dsn, "append": "quick", "archive": "cold", "table": table},

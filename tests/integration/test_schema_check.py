@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from esdbclient import EventStoreDBClient, StreamState
 
+from esops.archive.run import RunRequest
 from esops.archive.run import run as run_policy
 from esops.config import load_config
 from esops.events import NewEvent
@@ -235,7 +236,7 @@ def test_an_archive_and_a_joined_store_are_checked_as_the_store_was(project, dsn
         store.append("order-1", [event(None)])
     before = check(project, "--since-last", code=1)
     assert found(before) == {("added", "$.price", "minimum"): 1}
-    assert run_policy(config, "all", new_archive=True).state == "done"
+    assert run_policy(config, "all", RunRequest(new_archive=True)).state == "done"
     after = check(project, "--since-last", code=1)
     assert (after["events"], after["violations"]) == (0, before["violations"])
     old = check(project, "--since-last", code=1, store="old")

@@ -13,7 +13,7 @@ import esdbclient
 import psycopg
 import pytest
 
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.config import load_config
 from esops.events import NewEvent
 from esops.json_paths import Wild
@@ -274,7 +274,11 @@ archive = "cold"
 repository = "cold"
 policies.gone = {{ store = "s", stream = "gone-*", remove = "delete", never_younger_than = "0s" }}
 """
-    run(load_config(project.write("esops.toml", config)), "gone", despite_checkpoints=True)
+    run(
+        load_config(project.write("esops.toml", config)),
+        "gone",
+        RunRequest(despite_checkpoints=True),
+    )
     for store, expected in (
         ("s", {("gone", 2, 2, 0), ("here", 1, 1, 1)}),
         ("cold", {("gone", 2, 2, 0)}),

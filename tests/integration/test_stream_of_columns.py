@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.config import load_config
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamKey
@@ -234,7 +234,7 @@ def test_it_is_archived_and_read_from_there_and_joined(configured, connection):
     config = load_config(configured.folder / "esops.toml")
     with open_store("s", config.stores["s"]) as store:
         before = [event for batch in store.read_all() for event in batch.events]
-    run(config, "all", removal="keep")
+    run(config, "all", RunRequest(removal="keep"))
     again = configured.ok("archive", "plan", "all", "--output", "json")
     assert again.code == 0
     with open_store("cold", config.stores["cold"]) as cold:

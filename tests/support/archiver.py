@@ -43,7 +43,9 @@ def main(path: str, policy: str) -> None:
             ):
                 setattr(owner, name, deadly(getattr(owner, name), count, order))
         try:
-            outcome = runs.run(load_config(Path(path)), policy, despite_checkpoints=True)
+            outcome = runs.run(
+                load_config(Path(path)), policy, runs.RunRequest(despite_checkpoints=True)
+            )
         except EsopsError as error:
             print(json.dumps({"error": error.message}), flush=True)
             return error.exit_code

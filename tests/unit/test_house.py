@@ -30,10 +30,6 @@ MANY_PARAMETERS = {
 LONG_SQL: dict[str, str] = {}
 """By path: why a long statement is not in a .sql file."""
 NOT_SPLIT_YET = {
-    "esops/archive/other_runs.py",
-    "esops/archive/remove.py:remove_archived",
-    "esops/archive/restore.py",
-    "esops/archive/run.py:run",
     "esops/cli/archive.py",
     "esops/cli/archive.py:restore",
     "esops/cli/archive.py:run",

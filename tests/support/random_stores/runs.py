@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from esops.archive.restore import restore
-from esops.archive.run import run
+from esops.archive.run import RunRequest, run
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import Config, load_config
@@ -67,7 +67,7 @@ class Trials:
         was = made.rows()
         prove = chance.random() < 0.5
         try:
-            outcome = run(config, "old", despite_checkpoints=True, prove=prove)
+            outcome = run(config, "old", RunRequest(despite_checkpoints=True, prove=prove))
         except Refused as refused:
             self.counts["refused"] += 1
             self.counts[f"refused: {refused.message[:90]}"] += 1
