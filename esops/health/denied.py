@@ -16,9 +16,9 @@ _RIGHTS = {
 }
 
 
-def grant_for(error: EsopsError, dsn: str) -> str | None:
+def grant_for(error: EsopsError, dsn: str, schema: str | None = None) -> str | None:
     """The statement that gives the role of an address the right that an error is about; None where
-    that is not known.
+    that is not known. `schema`: that of the table that it is about, which the server does not say.
     """
     cause = error.__cause__
     if not isinstance(cause, errors.InsufficientPrivilege):
@@ -31,5 +31,7 @@ def grant_for(error: EsopsError, dsn: str) -> str | None:
     if found is None or not role:
         return None
     statement = sql.SQL(_RIGHTS.get(found[1], "GRANT SELECT ON {} TO {};"))
-    grant = statement.format(sql.Identifier(found[2]), sql.Identifier(str(role))).as_string(None)
+    within = [] if schema is None or found[1] == "schema" else [schema]
+    what = sql.Identifier(*within, found[2])
+    grant = statement.format(what, sql.Identifier(str(role))).as_string(None)
     return f"{grant}  -- all that it needs: esops doctor --grants {role}, run as the owner"

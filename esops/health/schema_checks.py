@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from esops.errors import EsopsError
+from esops.errors import EsopsError, Unavailable
+from esops.health.denied import grant_for
 from esops.health.findings import Finding
 from esops.schema.progress.past import kept_before
 from esops.settings import StoreSettings
+from esops.stores.base import EventStore
 from esops.wording import count
 
 
-def of_store(name: str, settings: StoreSettings) -> dict[str, Any] | None:
-    """The findings of the last check of each selection of events, together; None where there was
-    none, or where they cannot be read.
+def of_store(store: EventStore, settings: StoreSettings) -> dict[str, Any] | None:
+    """The findings of the last check of each selection of events of an open store, together; None
+    where there was none. Raises Unavailable where they cannot be read.
     """
+    unread = f"what the last schema check of store {store.name} found cannot be read"
     try:
-        kept = kept_before(name, settings, "check")
+        kept = kept_before(store, settings, "check")
         if not kept:
             return None
         groups: dict[tuple[str, str, str], int] = {}
@@ -29,10 +32,14 @@ def of_store(name: str, settings: StoreSettings) -> dict[str, Any] | None:
             for type_ in each.document["schemaless"]:
                 schemaless.setdefault(type_["type"], type_["events"])
         events = max(sum(each.document["events"].values()) for each in kept)
-    except (EsopsError, KeyError, TypeError, ValueError):
-        return None  # whoever looks at the store says why it cannot be reached
+    except EsopsError as error:
+        # From its cause, which says what right is missing.
+        raise Unavailable(f"{unread}: {error.message}", hint=error.hint) from error.__cause__
+    except (KeyError, TypeError, ValueError) as error:
+        again = "Begin again with `esops schema check --since-last --from-start`."
+        raise Unavailable(f"{unread}: it is no record of esops", hint=again) from error
     return {
-        "store": name,
+        "store": store.name,
         "at": kept[0].at,
         "position": kept[0].position,
         "events": events,
@@ -46,9 +53,14 @@ def of_store(name: str, settings: StoreSettings) -> dict[str, Any] | None:
     }
 
 
-def examine(subject: str, name: str, settings: StoreSettings) -> Iterator[Finding]:
-    """Events that break a rule."""
-    found = of_store(name, settings)
+def examine(subject: str, store: EventStore, settings: StoreSettings) -> Iterator[Finding]:
+    """Events that break a rule, or why nobody can say."""
+    try:
+        found = of_store(store, settings)
+    except EsopsError as error:
+        fix = grant_for(error, settings.postgres or "", "esops") or error.hint
+        yield Finding("ESOPS-D001", subject, error.message, fix)
+        return
     if found is None or not found["violations"]:
         return
     groups: Sequence[Mapping[str, Any]] = found["violations"]

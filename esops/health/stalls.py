@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import structlog
@@ -68,12 +68,37 @@ class Stall:
 # --- the application's processors
 
 
+class ProcessorLook(NamedTuple):
+    """One of the application's processors, how far behind it is, and whether it is stalled."""
+
+    reader: Checkpoint
+    lag: Lag
+    stall: Stall | None
+
+
+def look_at_processors(
+    store: EventStore,
+    readers: Sequence[Checkpoint],
+    head: Head,
+    clock: datetime,
+    unknown: tuple[type[Exception], ...] = (ValueError,),
+) -> list[ProcessorLook]:
+    """Look at the application's processors of a store; `head` is the store's, `clock` its time.
+
+    `unknown`: the errors for which a lag is not known, as for the position of a log that is gone.
+    Raises EsopsError where the store cannot be asked.
+    """
+    lags = [_lag(store, each, head, clock, unknown) for each in readers]
+    stalls = of_processors(store, readers, lags, head, clock)
+    return [ProcessorLook(*each) for each in zip(readers, lags, stalls, strict=True)]
+
+
 def of_processors(
     store: EventStore,
     readers: Sequence[Checkpoint],
     lags: Sequence[Lag],
     head: Head,
-    clock: datetime | None,
+    clock: datetime,
 ) -> list[Stall | None]:
     """Which of the application's processors are stalled; `lags` are theirs, and `clock` is the
     store's time. Raises EsopsError where the store cannot be asked.
@@ -103,24 +128,26 @@ def stalled_processors(store: EventStore, head: Head) -> Iterator[tuple[Checkpoi
     readers = store.checkpoints()
     if not any(each.kind == "processor" for each in readers):
         return
-    clock = store.ping().clock
-    lags = [_lag(store, each, head, clock) for each in readers]
-    for reader, stall in zip(
-        readers, of_processors(store, readers, lags, head, clock), strict=True
-    ):
-        if stall is not None:
-            yield reader, stall
+    for each in look_at_processors(store, readers, head, store.ping().clock):
+        if each.stall is not None:
+            yield each.reader, each.stall
 
 
-def _lag(store: EventStore, reader: Checkpoint, head: Head, clock: datetime) -> Lag:
+def _lag(
+    store: EventStore,
+    reader: Checkpoint,
+    head: Head,
+    clock: datetime,
+    unknown: tuple[type[Exception], ...],
+) -> Lag:
     try:
         return lag_of(store, reader, head, clock)
-    except ValueError:
+    except unknown:
         return UNKNOWN
 
 
 def _waits(
-    store: EventStore, reader: Checkpoint, lag: Lag, head: Head, clock: datetime | None
+    store: EventStore, reader: Checkpoint, lag: Lag, head: Head, clock: datetime
 ) -> float | None:
     """For how many seconds settled events have waited for it; None where they have not for long."""
     if reader.kind != "processor" or not lag.events or not lag.seconds or lag.seconds < AFTER:
@@ -143,11 +170,11 @@ def _moved(store: EventStore, readers: Sequence[Checkpoint]) -> set[tuple[str, .
     return {names for names, place in before.items() if now.get(names) != place}
 
 
-def _of_processor(reader: Checkpoint, waits: float | None, clock: datetime | None) -> Stall | None:
+def _of_processor(reader: Checkpoint, waits: float | None, clock: datetime) -> Stall | None:
     if waits is None:
         return None
     if reader.updated_at is not None:
-        stands = None if clock is None else between(reader.updated_at, clock)
+        stands = between(reader.updated_at, clock)
         if stands is None or stands.total_seconds() < AFTER:
             return None
         waits = min(waits, stands.total_seconds())

@@ -17,16 +17,19 @@ from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
 from esops.health import schema_checks
 from esops.health.heads import seen_by_followers
-from esops.health.lag import UNKNOWN, Lag, lag_of, seconds_behind
+from esops.health.lag import Lag, seconds_behind
 from esops.health.late import missed
-from esops.health.stalls import Stall, of_processors, of_shown
+from esops.health.stalls import Stall, look_at_processors, of_shown
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, renamed
 from esops.rebuild import journal, under_way
 from esops.rebuild.overview import describe_versions, former_name
-from esops.settings import ArchiveSettings
+from esops.settings import ArchiveSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, Head
+
+_UNKNOWN = (EsopsError, ValueError)
+"""What a figure is left out for: the rest is shown all the same."""
 
 
 @dataclass
@@ -156,8 +159,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         )
         shown["ok"] = not info.warnings and not late
         status.processors += _processors(name, store, head, info.clock)
-        checked = schema_checks.of_store(name, settings)
-        status.schema_checks += [] if checked is None else [checked]
+        _add_schema_check(store, settings, status, shown)
     except EsopsError as error:
         shown["detail"] = error.message
         # A store that refuses, or wrong settings, were reached: that is exit code 1, not 3.
@@ -166,11 +168,21 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
     return _Opened(store, head)
 
 
+def _add_schema_check(
+    store: EventStore, settings: StoreSettings, status: Status, shown: dict[str, Any]
+) -> None:
+    """What the last schema check found, or in the store's detail why nobody can say."""
+    try:
+        checked = schema_checks.of_store(store, settings)
+    except EsopsError as error:
+        shown["detail"] = "; ".join(filter(None, [shown["detail"], error.message]))
+        return
+    status.schema_checks += [] if checked is None else [checked]
+
+
 def _processors(name: str, store: EventStore, head: Head, clock: datetime) -> list[dict[str, Any]]:
-    readers = store.checkpoints()
-    lags = [_quietly(partial(lag_of, store, each, head, clock)) or UNKNOWN for each in readers]
-    stalls = of_processors(store, readers, lags, head, clock)
-    return [_processor(name, *each) for each in zip(readers, lags, stalls, strict=True)]
+    looks = look_at_processors(store, store.checkpoints(), head, clock, _UNKNOWN)
+    return [_processor(name, *each) for each in looks]
 
 
 def _processor(name: str, checkpoint: Checkpoint, lag: Lag, stall: Stall | None) -> dict[str, Any]:
@@ -197,7 +209,7 @@ def _quietly(ask: Callable[[], Any]) -> Any:
     """Ask for a figure; None where there is none, as for the position of a log that is gone."""
     try:
         return ask()
-    except (EsopsError, ValueError):
+    except _UNKNOWN:
         return None
 
 

@@ -58,7 +58,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             head = seen_by_followers(config, store)
             yield from _head(subject, head)
             yield from _stalled(subject, own, store, head)
-            yield from schema_checks.examine(subject, name, settings)
+            yield from schema_checks.examine(subject, own, settings)
             for each in missed(config, name, store):
                 yield Finding("ESOPS-D038", subject, each.in_words(), each.remedy)
     except UnknowableNumbers as error:

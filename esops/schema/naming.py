@@ -292,10 +292,10 @@ class Naming:
         new_names = dict.fromkeys([*now.names, *writes.names])
         for name in old_names:
             if name not in new_names:
-                self._removed(name, (wrote, now, writes), was, steps)
+                self._one_sided(name, (was, wrote), (now, writes), steps, removed=True)
         for name in new_names:
             if name not in old_names:
-                self._new_field(name, (was, wrote, writes), now, steps)
+                self._one_sided(name, (now, writes), (was, wrote), steps, removed=False)
         for name in (each for each in old_names if each in new_names):
             at = (*steps, name)
             if name in now.required - was.required:
@@ -318,43 +318,31 @@ class Naming:
                 (*steps, Wild.EVERY),
             )
 
-    def _removed(
+    def _one_sided(
         self,
         name: str,
-        places: tuple[SchemaPlace, SchemaPlace, SchemaPlace],
-        was: SchemaPlace,
+        has: tuple[SchemaPlace, SchemaPlace],
+        lacks: tuple[SchemaPlace, SchemaPlace],
         steps: Steps,
+        *,
+        removed: bool,
     ) -> None:
-        wrote, now, writes = places
-        at = (*steps, name)
+        """A field that only one of two schemas has; of each, what readers take and writers write.
+        `removed`: the old one has it, else the new one.
+        """
+        reads, writes = has
+        others_read, others_write = lacks
         breaking: set[Direction] = set()
-        if not _all_taken(now.member(name), wrote.named(name)):
-            breaking.add(BACKWARD)
-        required = name in was.required
-        may_be_there = writes.member(name)
-        if required or (may_be_there and not _all_taken(was.named(name), may_be_there)):
-            breaking.add(FORWARD)
-        self._add("required-field-removed" if required else "field-removed", at, breaking)
-        self._note(at, was.named(name), removed=True)
-
-    def _new_field(
-        self,
-        name: str,
-        places: tuple[SchemaPlace, SchemaPlace, SchemaPlace],
-        now: SchemaPlace,
-        steps: Steps,
-    ) -> None:
-        was, wrote, writes = places
-        at = (*steps, name)
-        breaking: set[Direction] = set()
-        if not _all_taken(was.member(name), writes.named(name)):
-            breaking.add(FORWARD)
-        required = name in now.required
-        had = wrote.member(name)
-        if required or (had and not _all_taken(now.named(name), had)):
-            breaking.add(BACKWARD)
-        self._add("required-field-added" if required else "field-added", at, breaking)
-        self._note(at, now.named(name), removed=False)
+        # Who reads by the schema without the field may meet it.
+        if not _all_taken(others_read.member(name), writes.named(name)):
+            breaking.add(BACKWARD if removed else FORWARD)
+        # And who reads by the one that has it may miss it, or meet another one.
+        required, other = name in reads.required, others_write.member(name)
+        if required or (other and not _all_taken(reads.named(name), other)):
+            breaking.add(FORWARD if removed else BACKWARD)
+        at, kind = (*steps, name), "field-removed" if removed else "field-added"
+        self._add(f"required-{kind}" if required else kind, at, breaking)
+        self._note(at, reads.named(name), removed=removed)
 
 
 def similar(old: object, new: object) -> bool:

@@ -11,6 +11,8 @@ import orjson
 import psycopg
 import pytest
 from esdbclient import EventStoreDBClient, StreamState
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from esops.archive.run import RunRequest
 from esops.archive.run import run as run_policy
@@ -129,6 +131,36 @@ def test_a_finding_stays_until_the_event_or_the_schema_changes(project, dsn, con
     assert [each["type"] for each in last["types_without_schema"]] == ["unknown"]
     assert check(project, "--since-last", "--allow-unknown", code=0)["events"] == 0
     assert check(project, "--since-last", "--from-start", "--allow-unknown", code=0)["events"] == 3
+
+
+def test_a_role_that_may_not_read_what_was_found_is_told_so(project, dsn, connection):
+    marten.create(connection, marten.VARIANTS["marten-optional"])
+    project.configure(stores={"shop": {"dsn": dsn}})
+    write_schema(project, SCHEMA)
+    with open_store("shop", load_config(project.folder / "esops.toml").stores["shop"]) as store:
+        store.append("cart-1", [event(-1)])
+    check(project, "--since-last", code=1)
+    role = f"looks_{uuid.uuid4().hex[:8]}"
+    name = sql.Identifier(role)
+    connection.execute(
+        sql.SQL(
+            "CREATE ROLE {0} LOGIN; GRANT USAGE ON SCHEMA esops TO {0}; "
+            "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {0}; "
+            "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {0}"
+        ).format(name)
+    )
+    try:
+        project.configure(stores={"shop": {"dsn": make_conninfo(dsn, user=role)}})
+        status = project.run("status", "--output", "json").json
+        assert status["schema_checks"] == []
+        assert "permission denied for table schema_progress" in status["stores"][0]["detail"]
+        findings = project.run("doctor", "--output", "json").json["findings"]
+        [said] = [each for each in findings if "schema_progress" in each["message"]]
+        assert said["code"] == "ESOPS-D001"
+        connection.execute(said["fix"])
+        assert project.run("status", "--output", "json").json["schema_checks"]
+    finally:
+        connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
 
 
 def test_what_comes_or_goes_in_the_part_that_was_read_is_noticed(project, dsn, connection):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
+import psycopg
 
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
 from esops.settings import ArchiveSettings, ArchiveStoreSettings, StoreSettings
+from esops.stores.base import EventStore
 
 _SQL = statements(__package__, "queries")
 
@@ -24,9 +28,9 @@ class PastProgress(NamedTuple):
     """When it was kept."""
 
 
-def kept_before(name: str, settings: StoreSettings, job: str) -> list[PastProgress]:
-    """What a job has kept for a store, for each selection of events, the newest first. Nothing of
-    EventStoreDB: no list has the names of these streams.
+def kept_before(store: EventStore, settings: StoreSettings, job: str) -> list[PastProgress]:
+    """What a job has kept for an open store, for each selection of events, the newest first.
+    Nothing of EventStoreDB: no list has the names of these streams.
 
     Raises Unavailable, and ValueError for a document that somebody else wrote.
     """
@@ -34,11 +38,23 @@ def kept_before(name: str, settings: StoreSettings, job: str) -> list[PastProgre
         return [] if settings.cold is None else _in_archive(settings.cold, job)
     if settings.postgres is None:
         return []
-    with translated(), connect(settings.postgres, "schema progress") as session:
+    with _session(store, settings.postgres) as session:
         if not migrations.has(session, "schema_progress"):
             return []
-        rows = session.execute(_SQL["of_store"], {"store": name, "job": job}).fetchall()
+        rows = session.execute(_SQL["of_store"], {"store": store.name, "job": job}).fetchall()
     return [PastProgress(orjson.loads(document), *rest) for document, *rest in rows]
+
+
+@contextmanager
+def _session(store: EventStore, dsn: str) -> Iterator[psycopg.Connection]:
+    """A session in the store's database: the store's own, where it shows that."""
+    if store.sql is not None:
+        with store.sql.control() as own:
+            yield own
+        return
+    # A store that is joined with its archive has no SQL.
+    with translated(), connect(dsn, "schema progress") as session:
+        yield session
 
 
 def _in_archive(cold: ArchiveSettings, job: str) -> list[PastProgress]:
