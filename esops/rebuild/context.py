@@ -351,7 +351,7 @@ class RebuildContext:
             findings,
             followed=self._will_be_followed,
             back_is_stale=blue is not None and blue.position is None and blue.checkpoint is None,
-            warnings=() if entry.state in _DROPPED else tuple(self._concerns()),
+            warnings=() if entry.state in _DROPPED else tuple(guards.concerns(green, blue)),
             lock=None if self._lock is None else self._lock.as_dict(),
             dead_letters=0 if entry.state == journal.ABORTED else self._dead_letters(),
         )

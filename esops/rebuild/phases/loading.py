@@ -41,21 +41,19 @@ class Loading(Beginning):
 
     def _provision(self) -> None:
         """Create green, and drop its indexes for the load, in one transaction."""
-        self._say(
-            "creating green: "
-            f"{', '.join(physical for _, physical in self._green().tables.values())}"
-        )
+        green = self._green()
+        self._say(f"creating green: {', '.join(physical for _, physical in green.tables.values())}")
 
         def create(connection: psycopg.Connection) -> None:
             with connection.transaction():
                 # What the statements need of blue, such as a sequence, must stay usable.
                 connection.execute("SET LOCAL lock_timeout = '5s'")
                 # It exists already where the answer to this transaction's commit was lost.
-                if not catalog.has_table(connection, *self._green().table):
+                if not catalog.has_table(connection, *green.table):
                     for statement in self._journal_entry.options["create"]:
                         connection.execute(statement.encode())
                     # Somebody may have made a publication since the plan.
-                    properties.check_published(connection, self._green().tables.values())
+                    properties.check_published(connection, green.tables.values())
                 journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
 
         self._session.do(create)

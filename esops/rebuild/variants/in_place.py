@@ -251,9 +251,10 @@ class InPlaceRebuild(Rebuild):
         made by this rebuild, so that with other code it begins again.
         """
         if self._options.ranges is None:
-            if not self.target.code.made(self._green().fingerprint):
+            version = self._green()
+            if not self.target.code.made(version.fingerprint):
                 if self._options.accept_code:
-                    self._accept_code(self._green())
+                    self._accept_code(version)
                     return
                 self._say("the code has changed since this rebuild began, so it begins again")
                 self._empty()
