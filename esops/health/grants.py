@@ -89,6 +89,10 @@ def _of_store(tables: SqlTables, connection: psycopg.Connection, role: str) -> l
         sql.SQL("GRANT SELECT ON SEQUENCE {} TO {};").format(sequence, to)
         for sequence in tables.sequences
     ]
+    if migrations.has(connection, "schema_progress"):
+        # status and doctor show what the last schema check found, whoever ran it.
+        found.append(sql.SQL("GRANT USAGE ON SCHEMA esops TO {};").format(to))
+        found.append(sql.SQL("GRANT SELECT ON esops.schema_progress TO {};").format(to))
     return [each.as_string(connection) for each in found]
 
 

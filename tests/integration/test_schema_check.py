@@ -158,6 +158,10 @@ def test_a_role_that_may_not_read_what_was_found_is_told_so(project, dsn, connec
         [said] = [each for each in findings if "schema_progress" in each["message"]]
         assert said["code"] == "ESOPS-D001"
         connection.execute(said["fix"])
+        project.configure(stores={"shop": {"dsn": dsn}})
+        granted = project.ok("doctor", "--grants", role, "--output", "json").json["statements"]
+        assert f'GRANT SELECT ON esops.schema_progress TO "{role}";' in granted
+        project.configure(stores={"shop": {"dsn": make_conninfo(dsn, user=role)}})
         assert project.run("status", "--output", "json").json["schema_checks"]
     finally:
         connection.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
