@@ -32,7 +32,7 @@ class StreamAges:
         """By how much an event may be dated too early of which nothing else is known: by as much as
         any of the store is.
         """
-        early = self._store.dated_early_by()
+        early = self._store.times.dated_early_by()
         if early:
             log.warning(
                 "events are dated earlier than they happened; ages are counted without that",
@@ -45,7 +45,7 @@ class StreamAges:
         """When streams were last appended to, by the store's list; without those that are not in
         it.
         """
-        return self._store.last_appends(keys)
+        return self._store.times.last_appends(keys)
 
     def of_end(self, last: Moment | None, listed: Moment | None) -> timedelta | None:
         """The age of a stream's end, by the time of its last event and by that in the store's list;

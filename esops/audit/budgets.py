@@ -79,7 +79,7 @@ class Budgets:
             if any(name == pattern or fnmatchcase(name, pattern) for name in [*known, ""]):
                 continue
             # All of its streams may be archived, which is no mistake.
-            if store.any_passes(EventFilter(category=pattern, archived=True)):
+            if store.names.any_passes(EventFilter(category=pattern, archived=True)):
                 continue
             other = "" if self._by_pattern[pattern].store else _IF_ANOTHERS
             found.append(

@@ -26,7 +26,7 @@ def archived_away(
             f"{found[0]}, so the rows of {name} cannot be made again",
             hint=join_with(config, store.name, found[0]),
         )
-    short = not_taken(store.shortened(scratch.filter), settings.begins_with)
+    short = not_taken(store.losses.shortened(scratch.filter), settings.begins_with)
     if short:
         raise Refused(
             f"{example(store, short)}, so the rows of {name} cannot be made again",

@@ -123,7 +123,7 @@ def _shortened(
     """Whether a rebuild would see streams from their middle on."""
     if store.counts.between(None, store.head(LOOKING).position) > _LOOKED_THROUGH:
         return  # a rebuild, which reads all of it, looks anyway
-    if found := not_taken(store.shortened(settings.filter), settings.begins_with):
+    if found := not_taken(store.losses.shortened(settings.filter), settings.begins_with):
         message, fix = refusal(store, projection, found), remedy(projection, found)
         yield Finding("ESOPS-D077", f"projection {projection}", message, fix)
 

@@ -102,6 +102,6 @@ def _age(
 ) -> float | None:
     # Not by this machine's clock: the times are those of the server.
     now = clock or store.ping().clock
-    ages = [between(store.appended_at(each), now) for each in events]
+    ages = [between(store.times.appended_at(each), now) for each in events]
     known = [each.total_seconds() for each in ages if each is not None]
     return round(max(0.0, *known), 3) if known else None

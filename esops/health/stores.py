@@ -43,7 +43,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             info = store.ping()
             yield from _clock(subject, info.clock, asked, datetime.now(UTC))
             yield from _warnings(subject, own, info)
-            if absent := store.absent_tenant():
+            if absent := store.names.absent_tenant():
                 yield Finding(
                     "ESOPS-D051", subject, absent, "Correct `tenant`, if none is to come."
                 )

@@ -251,7 +251,7 @@ def check_names(target: Target, store: EventStore) -> list[str]:
     Raises UsageError with the nearest names where no event at all passes the filter, or where the
     store's settings name a tenant that nobody has.
     """
-    if absent := store.absent_tenant():
+    if absent := store.names.absent_tenant():
         raise UsageError(
             f"stores.{store.name}.tenant: {absent}",
             hint="Correct the name. Or, if this tenant has no events yet: --accept-fewer",

@@ -82,7 +82,7 @@ def make_plan(
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
     # All events are looked through for it, while the rest of the plan is made.
-    with translated(), store.ask_shortened(target.settings.filter) as late:
+    with translated(), store.losses.ask_shortened(target.settings.filter) as late:
         handed_over = (
             hand_over.check(target.application, store, connection)
             if options.ends_with_switch

@@ -34,7 +34,7 @@ def check(
     Raises Refused where the code does not take the events that they begin with, unless the operator
     accepts that.
     """
-    found = store.shortened(settings.filter) if asked is None else asked.answer()
+    found = store.losses.shortened(settings.filter) if asked is None else asked.answer()
     taken = [each for each in found if each.type in settings.begins_with]
     notes = [
         f"{in_words(each)}, which the code takes for what was before it (begins_with)"
@@ -72,7 +72,7 @@ class LostWhileBuilding:
         `read`: the version has read all events up to there.
         """
         self.forget()
-        self._asked, self._read = self._store.ask_shortened(self._settings.filter), read
+        self._asked, self._read = self._store.losses.ask_shortened(self._settings.filter), read
 
     @property
     def looks(self) -> bool:
@@ -92,7 +92,7 @@ class LostWhileBuilding:
             with asked:
                 self._refuse(asked.answer(), options)
             self._whole = self._read
-        self._refuse(self._store.shortened(self._settings.filter, self._whole), options)
+        self._refuse(self._store.losses.shortened(self._settings.filter, self._whole), options)
 
     def _refuse(self, found: Sequence[Shortened], options: Options) -> None:
         unknown = not_taken(found, self._settings.begins_with)

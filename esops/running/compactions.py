@@ -36,7 +36,7 @@ class Compactions:
         if position is None or time.monotonic() - self._looked < _EVERY.total_seconds():
             return
         self._looked = time.monotonic()
-        compacted = self._store.compacted_after(position, self._settings.filter)
+        compacted = self._store.losses.compacted_after(position, self._settings.filter)
         found = not_taken(compacted, self._settings.begins_with)
         if not found:
             return

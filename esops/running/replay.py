@@ -177,10 +177,12 @@ class Replayer(Applier):
         definition, work, store = self._work.definition, self._work, self._store
         if isinstance(definition, FoldDefinition) and definition.key is None:
             of_rows = {StreamKey(event.stream, event.tenant) for event in events}
-            late = (each for each in store.late_beginnings(work.filter) if each.key in of_rows)
+            late = (
+                each for each in store.losses.late_beginnings(work.filter) if each.key in of_rows
+            )
             found = by_type(store, late, replace(work.filter, types=()))
         else:
-            found = store.shortened(work.filter)
+            found = store.losses.shortened(work.filter)
         found = not_taken(found, work.begins_with)
         if found:
             raise Refused(

@@ -176,7 +176,7 @@ class InventoryReader:
         of a type that was given as one that closes streams; where some cannot be read yet, the
         inventory is of the others, and its `short` says why.
         """
-        self._first = self._store.first_readable()
+        self._first = self._store.archived.first_readable()
         reader = SchemaReader(self._store, selection, progress)
         with self._streams:
             for events in reader.batches():
@@ -359,7 +359,7 @@ class InventoryReader:
             found.window = min(_WINDOW, timedelta(microseconds=max(ends) - min(ends)))
             since = max(ends) - found.window // timedelta(microseconds=1)
         deleted = (key for key, first in self._first.items() if first is None)
-        archived = chain(self._store.archived_streams(), deleted)
+        archived = chain(self._store.archived.streams(), deleted)
         counts = self._streams.count(archived, since, self._alias, stream_key)
         for type_ in found.types.values():
             for version in type_.versions.values():

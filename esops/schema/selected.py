@@ -13,8 +13,8 @@ def check_names(store: EventStore, selection: EventSelection) -> None:
     store, and one that cannot tell quickly, has all of them.
     """
     for what, name in unknown_names(store, selection.filter):
-        if store.names(what):
+        if store.names.of(what):
             raise NothingFound(
                 f"store {store.name} has no event of {what.removeprefix('event ')} {name!r}",
-                hint=nearest(name, store.names(what)),
+                hint=nearest(name, store.names.of(what)),
             )

@@ -122,7 +122,7 @@ class ShapeStreamsReader:
 
     def read(self, category: str | None, progress: Progress = lambda *_: None) -> ShapeStreams:
         """Read all events of the store or category. Raises as SchemaReader does."""
-        self._first = self._store.first_readable()
+        self._first = self._store.archived.first_readable()
         reader = SchemaReader(self._store, EventSelection(category=category), progress)
         for events in reader.batches():
             at = looked_at(events, tenants=self._tenants)
@@ -131,7 +131,7 @@ class ShapeStreamsReader:
         self._runs.write(each.row(name) for name, each in self._held.items())
         self._held.clear()
         deleted = (key for key, first in self._first.items() if first is None)
-        archived = chain(self._store.archived_streams(), deleted)
+        archived = chain(self._store.archived.streams(), deleted)
         self._runs.write_in_lots(map(OpenStreamRow, archived), self._in_memory)
         count = self._found.write_sorted(
             row for row in self._runs.merged() if row.alive and row.hits

@@ -33,16 +33,17 @@ from esops.events import (
     StreamKey,
     category_of,
 )
-from esops.moments import Moment
 from esops.settings import StoreSettings
-from esops.stores.archiving import Archiving, LateBeginning, StreamPart, TenantScope
-from esops.stores.aside import LaterQuestion, Question
+from esops.stores.archived import ArchivedStreams
+from esops.stores.archiving import Archiving, StreamPart, TenantScope
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.counts import EventCounts
 from esops.stores.lengths import (
     StreamLengths,
 )
+from esops.stores.losses import StreamLosses
 from esops.stores.masking import Masking
+from esops.stores.names import StoreNames
 from esops.stores.parts import (
     EVERYTHING,
     WITH_ARCHIVED,
@@ -52,10 +53,9 @@ from esops.stores.parts import (
     ServerAdmin,
     SettlingMemory,
     SqlAccess,
-    What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
-from esops.stores.shortened import Shortened, by_type
+from esops.stores.times import EventTimes
 from esops.stores.whole_streams import WholeStreams, read_whole
 
 __all__ = [
@@ -80,8 +80,6 @@ __all__ = [
 
 _GLANCE = timedelta(milliseconds=20)
 """How long one look of a follower waits."""
-_OWN_LIMITS = {"$maxCount", "$maxAge"}
-"""Settings of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,16 +232,6 @@ class EventStore(Protocol):
         if newest:
             yield Batch([*reversed(newest)], newest[0].position)
 
-    def between_times(
-        self,
-        since: datetime,  # noqa: ARG002 - no index of times
-        before: datetime | None,  # noqa: ARG002
-    ) -> tuple[Position | None, Position] | None:
-        """The positions between which (after the first, up to the second) all events lie that were
-        recorded from one time on and before another, where an index tells; None where none does.
-        """
-        return None
-
     @abstractmethod
     def read_stream(
         self,
@@ -385,51 +373,6 @@ class EventStore(Protocol):
             for event in events
         ]
 
-    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
-        """The streams, among those that a filter without its types wants, of which the first events
-        are not there any more; of such that have none at all, those that the store's own list of
-        streams shows.
-        """
-        for info in self.streams(replace(filter, types=())):
-            yield from self._late(info)
-
-    def _late(self, info: StreamInfo) -> Iterator[LateBeginning]:
-        if info.length and info.first_version > self.capabilities.first_version:
-            oldest = next(iter(self.read_stream(info.name, limit=1)), None)
-            limited = oldest is None or not _OWN_LIMITS.isdisjoint(info.settings)
-            kind = None if oldest is None else oldest.type
-            yield LateBeginning(info.key, info.first_version, kind, limited, info.category)
-
-    def shortened(
-        self,
-        filter: EventFilter = EVERYTHING,
-        after: Position | None = None,  # noqa: ARG002 - where it takes no less time
-    ) -> list[Shortened]:
-        """The streams that a filter may want and whose first events are gone, by the type of event
-        that they begin with now. What is gone may have had any type: types are left out only where
-        no event of such streams is wanted.
-
-        `after`: those at least that have lost an event after a position. Others are left out where
-        the store finds these sooner.
-        """
-        return by_type(self, self.late_beginnings(filter), filter)
-
-    def ask_shortened(self, filter: EventFilter = EVERYTHING) -> Question[list[Shortened]]:
-        """`shortened`, asked at once and beside other work where the store can do so, else when the
-        answer is taken. To be closed.
-        """
-        return LaterQuestion(lambda: self.shortened(filter))
-
-    def compacted_after(
-        self,
-        position: Position,  # noqa: ARG002 - no library compacts streams there
-        filter: EventFilter,  # noqa: ARG002
-    ) -> list[Shortened]:
-        """Of `shortened`, the streams in which the library has put a snapshot in the place of an
-        event after a position: whoever has read up to there did not see all that it stands for.
-        """
-        return []
-
     def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
         """From now on, give payloads as the library wrote them; what it names their classes by is
         in the metadata. Returns what makes the plain JSON of one; None where they always come as
@@ -437,63 +380,9 @@ class EventStore(Protocol):
         """
         return None
 
-    def absent_tenant(self) -> str | None:
-        """What to say where the settings name a tenant of which the store has nothing, and others
-        have events: most often the name is wrong.
-        """
-        return None
-
-    def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
-        """Whether an event passes a filter, settled or not; None where that takes more than some
-        seconds to find out.
-        """
-        return None
-
-    def names(self, what: What) -> list[str]:  # noqa: ARG002 - not known
-        """Types, categories or streams, for a hint: as many as can be found quickly."""
-        return []
-
     def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
         """The category of each of some streams: the first by name, where one has several."""
         return {each: category_of(each.stream) for each in streams}
-
-    def used_again(self, stream: str | None = None) -> list[StreamKey]:  # noqa: ARG002
-        """The names that stand for an archived stream and, since they were used again, for another
-        one whose versions begin again: all of them, or those of one name.
-        """
-        return []
-
-    def archived_streams(self) -> Iterator[StreamKey]:
-        """The streams that the store has marked as archived or deleted, or that are in its archive
-        only; not those of which the name was used again.
-        """
-        again = set(self.used_again())
-        for info in self.streams(WITH_ARCHIVED):
-            if info.archived and info.key not in again:
-                yield info.key
-
-    def first_readable(self) -> dict[StreamKey, int | None]:
-        """The first version that clients can read of each stream that was truncated or deleted,
-        though all of its events are read with those of the store; None where they can read none.
-        """
-        return {}
-
-    def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:  # noqa: ARG002
-        """When streams were last appended to, as the store's own list of them has it beside the
-        times of their events; a stream of which it has nothing is left out. Either of the two times
-        may be the one that is too early.
-        """
-        return {}
-
-    def dated_early_by(self) -> timedelta:
-        """By how much events are dated earlier than they happened, at most, as far as the store's
-        list of streams tells; zero where they are right, or nothing tells. May read all of it.
-        """
-        return timedelta(0)
-
-    def appended_at(self, event: RecordedEvent) -> Moment | None:
-        """When an event was appended: its own time, unless the store knows that to be wrong."""
-        return event.moment
 
     def checkpoints(self) -> list[Checkpoint]:
         """How far the application's own processors are, from the store's own bookkeeping."""
@@ -520,6 +409,26 @@ class EventStore(Protocol):
     def counts(self) -> EventCounts:
         """How many events there are."""
         return EventCounts(self)
+
+    @cached_property
+    def names(self) -> StoreNames:
+        """Which types, categories, streams and tenants there are."""
+        return StoreNames(self)
+
+    @cached_property
+    def losses(self) -> StreamLosses:
+        """Which streams have lost their first events."""
+        return StreamLosses(self)
+
+    @cached_property
+    def archived(self) -> ArchivedStreams:
+        """Which streams are archived, deleted or truncated."""
+        return ArchivedStreams(self)
+
+    @cached_property
+    def times(self) -> EventTimes:
+        """When events happened."""
+        return EventTimes(self)
 
     # -- optional parts; None where the store does not have them
 

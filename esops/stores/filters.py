@@ -8,7 +8,7 @@ from dataclasses import replace
 from esops.errors import NoStream, NothingFound, UsageError, nearest
 from esops.events import EventFilter
 from esops.stores.base import EventStore
-from esops.stores.parts import What
+from esops.stores.names import What
 
 
 def unknown_names(store: EventStore, filter: EventFilter) -> list[tuple[What, str]]:
@@ -24,7 +24,7 @@ def unknown_names(store: EventStore, filter: EventFilter) -> list[tuple[What, st
         named.append(("category", filter.category, one))
     missing: list[tuple[What, str]] = []
     for what, name, one in named:
-        passes = store.any_passes(one)
+        passes = store.names.any_passes(one)
         if passes is None:
             break  # the next questions would take as long
         if not passes:
@@ -41,18 +41,20 @@ def check_filter(store: EventStore, filter: EventFilter, where: str = "") -> lis
     """
     if not filter.types and filter.category is None:
         return []
-    passes = store.any_passes(filter)
+    passes = store.names.any_passes(filter)
     if passes is None or (passes and len(filter.types) < 2):
         return []
     missing = unknown_names(store, filter)
     if passes:
         return [_unknown(store, where, *each) for each in missing]
-    if not store.any_passes(EventFilter(archived=True)):
+    if not store.names.any_passes(EventFilter(archived=True)):
         return []
     if missing:
         what, name = missing[0]
-        raise UsageError(_unknown(store, where, what, name), hint=nearest(name, store.names(what)))
-    if not filter.archived and store.any_passes(replace(filter, archived=True)):
+        raise UsageError(
+            _unknown(store, where, what, name), hint=nearest(name, store.names.of(what))
+        )
+    if not filter.archived and store.names.any_passes(replace(filter, archived=True)):
         raise UsageError(
             f"{where}all events of store {store.name} that pass the filter are in archived streams",
             hint="A projection reads those with include_archived = true.",
@@ -74,19 +76,19 @@ def nothing_passes(
     if filter.everything:
         return None
     every = replace(filter, archived=True)
-    passes = store.any_passes(every)
+    passes = store.names.any_passes(every)
     if passes or (passes is None and not known_to_be_none):
         return None
-    if passes is False and not store.any_passes(EventFilter(archived=True)):
+    if passes is False and not store.names.any_passes(EventFilter(archived=True)):
         return None  # an empty store knows no names
     missing = unknown_names(store, filter)
     if not missing and filter.tenant is not None:
         one = EventFilter(tenant=filter.tenant, archived=True)
-        if store.any_passes(one) is False:
+        if store.names.any_passes(one) is False:
             return NothingFound(f"store {store.name} has no event of tenant {filter.tenant!r}")
     if missing:
         what, name = missing[0]
-        names = store.names(what)
+        names = store.names.of(what)
         return NothingFound(
             _unknown(store, "", what, name), hint=nearest(name, names) if names else None
         )
@@ -100,7 +102,11 @@ def only_archived(store: EventStore, filter: EventFilter) -> str | None:
     not known.
     """
     every = replace(filter, archived=True)
-    if filter.archived or not store.any_passes(every) or store.any_passes(filter) is not False:
+    if (
+        filter.archived
+        or not store.names.any_passes(every)
+        or store.names.any_passes(filter) is not False
+    ):
         return None
     return (
         f"store {store.name} has no such event: all of them are in archived streams, which "
@@ -122,7 +128,7 @@ def _named(filter: EventFilter) -> list[str]:
 
 def no_stream(store: EventStore, name: str) -> NoStream:
     """The error, to be raised, for a stream that a store does not have."""
-    names = (each for each in store.names("stream") if each != name)  # its events may be gone
+    names = (each for each in store.names.of("stream") if each != name)  # its events may be gone
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     also = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     hint = f"{also}List the streams of the store with: esops audit streams --all"

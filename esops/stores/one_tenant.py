@@ -42,7 +42,7 @@ def _in_postgres(name: str, settings: PostgresSettings, tenant: str) -> EventSto
         raise NothingFound(f"store {name} has no tenant {tenant!r}", hint=there) from None
     absent: str | None = None
     with suppress(EsopsError):  # it says so itself, when it is read
-        absent = store.absent_tenant()
+        absent = store.names.absent_tenant()
     if absent is not None:
         store.close()
         raise NothingFound(f"store {name}: {absent}")
@@ -54,7 +54,7 @@ def _in_archive(name: str, settings: ArchiveStoreSettings, tenant: str) -> Event
 
     with ArchiveStore(name, settings) as every:
         # None: it is on another machine, and to look takes too long.
-        if every.any_passes(EventFilter(tenant=tenant, archived=True)) is False:
+        if every.names.any_passes(EventFilter(tenant=tenant, archived=True)) is False:
             raise NothingFound(f"store {name} has no event of tenant {tenant!r}", hint=_LEAVE_OUT)
     # Of no layout: what a row does not say of itself is no tenant's.
     return ArchiveStore(name, settings, scope=TenantScope(tenant, "", "", named=True))

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 EVERYTHING = EventFilter()
 WITH_ARCHIVED = EventFilter(archived=True)
-What = Literal["event type", "category", "stream"]
-"""What a name in a filter names."""
 Ids = str | Sequence[str]
 """One id, or any of several."""
 

@@ -104,7 +104,7 @@ def by_type(
 
     def are_others(category: str) -> bool:
         of_them = EventFilter(category=category, archived=True)
-        passes = store.any_passes(replace(of_them, types=filter.types))
+        passes = store.names.any_passes(replace(of_them, types=filter.types))
         whole = (
             info.name
             for info in store.allowed_streams(of_them, [])

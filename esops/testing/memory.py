@@ -47,7 +47,7 @@ from esops.stores.base import (
     settled,
 )
 from esops.stores.counts import EventCounts
-from esops.stores.parts import What
+from esops.stores.names import StoreNames, What
 from esops.testing.memory_archiving import MemoryArchiving, position_of
 
 _BATCH_EVENTS, _BATCH_BYTES = 1_000, 2_000_000
@@ -78,6 +78,10 @@ class MemoryLog:
     def named(cls, name: str) -> MemoryLog:
         """The log of that name; made at the first call."""
         return cls.known.setdefault(name, cls())
+
+    def passes(self, event: RecordedEvent, filter: EventFilter) -> bool:
+        """Whether a filter wants an event."""
+        return passes(event, filter) and (filter.archived or event.stream not in self.archived)
 
     def hold(self) -> None:
         """What is appended from now on does not settle, as behind an open transaction."""
@@ -173,7 +177,7 @@ class MemoryStore(EventStore):
             for event in reversed(events)
             if (until is None or event.position <= until)
             and (after is None or event.position > after)
-            and self._passes(event, filter)
+            and self.log.passes(event, filter)
         )
         while page := list(islice(found, min(_BATCH_EVENTS, limit or _BATCH_EVENTS))):
             yield Batch(page, page[-1].position)
@@ -197,26 +201,8 @@ class MemoryStore(EventStore):
             if not page:  # the rest was removed: positions have gaps
                 break
             reached = page[-1].position
-            if wanted := [event for event in page if self._passes(event, filter)]:
+            if wanted := [event for event in page if self.log.passes(event, filter)]:
                 yield Batch(wanted, reached)
-
-    def _passes(self, event: RecordedEvent, filter: EventFilter) -> bool:
-        return passes(event, filter) and (filter.archived or event.stream not in self.log.archived)
-
-    def any_passes(self, filter: EventFilter) -> bool | None:
-        """Looked for in the list."""
-        with self.log.lock:
-            return any(self._passes(event, filter) for event in self.log.events)
-
-    def names(self, what: What) -> list[str]:
-        """All that are in the list."""
-        with self.log.lock:
-            events = self.log.events
-            found = {
-                {"event type": each.type, "stream": each.stream}.get(what, each.category)
-                for each in events
-            }
-        return sorted(name for name in found if name)
 
     def read_stream(
         self,
@@ -249,7 +235,7 @@ class MemoryStore(EventStore):
         by_stream: dict[str, list[RecordedEvent]] = {}
         with self.log.lock:
             for event in self.log.events:
-                if self._passes(event, filter):
+                if self.log.passes(event, filter):
                     by_stream.setdefault(event.stream, []).append(event)
         for name in sorted(by_stream)[:limit]:
             events = sorted(by_stream[name], key=lambda event: event.version)
@@ -302,6 +288,11 @@ class MemoryStore(EventStore):
         """Found by bisection."""
         return MemoryCounts(self, self.log)
 
+    @cached_property
+    def names(self) -> StoreNames:
+        """Found in the list."""
+        return MemoryNames(self, self.log)
+
     @property
     def archiving(self) -> Archiving:
         """Marked as archived, or deleted; restored at the old positions."""
@@ -323,3 +314,26 @@ class MemoryCounts(EventCounts):
         with self._log.lock:
             low = bisect_right(self._log.events, after or Position((0,)), key=position_of)
             return max(0, bisect_right(self._log.events, until, key=position_of) - low)
+
+
+class MemoryNames(StoreNames):
+    """StoreNames of a `MemoryLog`."""
+
+    def __init__(self, store: EventStore, log: MemoryLog) -> None:
+        """Of the store over that log."""
+        super().__init__(store)
+        self._log = log
+
+    def any_passes(self, filter: EventFilter) -> bool | None:
+        """Looked for in the list."""
+        with self._log.lock:
+            return any(self._log.passes(event, filter) for event in self._log.events)
+
+    def of(self, what: What) -> list[str]:
+        """All that are in the list."""
+        with self._log.lock:
+            found = {
+                {"event type": each.type, "stream": each.stream}.get(what, each.category)
+                for each in self._log.events
+            }
+        return sorted(name for name in found if name)

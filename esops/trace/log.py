@@ -247,7 +247,7 @@ class LogReader:
         after = request.after
         if filter.since is None or self._of_stream or until is None:
             return after, until
-        between = self._store.between_times(filter.since, filter.before)
+        between = self._store.times.positions_between(filter.since, filter.before)
         if between is not None:
             first, last = between
             after = first if after is None or (first is not None and first > after) else after

@@ -119,12 +119,12 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     # A rebuild without the archive would see it from there on.
     own = EventFilter(stream=stream)
     if kit.store.admin is not None:
-        assert kit.store.shortened(own) == [], "the server has all of it until a scavenge"
+        assert kit.store.losses.shortened(own) == [], "the server has all of it until a scavenge"
     else:
-        assert kit.store.shortened(own) == [("summed", 1, 7, stream)]
-        assert kit.store.shortened(replace(own, types=("added",)))
+        assert kit.store.losses.shortened(own) == [("summed", 1, 7, stream)]
+        assert kit.store.losses.shortened(replace(own, types=("added",)))
         # The other stream tells what this category has, where there is a category at all.
-        unheard = kit.store.shortened(replace(own, types=("unheard",)))
+        unheard = kit.store.losses.shortened(replace(own, types=("unheard",)))
         assert [each.streams for each in unheard] == ([] if kit.text_ids else [1])
 
     append(kit, stream, "added", "summed", "added")

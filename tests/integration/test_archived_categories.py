@@ -109,7 +109,7 @@ def test_a_category_finds_the_same_events_as_before(filled, project, connection)
     with open_store("cold", config.stores["cold"]) as cold:
         if way == "keep" or name.startswith("marten"):
             assert by_category(cold, names) == before
-        assert set(names) <= set(cold.names("category"))
+        assert set(names) <= set(cold.names.of("category"))
         shown = {info.category for info in cold.streams(EventFilter(category=names[0]))}
         assert shown <= {*names, None}
         assert list(cold.read_all(cold.head().position, filter=EventFilter(category="x"))) == []

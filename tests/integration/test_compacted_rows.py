@@ -102,7 +102,7 @@ def test_an_archive_without_what_was_compacted_hides_nothing(
     config = load_config(project.write("other.toml", text + alone))
     for name in ("shop", "alone"):
         with open_store(*config.store(name)) as store:
-            late = {each.key.stream: each.type for each in store.late_beginnings()}
+            late = {each.key.stream: each.type for each in store.losses.late_beginnings()}
         assert late == {str(each): COMPACTED for each in some[:3]}, name
     project.ok(*REBUILD, "--accept-shortened")
     clients = dict(connection.execute("SELECT id, client FROM carts").fetchall())

@@ -208,7 +208,7 @@ def test_links_and_the_systems_types_in_a_stream_are_no_gap(
     client.set_stream_metadata("cart-1", metadata={"$tb": 6}, current_version=ANY)
     monkeypatch.setattr(scavenged, "_NAMED", most)
     with open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
-        assert list(store.late_beginnings()) == []
+        assert list(store.losses.late_beginnings()) == []
     project.ok(*REBUILD)
     assert billing.table(connection, "cart_totals") == billing.truth(nodes)[0]
     assert billing.table(connection, "cart_totals")["cart-1"][2] == 7

@@ -171,12 +171,12 @@ def test_policies_and_budgets(carts, connection):
 def test_what_cannot_be_found_out_quickly_is_not_an_error(dsn, monkeypatch):
     shop.make(dsn, 4_000)
     with open_store("shop", PostgresSettings(dsn=dsn, schema="shop", append="quick")) as store:
-        assert store.any_passes(EventFilter(types=("nope",))) is False
-        assert "product_item_added" in store.names("event type")
-        assert store.names("category") == ["cart"]
+        assert store.names.any_passes(EventFilter(types=("nope",))) is False
+        assert "product_item_added" in store.names.of("event type")
+        assert store.names.of("category") == ["cart"]
         # As over a hundred million events without an index.
         monkeypatch.setattr(store.layout, "own", sql.SQL("pg_sleep(0.01) IS NULL"))
         monkeypatch.setattr(known, "_PATIENCE", known.timedelta(milliseconds=50))
-        assert store.any_passes(EventFilter(types=("product_item_added",))) is None
+        assert store.names.any_passes(EventFilter(types=("product_item_added",))) is None
         with store.control() as connection:
             assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)

@@ -230,13 +230,13 @@ def test_a_nodes_truncated_streams_begin_late_once_they_are_scavenged():
     with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as s:
         append_to(s, "a-1", "A", "A", "B")
         append_to(s, "b-1", "A")
-        assert not list(s.late_beginnings())
+        assert not list(s.losses.late_beginnings())
         s.changes.truncate("a-1", 2)
-        assert not list(s.late_beginnings())
+        assert not list(s.losses.late_beginnings())
         assert [seen.result for seen in s.admin.scavenge()][-1] == "Success"
-        assert [(each.key.stream, each.below, each.type) for each in s.late_beginnings()] == [
-            ("a-1", 2, "B")
-        ]
+        assert [
+            (each.key.stream, each.below, each.type) for each in s.losses.late_beginnings()
+        ] == [("a-1", 2, "B")]
 
 
 def append_to(store, stream: str, *types: str) -> None:

@@ -157,7 +157,7 @@ def test_a_store_that_was_opened_before_a_run_reads_what_left_since(begun):
         "back": lambda s: [e.version for e in s.read_stream("m-1", backwards=True, limit=7)],
         "info": lambda s: s.stream_info("m-1").length,
         "streams": lambda s: [(i.name, i.length) for i in s.streams()],
-        "passes": lambda s: s.any_passes(EventFilter(stream="m-1")),
+        "passes": lambda s: s.names.any_passes(EventFilter(stream="m-1")),
         "found": lambda s: [e.version for e in s.search.find(event_id=ids).events],
         "count": lambda s: s.counts.between(None, s.head().position),
     }

@@ -86,10 +86,10 @@ def test_late_streams_are_found_in_each_variant(dsn, connection, variant, analys
                     )
             if analysed:
                 connection.execute("ANALYZE")
-            assert store.shortened() == expected(streams), json.dumps(streams)
+            assert store.losses.shortened() == expected(streams), json.dumps(streams)
             newest = max((at for *_, events in streams for at, *_ in events), default=0)
             for after in (0, newest // 2, newest):
-                found = store.shortened(EventFilter(), Position((after,)))
+                found = store.losses.shortened(EventFilter(), Position((after,)))
                 assert found == expected(streams, after), json.dumps(streams)
 
 
@@ -111,4 +111,6 @@ def test_late_streams_are_found_where_versions_begin_at_0(dsn, connection):
                         (stream, version),
                     )
             many = len(late)
-            assert store.shortened() == ([("added", many, 2 * many, min(late))] if late else [])
+            assert store.losses.shortened() == (
+                [("added", many, 2 * many, min(late))] if late else []
+            )

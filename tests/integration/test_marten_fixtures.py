@@ -217,7 +217,7 @@ def check_what_is_read(dsn: str, truth: dict, variant: str, tenant: str = "") ->
             for batch in store.read_all(filter=EventFilter(archived=True))
             for event in batch.events
         ]
-        assert store.dated_early_by() == timedelta(0)
+        assert store.times.dated_early_by() == timedelta(0)
         progress = {
             each.name: each.position[0] for each in store.checkpoints() if each.position is not None
         }
@@ -614,7 +614,7 @@ def test_the_times_of_a_tenant_are_its_own(project, dsn, connection, marten):
     connection.execute(NINE_EARLIER + "tenant_id <> 'acme'")
     assert "ESOPS-D078" not in findings(project)
     with open_store("shop", PostgresSettings(dsn=dsn, tenant="acme")) as store:
-        assert store.dated_early_by() == timedelta(0)
+        assert store.times.dated_early_by() == timedelta(0)
     connection.execute(f"UPDATE mt_events {HOUR_AGO}")
     connection.execute(NINE_EARLIER + "tenant_id = 'acme'")
     assert "9 hours earlier" in findings(project)["ESOPS-D078"]["message"]

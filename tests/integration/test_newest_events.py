@@ -88,7 +88,7 @@ def test_an_index_on_the_time_leads_to_an_old_date_at_a_new_position(store, conn
     table = store.layout.events.as_string(None)
     every = [event for batch in store.read_all() for event in batch.events]
     newest, oldest = every[-1], min(event.moment for event in every)
-    assert store.between_times(oldest, None) is None
+    assert store.times.positions_between(oldest, None) is None
     number = store.layout.order_columns[-1].as_string(None)
     # An import, or a clock that was wrong, dates the newest event before all others.
     connection.execute(
@@ -99,7 +99,7 @@ def test_an_index_on_the_time_leads_to_an_old_date_at_a_new_position(store, conn
     wanted = EventFilter(since=since, before=before)
     assert [event.id for event in read(store, wanted)] == [newest.id]
     connection.execute(f"CREATE INDEX ON {table} ({column})")
-    first, last = store.between_times(since, before)
+    first, last = store.times.positions_between(since, before)
     assert first < newest.position == last
     assert [event.id for event in read(store, wanted)] == [newest.id]
     assert read(store, EventFilter(since=oldest)) == every[:-1]

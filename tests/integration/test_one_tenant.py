@@ -79,9 +79,9 @@ def asked(store) -> dict[str, object]:
         ],
         "streams": [(i.name, i.tenant, i.length, i.last_version) for i in store.streams()],
         "info": store.stream_info("cart-1").length,
-        "passes": store.any_passes(EventFilter(stream="cart-blue")),
+        "passes": store.names.any_passes(EventFilter(stream="cart-blue")),
         "passing": store.counts.passing(EventFilter(category="cart"), head, 99),
-        "names": store.names("stream"),
+        "names": store.names.of("stream"),
     }
 
 

@@ -255,8 +255,9 @@ class Timed:
         ]
         return [Batch([], Position((3,))), Batch(events, Position((9,)))]
 
-    def appended_at(self, event: RecordedEvent) -> object:
-        return event.recorded_at
+    @property
+    def times(self) -> SimpleNamespace:
+        return SimpleNamespace(appended_at=lambda event: event.recorded_at)
 
     def ping(self) -> SimpleNamespace:
         return SimpleNamespace(clock=self.clock)

@@ -142,7 +142,7 @@ def test_what_emmett_itself_appends_to_names_of_removed_streams(
     assert project.ok(*RUN).json["removed"] == 2
     assert emmett_itself("cart-3=2", "cart-3=none", "cart-4=new") == [None, 1, 1]
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
-        assert [key.stream for key in store.used_again()] == ["cart-3", "cart-4"]
+        assert [key.stream for key in store.archived.used_again()] == ["cart-3", "cart-4"]
 
 
 COUNTED = """

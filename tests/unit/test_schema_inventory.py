@@ -8,6 +8,7 @@ import json
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +35,10 @@ class ListedEvents(EventStore):
     name = "s"
 
     def __init__(self, events, archived=()):
-        self.events, self.archived = events, archived
+        self.events = events
+        self.archived = SimpleNamespace(
+            streams=lambda: map(StreamKey, archived), first_readable=dict, used_again=lambda *_: []
+        )
 
     def ping(self):
         raise NotImplementedError
@@ -52,9 +56,6 @@ class ListedEvents(EventStore):
         for at in range(0, len(self.events), 10):
             page = self.events[at : at + 10]
             yield Batch(page, page[-1].position)
-
-    def archived_streams(self):
-        return map(StreamKey, self.archived)
 
 
 def event(number, stream, type_, payload, metadata=b"", at=None):

@@ -13,10 +13,11 @@ import orjson
 
 from esops.archive_format.snapshots import LAYOUTS, SNAPSHOT, is_snapshot
 from esops.errors import Refused
-from esops.events import EventFilter, StreamKey, category_of
+from esops.events import EventFilter, Position, StreamKey, category_of
 from esops.stores.archive.archived_away import collect, without
 from esops.stores.archiving import LateBeginning, TenantScope
-from esops.stores.base import EventStore
+from esops.stores.base import EVERYTHING, WITH_ARCHIVED, EventStore
+from esops.stores.losses import StreamLosses
 from esops.stores.shortened import Shortened, by_type
 from esops.wording import count
 
@@ -111,21 +112,56 @@ def _without_snapshot(late: _Gaps, cold: ArchiveStore) -> _Gaps:
                 yield each, gaps
 
 
-def late_beginnings(store: JoinedStore, filter: EventFilter) -> Iterator[LateBeginning]:
-    """The streams whose first events neither a store nor its archive has."""
-    hot, cold, first = store.hot, store.cold, store.capabilities.first_version
-    late = _not_archived(hot.late_beginnings(filter), first, cold.runs, store.tenant_scope)
-    # A library's snapshot may have been archived as well, and be nowhere else. First, since the
-    # hot store's list knows of such a stream only that it is empty.
-    return _each_once(chain(snapshots_in(cold, filter), (each for each, _ in late)))
+class JoinedLosses(StreamLosses):
+    """StreamLosses of a store and its archive: those whose first events neither has."""
+
+    def __init__(self, store: JoinedStore) -> None:
+        """`hot` and `cold` of the store are looked at."""
+        super().__init__(store)
+        self._joined = store
+
+    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
+        """Those of the hot store whose first events the archive does not have either, and those of
+        which the archive has a snapshot.
+        """
+        store = self._joined
+        first, cold = store.capabilities.first_version, store.cold
+        hot = store.hot.losses.late_beginnings(filter)
+        late = _not_archived(hot, first, cold.runs, store.tenant_scope)
+        # A library's snapshot may have been archived as well, and be nowhere else. First, since the
+        # hot store's list knows of such a stream only that it is empty.
+        return _each_once(chain(snapshots_in(cold, filter), (each for each, _ in late)))
+
+    def shortened(
+        self,
+        filter: EventFilter = EVERYTHING,
+        after: Position | None = None,  # noqa: ARG002 - what is archived has positions of its own
+    ) -> list[Shortened]:
+        """Those of the hot store whose first events the archive does not have either."""
+        store = self._joined
+        # Which is a short question, as a rule.
+        if not store.hot.losses.shortened(filter):
+            return by_type(store, snapshots_in(store.cold, filter), filter)
+        return by_type(store, self.late_beginnings(filter), filter)
+
+    def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
+        """Those of the hot store: what is in an archive stays as it is."""
+        return self._joined.hot.losses.compacted_after(position, filter)
 
 
-def shortened(store: JoinedStore, filter: EventFilter) -> list[Shortened]:
-    """Of these, what `EventStore.shortened` gives."""
-    # Which is a short question, as a rule.
-    if not store.hot.shortened(filter):
-        return by_type(store, snapshots_in(store.cold, filter), filter)
-    return by_type(store, late_beginnings(store, filter), filter)
+class ArchiveLosses(StreamLosses):
+    """StreamLosses of an archive."""
+
+    def __init__(self, store: ArchiveStore) -> None:
+        """Those of a store."""
+        super().__init__(store)
+        self._cold = store
+
+    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
+        """Also those whose library put a snapshot in the place of the first event alone."""
+        yield from super().late_beginnings(filter)
+        first = self._cold.capabilities.first_version
+        yield from (each for each in snapshots_in(self._cold, filter) if each.below == first)
 
 
 def _each_once(late: Iterator[LateBeginning]) -> Iterator[LateBeginning]:
@@ -190,6 +226,6 @@ def without_beginning(store: EventStore) -> Iterator[LateBeginning]:
     """
     return (
         each
-        for each in store.late_beginnings()
+        for each in store.losses.late_beginnings()
         if not each.limited and (each.type is None or not is_snapshot(each.type))
     )

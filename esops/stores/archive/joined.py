@@ -23,15 +23,16 @@ from esops.events import (
     StreamInfo,
     StreamKey,
 )
-from esops.moments import Moment
+from esops.stores.archive.beginnings import JoinedLosses
 from esops.stores.archive.cold import ColdPart
 from esops.stores.archive.downwards import Down, batches_of, downwards
 from esops.stores.archive.in_step import Cold, in_step, pages_of
 from esops.stores.archive.joined_counts import JoinedCounts
+from esops.stores.archive.joined_parts import JoinedNames, JoinedTimes
 from esops.stores.archive.lives import beginnings, of_the_present
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
-from esops.stores.archiving import Archiving, LateBeginning, TenantScope
+from esops.stores.archiving import Archiving, TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -44,18 +45,15 @@ from esops.stores.base import (
     settled,
 )
 from esops.stores.parts import (
-    WITH_ARCHIVED,
     InlineTables,
     LogIdentity,
     Search,
     SearchResult,
     ServerAdmin,
     SettlingMemory,
-    What,
 )
 from esops.stores.positions import each_once
 from esops.stores.searching import IdSearch, SoughtIds, search_for
-from esops.stores.shortened import Shortened
 from esops.stores.whole_streams import WholeStreams
 
 _AT_ONCE = 5_000
@@ -140,18 +138,6 @@ class JoinedStore(EventStore):
         """Append to the hot store."""
         return self._hot.append(stream, events, expected_version)
 
-    def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:
-        """By the hot store's list."""
-        return self._hot.last_appends(keys)
-
-    def dated_early_by(self) -> timedelta:
-        """The hot store's."""
-        return self._hot.dated_early_by()
-
-    def appended_at(self, event: RecordedEvent) -> Moment | None:
-        """By the hot store's list."""
-        return self._hot.appended_at(event)
-
     def checkpoints(self) -> list[Checkpoint]:
         """Those of the hot store."""
         return self._hot.checkpoints()
@@ -190,6 +176,21 @@ class JoinedStore(EventStore):
     def counts(self) -> JoinedCounts:
         """Those of both stores."""
         return JoinedCounts(self)
+
+    @cached_property
+    def names(self) -> JoinedNames:
+        """Those of both stores."""
+        return JoinedNames(self)
+
+    @cached_property
+    def losses(self) -> JoinedLosses:
+        """What neither store has."""
+        return JoinedLosses(self)
+
+    @cached_property
+    def times(self) -> JoinedTimes:
+        """By the hot store's list."""
+        return JoinedTimes(self)
 
     @property
     def search(self) -> Search | None:
@@ -378,7 +379,7 @@ class JoinedStore(EventStore):
         """The stream as both stores together have it."""
         hot = self._hot.stream_info(stream)
         cold = self.renewed()
-        if hot is not None and hot.length and self._hot.used_again(stream):
+        if hot is not None and hot.length and self._hot.archived.used_again(stream):
             return hot
         return together(hot, cold.stream_info(stream))
 
@@ -429,7 +430,7 @@ class JoinedStore(EventStore):
         *,
         measured: bool,
     ) -> Iterator[StreamInfo]:
-        again = set(self._hot.used_again())
+        again = set(self._hot.archived.used_again())
         # There may be many millions: they are put together on disk, not in memory.
         with DiskMap() as both:
             for info in hot_streams:
@@ -444,50 +445,11 @@ class JoinedStore(EventStore):
                 both.put(info.name, info.tenant, pickle.dumps(found))
             yield from chain.from_iterable(map(pickle.loads, both))
 
-    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
-        """Those of the hot store whose first events the archive does not have either, and those of
-        which the archive has a snapshot.
-        """
-        from esops.stores.archive.beginnings import late_beginnings
-
-        return late_beginnings(self, filter)
-
-    def shortened(
-        self,
-        filter: EventFilter = EVERYTHING,
-        after: Position | None = None,  # noqa: ARG002 - what is archived has positions of its own
-    ) -> list[Shortened]:
-        """Those of the hot store whose first events the archive does not have either."""
-        # Imported here, since it looks at joined stores.
-        from esops.stores.archive.beginnings import shortened
-
-        return shortened(self, filter)
-
-    def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
-        """Those of the hot store: what is in an archive stays as it is."""
-        return self._hot.compacted_after(position, filter)
-
-    def absent_tenant(self) -> str | None:
-        """Of a tenant of which the archive has nothing either."""
-        absent = self._hot.absent_tenant()
-        if absent and self.renewed().any_passes(WITH_ARCHIVED) is not False:
-            return None
-        return absent
-
-    def any_passes(self, filter: EventFilter) -> bool | None:
-        """Whether an event of either store passes."""
-        hot = self._hot.any_passes(filter)
-        return hot if hot is None or hot else self.renewed().any_passes(filter)
-
     def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
         """As the store itself has them; those of what is archived as they were."""
         hot = self._hot.categories_of(streams)
         unknown = [each for each in streams if hot[each] is None]
         return {**hot, **self.cold.categories_of(unknown)} if unknown else hot
-
-    def names(self, what: What) -> list[str]:
-        """Those of both stores."""
-        return sorted({*self._hot.names(what), *self.cold.names(what)})
 
     def close(self) -> None:
         """Close both stores."""

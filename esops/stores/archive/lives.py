@@ -17,7 +17,7 @@ def beginnings(hot: EventStore, cold: EventStore, stream: str) -> dict[str, Posi
     one stream. What is archived of it and lies before that is an earlier stream.
     """
     found: dict[str, Position] = {}
-    for key in hot.used_again(stream):
+    for key in hot.archived.used_again(stream):
         first = next((e for e in hot.read_stream(stream) if e.tenant == key.tenant), None)
         if first is None:
             continue

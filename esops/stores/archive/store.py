@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
@@ -27,9 +27,11 @@ from esops.stores.archive.categories import Categories
 from esops.stores.archive.complete import check_complete
 from esops.stores.archive.counts import ArchiveCounts
 from esops.stores.archive.files import ArchiveFiles
+from esops.stores.archive.names import ArchiveNames
 from esops.stores.archive.search import ArchiveSearch
-from esops.stores.archive.streams import streams_of
-from esops.stores.archiving import LateBeginning, TenantScope
+from esops.stores.archive.streams import AllArchived, streams_of
+from esops.stores.archived import ArchivedStreams
+from esops.stores.archiving import TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -39,11 +41,12 @@ from esops.stores.base import (
     StoreInfo,
     at_most,
 )
-from esops.stores.parts import WITH_ARCHIVED, SearchResult, What
+from esops.stores.parts import SearchResult
 from esops.stores.positions import check_parts, whole_positions
 from esops.wording import count
 
-_NAMED = {"event type": "type", "stream": "stream"}
+if TYPE_CHECKING:
+    from esops.stores.archive.beginnings import ArchiveLosses
 
 
 class ArchiveStore(EventStore):
@@ -264,18 +267,27 @@ class ArchiveStore(EventStore):
             return iter(())
         return streams_of(self.files, filter, limit, closed_by, measured=measured)
 
-    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
-        """Also those whose library put a snapshot in the place of the first event alone."""
-        from esops.stores.archive.beginnings import snapshots_in
-
-        yield from super().late_beginnings(filter)
-        first = self.capabilities.first_version
-        yield from (each for each in snapshots_in(self, filter) if each.below == first)
-
     @cached_property
     def counts(self) -> ArchiveCounts:
         """Counted in the files."""
         return ArchiveCounts(self, self.files)
+
+    @cached_property
+    def names(self) -> ArchiveNames:
+        """Looked up in the files, where they are on this machine."""
+        return ArchiveNames(self, self.files, here=self.repository.folder is not None)
+
+    @cached_property
+    def losses(self) -> ArchiveLosses:
+        """Snapshots that are in the place of events, too."""
+        from esops.stores.archive.beginnings import ArchiveLosses
+
+        return ArchiveLosses(self)
+
+    @cached_property
+    def archived(self) -> ArchivedStreams:
+        """All streams."""
+        return AllArchived(self)
 
     @property
     def search(self) -> ArchiveSearch:
@@ -295,22 +307,6 @@ class ArchiveStore(EventStore):
             self.counts.between(None, self.head().position),
         )
 
-    def any_passes(self, filter: EventFilter) -> bool | None:
-        """Looked up in the files, where they are on this machine."""
-        if not self.runs:
-            return False
-        if self.repository.folder is None:
-            return None  # fetching them takes too long
-        where, values = self.files.where(filter)
-        source = self.files.database.stored(filter.stream)
-        return bool(
-            self.files.ask(f"SELECT 1 FROM ({source}) WHERE NOT hidden AND {where} LIMIT 1", values)
-        )
-
-    def archived_streams(self) -> Iterator[StreamKey]:
-        """All that it has."""
-        return self.stream_keys()
-
     def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
         """As the store had them."""
         named = super().categories_of(streams)
@@ -329,23 +325,6 @@ class ArchiveStore(EventStore):
             for each in named
             for category, said in [own.get(each, unknown)]
         }
-
-    def names(self, what: What) -> list[str]:
-        """From the files, where they are on this machine."""
-        if not self.runs or self.repository.folder is None:
-            return []
-        if what == "category":
-            rows = self.files.ask(
-                self.files.database.categories.names(self.files.database.stored())
-            )
-            return [name for (name,) in rows if name]
-        column = _NAMED[what]
-        rows = self.files.ask(
-            f"SELECT DISTINCT {column} FROM ({self.files.database.stored()}) WHERE store = ? "
-            "LIMIT 1000",
-            [self.of],
-        )
-        return [name for (name,) in rows if name]
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from esops.events import EventFilter, StreamInfo, category_of
+from esops.events import EventFilter, StreamInfo, StreamKey, category_of
 from esops.moments import moment
 from esops.stores.archive.files import ArchiveFiles
 from esops.stores.archive.reading import microseconds
+from esops.stores.archived import ArchivedStreams
 
 _SIZE = "sum(octet_length(data) + coalesce(octet_length(metadata), 0))"
 
@@ -55,3 +56,11 @@ def streams_of(
             closed=closes,
             bytes=taken,
         )
+
+
+class AllArchived(ArchivedStreams):
+    """ArchivedStreams of an archive: all of its streams."""
+
+    def streams(self) -> Iterator[StreamKey]:
+        """All that it has."""
+        return self._store.stream_keys()

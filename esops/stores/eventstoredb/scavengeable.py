@@ -18,6 +18,7 @@ from esops.stores.eventstoredb.scavenged import StreamLimits
 from esops.stores.parts import WITH_ARCHIVED, Scavengeable
 
 if TYPE_CHECKING:
+    from esops.stores.base import EventStore
     from esops.stores.eventstoredb.store import EventStoreDBStore
 
 _LIMITED = EventFilter(types=("$metadata", "$streamDeleted"))
@@ -49,7 +50,7 @@ class _Dead:
         return self.events, self.bytes
 
 
-def first_readable(store: EventStoreDBStore) -> dict[StreamKey, int | None]:
+def first_readable(store: EventStore) -> dict[StreamKey, int | None]:
     """The first version that clients can read of each truncated or deleted stream; None: none."""
     found: dict[StreamKey, int | None] = {}
     for batch in store.read_all(filter=_LIMITED):

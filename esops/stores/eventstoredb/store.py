@@ -21,13 +21,11 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
-    StreamKey,
 )
 from esops.settings import EventStoreDBSettings
-from esops.stores.archiving import LateBeginning, StreamPart
+from esops.stores.archiving import StreamPart
 from esops.stores.base import (
     EVERYTHING,
-    WITH_ARCHIVED,
     Batch,
     Capabilities,
     EventStore,
@@ -42,13 +40,13 @@ from esops.stores.eventstoredb import (
     identity,
     live,
     lookup,
-    scavengeable,
     scavenged,
 )
 from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.eventstoredb.estimates import NodeCounts
+from esops.stores.eventstoredb.gone import NodeArchived, NodeLosses
 from esops.stores.eventstoredb.listing import StreamNames
 from esops.stores.eventstoredb.node import NodeAdmin
 from esops.stores.eventstoredb.search import NodeSearch
@@ -179,6 +177,16 @@ class EventStoreDBStore(EventStore):
     def counts(self) -> NodeCounts:
         """Counted where they are few, else estimated."""
         return NodeCounts(self, self._between, self._twice)
+
+    @cached_property
+    def losses(self) -> NodeLosses:
+        """What scavenges have left."""
+        return NodeLosses(self, self._scavenged)
+
+    @cached_property
+    def archived(self) -> NodeArchived:
+        """By the metadata of streams in $all."""
+        return NodeArchived(self, self._scavenged)
 
     @property
     def search(self) -> NodeSearch:
@@ -464,14 +472,6 @@ class EventStoreDBStore(EventStore):
         log.info("streams", source=self.listing.source())
         return lookup.infos(self._connector, self.listing.each(filter), limit, closed_by)
 
-    def archived_streams(self) -> Iterator[StreamKey]:
-        """Those that were deleted or tombstoned: their events are in $all until a scavenge."""
-        return self._scavenged.deleted()
-
-    def first_readable(self) -> dict[StreamKey, int | None]:
-        """By the metadata of streams in $all; not regarding `$maxCount` and `$maxAge`."""
-        return scavengeable.first_readable(self)
-
     def allowed_streams(
         self,
         filter: EventFilter,
@@ -487,12 +487,6 @@ class EventStoreDBStore(EventStore):
         return lookup.infos(
             self._connector, names, None, closed_by, denied, with_settings=with_settings
         )
-
-    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
-        """By what $all has of them, which is what a rebuild reads: what was truncated or deleted is
-        there until a scavenge.
-        """
-        return self._scavenged.late(filter)
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None

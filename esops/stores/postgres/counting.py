@@ -22,9 +22,9 @@ from esops.stores.lengths import (
     MonthCount,
     SampledPage,
 )
-from esops.stores.parts import EVERYTHING, WITH_ARCHIVED
+from esops.stores.parts import EVERYTHING
 from esops.stores.postgres.counted import are_few, column_values, stream_info, without
-from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout
+from esops.stores.postgres.layouts.base import TRUE, Layout
 from esops.stores.postgres.layouts.expressions import storable
 from esops.stores.postgres.stream_groups import SQL, StreamGroups
 
@@ -75,25 +75,6 @@ class Counting:
         with closing(self._bulk()) as reader:
             for batch in reader.read(iter([statement.as_string(None)])):
                 yield from map(stream_info, zip(*map(column_values, batch.columns), strict=True))
-
-    def archived_streams(self, again: Collection[StreamKey]) -> Iterator[StreamKey]:
-        """See EventStore. `again`: the names that were used again."""
-        layout = self._layout
-        if layout.archived is FALSE:
-            return
-        statement = sql.SQL("SELECT DISTINCT {}, {} FROM {} WHERE {} AND {}").format(
-            layout.mapped.stream,
-            layout.mapped.tenant,
-            layout.events,
-            layout.where(WITH_ARCHIVED),
-            layout.archived,
-        )
-        with closing(self._bulk()) as reader:
-            for batch in reader.read(iter([statement.as_string(None)])):
-                for row in zip(*map(column_values, batch.columns), strict=True):
-                    key = StreamKey(*row)
-                    if key not in again:
-                        yield key
 
     def categories_of(self, streams: Collection[StreamKey]) -> dict[StreamKey, str | None]:
         """See EventStore."""

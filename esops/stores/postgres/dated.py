@@ -6,23 +6,72 @@ earlier or later than its neighbours. So only an index on the time tells where t
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
-from esops.events import EventFilter, Position
+from esops.events import EventFilter, Position, RecordedEvent, StreamKey
+from esops.moments import Moment
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.plans import scans_all
+from esops.stores.times import EventTimes
+
+if TYPE_CHECKING:
+    from esops.stores.postgres.store import PostgresStore
 
 _MOST = 100_000
 """Events that are looked up in the index: where there are more, to read the log costs no more."""
 
 
-def between_times(
+class PostgresTimes(EventTimes):
+    """EventTimes of a Postgres store: by an index on the time, where the server would take one; and
+    by the library's list of streams, where that has times of its own.
+    """
+
+    def __init__(self, store: PostgresStore) -> None:
+        """Over the store's connection for short questions."""
+        super().__init__(store)
+        self._layout, self._control = store.layout, store.control
+
+    def positions_between(
+        self, since: datetime, before: datetime | None
+    ) -> tuple[Position | None, Position] | None:
+        """By an index on the time."""
+        with self._control() as connection:
+            return _between_times(connection, self._layout, since, before)
+
+    def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:
+        """From the library's list of streams."""
+        times = self._layout.times
+        if times is None or not keys:
+            return {}
+        with self._control() as connection:
+            return times.last_appends(connection, keys)
+
+    def dated_early_by(self) -> timedelta:
+        """By that list."""
+        times = self._layout.times
+        if times is None:
+            return timedelta(0)
+        with self._control() as connection:
+            return times.dated_early_by(connection)
+
+    def appended_at(self, event: RecordedEvent) -> Moment | None:
+        """By that list."""
+        times = self._layout.times
+        if times is None:
+            return event.moment
+        with self._control() as connection:
+            return times.appended_at(connection, event)
+
+
+def _between_times(
     connection: psycopg.Connection, layout: Layout, since: datetime, before: datetime | None
 ) -> tuple[Position | None, Position] | None:
-    """See EventStore."""
+    """See EventTimes.positions_between."""
     times = layout.within_times(EventFilter(since=since, before=before))
     if not times:
         return None

@@ -7,17 +7,18 @@ hint.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from esops.events import EventFilter
-from esops.stores.parts import What
-from esops.stores.postgres.layouts.base import Layout
+from esops.stores.names import StoreNames, What
 from esops.stores.postgres.layouts.expressions import category_in
+
+if TYPE_CHECKING:
+    from esops.stores.postgres.store import PostgresStore
 
 _PATIENCE = timedelta(seconds=2)
 _NAMES = 1_000
@@ -26,17 +27,21 @@ _SAMPLE = 20_000
 """Events that are looked at for names where looking at all takes too long."""
 
 
-class KnownNames:
-    """Answers within seconds, or not at all."""
+class PostgresNames(StoreNames):
+    """StoreNames of a Postgres store."""
 
-    def __init__(
-        self, layout: Layout, control: Callable[[], AbstractContextManager[psycopg.Connection]]
-    ) -> None:
-        """`control` gives the store's connection for short questions."""
-        self._layout, self._control = layout, control
+    def __init__(self, store: PostgresStore) -> None:
+        """Over the store's connection for short questions."""
+        super().__init__(store)
+        self._layout, self._control = store.layout, store.control
+
+    def absent_tenant(self) -> str | None:
+        """As the layout knows tenants."""
+        with self._control() as connection:
+            return self._layout.absent_tenant(connection)
 
     def any_passes(self, filter: EventFilter) -> bool | None:
-        """Whether an event passes, settled or not; None where the answer takes too long."""
+        """Asked of the server, which has two seconds."""
         found = self._quickly(
             sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(
                 self._layout.events, self._layout.where(filter)
@@ -44,8 +49,8 @@ class KnownNames:
         )
         return None if found is None else bool(found[0][0])
 
-    def names(self, what: What) -> list[str]:
-        """Names that the store has: all where that is quick, else those of some events."""
+    def of(self, what: What) -> list[str]:
+        """All of them where that is quick, else those of some events."""
         for limited in (False, True):
             found = self._quickly(self._distinct(what, limited))
             if found is not None:

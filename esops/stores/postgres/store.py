@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Literal
 
-from esops.archive_format.snapshots import is_snapshot
 from esops.errors import ConnectionLost, Refused
 from esops.events import (
     Checkpoint,
@@ -25,15 +24,12 @@ from esops.events import (
     is_uuid,
     last_position,
 )
-from esops.moments import Moment
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
-from esops.stores.archiving import LateBeginning, StreamPart, TenantScope
-from esops.stores.aside import QuestionAside, load_arrow
+from esops.stores.archiving import StreamPart, TenantScope
 from esops.stores.base import (
     EVERYTHING,
-    WITH_ARCHIVED,
     Batch,
     Capabilities,
     EventStore,
@@ -43,24 +39,23 @@ from esops.stores.base import (
     missing,
     settled,
 )
-from esops.stores.parts import What
 from esops.stores.positions import check_parts, whole_positions
-from esops.stores.postgres import used_again
-from esops.stores.postgres.beginnings import late_beginnings, shortened
 from esops.stores.postgres.counted import count_parts, has_events
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.counts import PostgresCounts
+from esops.stores.postgres.dated import PostgresTimes
 from esops.stores.postgres.drawn import of_these_events
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.inline import PostgresInline
-from esops.stores.postgres.known import KnownNames
+from esops.stores.postgres.known import PostgresNames
 from esops.stores.postgres.late import PostgresMemory
 from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import NO_TENANT, Layout
 from esops.stores.postgres.listening import Listener
+from esops.stores.postgres.losses import PostgresLosses
 from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.sql_access import PostgresSql
-from esops.stores.shortened import Shortened
+from esops.stores.postgres.used_again import PostgresArchived
 from esops.stores.whole_streams import GONE, WholeStreams
 
 if TYPE_CHECKING:
@@ -115,9 +110,10 @@ class PostgresStore(EventStore):
     @cached_property
     def lengths(self) -> Counting:
         """Grouped in the server."""
-        return Counting(self.layout, self._own_connection, self.control, self._listing)
+        return Counting(self.layout, self.own_connection, self.control, self.listing)
 
-    def _listing(self) -> BulkReader:
+    def listing(self) -> BulkReader:
+        """A reader of its own for a list of streams."""
         # Imported where events are read, as below: Arrow takes as long to load as all of esops.
         from esops.stores.postgres.bulk import BulkReader
 
@@ -133,6 +129,26 @@ class PostgresStore(EventStore):
     def counts(self) -> PostgresCounts:
         """Counted in the server."""
         return PostgresCounts(self)
+
+    @cached_property
+    def names(self) -> PostgresNames:
+        """Asked of the server, which has two seconds."""
+        return PostgresNames(self)
+
+    @cached_property
+    def losses(self) -> PostgresLosses:
+        """Counted in the server."""
+        return PostgresLosses(self)
+
+    @cached_property
+    def archived(self) -> PostgresArchived:
+        """By the mark of their events, where the library has one."""
+        return PostgresArchived(self)
+
+    @cached_property
+    def times(self) -> PostgresTimes:
+        """By an index on the time, and by the library's list of streams."""
+        return PostgresTimes(self)
 
     @property
     def search(self) -> IndexedSearch:
@@ -198,7 +214,8 @@ class PostgresStore(EventStore):
     # -- connections
 
     @contextmanager
-    def _own_connection(self) -> Iterator[psycopg.Connection]:
+    def own_connection(self) -> Iterator[psycopg.Connection]:
+        """A connection for one question, beside the store's own."""
         with translated(), connect(self._dsn, f"streams {self.name}", READ) as connection:
             yield connection
 
@@ -234,7 +251,7 @@ class PostgresStore(EventStore):
         row = self._ask(SQL("SELECT current_setting('server_version'), clock_timestamp()"))[0]
         with translated():
             warnings = self.layout.warnings(self._control())
-        absent = self.absent_tenant()
+        absent = self.names.absent_tenant()
         detail = {
             "schema": self.layout.schema,
             "written by": f"{self.layout.name} {self.layout.version}",
@@ -345,15 +362,6 @@ class PostgresStore(EventStore):
         for events in found:
             yield Batch(events, last_position(events))
 
-    def between_times(
-        self, since: datetime, before: datetime | None
-    ) -> tuple[Position | None, Position] | None:
-        """By an index on the time, where the server would take one."""
-        from esops.stores.postgres.dated import between_times
-
-        with self.control() as connection:
-            return between_times(connection, self.layout, since, before)
-
     def _check(self, *positions: Position | None) -> None:
         check_parts(self.capabilities.position_parts, *positions)
 
@@ -438,7 +446,7 @@ class PostgresStore(EventStore):
 
     def _of_stream(self, stream: str) -> EventFilter:
         """The filter for one stream, archived or not, and never for two of one name."""
-        return EventFilter(stream=stream, archived=not self.used_again(stream))
+        return EventFilter(stream=stream, archived=not self.archived.used_again(stream))
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -461,38 +469,6 @@ class PostgresStore(EventStore):
         with self.control() as connection:
             return count_parts(connection, self.layout, parts, archived=archived)
 
-    def late_beginnings(self, filter: EventFilter = WITH_ARCHIVED) -> Iterator[LateBeginning]:
-        """By the index on streams and versions, and by the table of streams."""
-        with closing(self._listing()) as reader:
-            yield from late_beginnings(self.layout, reader, filter)
-
-    def shortened(
-        self, filter: EventFilter = EVERYTHING, after: Position | None = None
-    ) -> list[Shortened]:
-        """Counted in the server; those whose first event is one after the position now."""
-        if not self.layout.in_order_of_versions:
-            after = None
-        with self.control() as connection:
-            return shortened(connection, self.layout, filter, after)
-
-    def ask_shortened(self, filter: EventFilter = EVERYTHING) -> QuestionAside[list[Shortened]]:
-        """Counted in the server, on a connection of its own."""
-        # Whoever asks will read: what that takes is loaded while the server answers.
-        load_arrow()
-        return QuestionAside(
-            self._own_connection,
-            lambda connection: shortened(connection, self.layout, filter),
-            lambda: self.shortened(filter),
-        )
-
-    def compacted_after(self, position: Position, filter: EventFilter) -> list[Shortened]:
-        """Looked up in the server, among the streams with an event after the position."""
-        if not self.layout.compacts:
-            return []
-        with self.control() as connection:
-            found = shortened(connection, self.layout, filter, position)
-        return [each for each in found if is_snapshot(each.type)]
-
     def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
         """Looked up in the server, by the index on streams and versions."""
         with self.control() as connection:
@@ -502,61 +478,9 @@ class PostgresStore(EventStore):
         """As the layout unwraps them."""
         return self.layout.give_stored_payloads()
 
-    def absent_tenant(self) -> str | None:
-        """As the layout knows tenants."""
-        with self.control() as connection:
-            return self.layout.absent_tenant(connection)
-
-    def any_passes(self, filter: EventFilter) -> bool | None:
-        """Asked of the server, which has two seconds."""
-        return self._known.any_passes(filter)
-
-    def names(self, what: What) -> list[str]:
-        """Asked of the server, which has two seconds; else those of some events."""
-        return self._known.names(what)
-
-    @property
-    def _known(self) -> KnownNames:
-        return KnownNames(self.layout, self.control)
-
     def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
         """From a column of their events, the library's list of streams, or their names."""
         return self.lengths.categories_of(streams)
-
-    def used_again(self, stream: str | None = None) -> list[StreamKey]:
-        """From the library's list of streams."""
-        if self.layout.used_again is None:
-            return []
-        with self.control() as connection:
-            return used_again.names(connection, self.layout, stream)
-
-    def archived_streams(self) -> Iterator[StreamKey]:
-        """By the mark of their events, where the library has one."""
-        return self.lengths.archived_streams(set(self.used_again()))
-
-    def last_appends(self, keys: Sequence[StreamKey]) -> dict[StreamKey, Moment]:
-        """From the library's own list of streams, where that has such times."""
-        times = self.layout.times
-        if times is None or not keys:
-            return {}
-        with self.control() as connection:
-            return times.last_appends(connection, keys)
-
-    def dated_early_by(self) -> timedelta:
-        """By that list."""
-        times = self.layout.times
-        if times is None:
-            return timedelta(0)
-        with self.control() as connection:
-            return times.dated_early_by(connection)
-
-    def appended_at(self, event: RecordedEvent) -> Moment | None:
-        """By that list."""
-        times = self.layout.times
-        if times is None:
-            return event.moment
-        with self.control() as connection:
-            return times.appended_at(connection, event)
 
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table, with the types of events that the configuration names."""

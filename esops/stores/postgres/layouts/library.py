@@ -26,15 +26,15 @@ class AppendTimes(Protocol):
     def last_appends(
         self, connection: psycopg.Connection, keys: Sequence[StreamKey]
     ) -> dict[StreamKey, Moment]:
-        """See EventStore."""
+        """See EventTimes."""
         ...
 
     def dated_early_by(self, connection: psycopg.Connection) -> timedelta:
-        """See EventStore."""
+        """See EventTimes."""
         ...
 
     def appended_at(self, connection: psycopg.Connection, event: RecordedEvent) -> Moment | None:
-        """See EventStore."""
+        """See EventTimes."""
         ...
 
 
