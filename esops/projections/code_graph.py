@@ -34,17 +34,15 @@ from esops.projections.code_origin import Origins
 from esops.projections.code_source import (
     Chain,
     Source,
-    all_names,
     code_text,
     imported_as,
     names_in,
+    sees_all,
     source_of,
     uses,
 )
 from esops.projections.object_values import attempt, attributes, content, filled, reduced
 
-_SEES_ALL = {"globals", "eval", "exec"}
-"""What uses these can use any name of its module."""
 _OF_PYTHON = {
     "__annotations__",
     "__builtins__",
@@ -169,20 +167,9 @@ class CodeGraph:
             for level, module, taken in sorted(used.imports):
                 with part_of(parts, module.encode()):
                     parts += self._imported(names, level, module, taken)
-        if self._sees_all(value):
+        if sees_all(value):
             parts.append((b"module", self._whole(names)))
         return CodeNode(label, parts)
-
-    def _sees_all(self, value: FunctionType) -> bool:
-        """Whether a function may use names of its module that its code does not name."""
-        used = all_names(value.__code__)
-        known = value.__globals__
-        return (
-            any(name in _SEES_ALL and name not in known for name in used)
-            or "__subclasses__" in used
-            or {"sys", "modules"} <= used
-            or any(known.get(name) is sys.modules for name in used)
-        )
 
     def _class(self, value: type) -> CodeNode:
         of = str(value.__module__)

@@ -6,10 +6,11 @@ import ast
 import dis
 import hashlib
 import linecache
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 from esops.projections.plain_values import plain
@@ -19,6 +20,8 @@ Chain = tuple[str, ...]
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _ALL = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+SEES_ALL = {"globals", "eval", "exec"}
+"""What uses these can use any name of its module."""
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 
 
@@ -241,6 +244,18 @@ def all_names(code: CodeType) -> set[str]:
     """The names of globals and attributes in a function, inner functions included."""
     inner = [all_names(each) for each in code.co_consts if isinstance(each, CodeType)]
     return set(code.co_names).union(*inner)
+
+
+def sees_all(function: FunctionType) -> bool:
+    """Whether a function may use names of its module that its code does not name."""
+    used = all_names(function.__code__)
+    known = function.__globals__
+    return (
+        any(name in SEES_ALL and name not in known for name in used)
+        or "__subclasses__" in used
+        or {"sys", "modules"} <= used
+        or any(known.get(name) is sys.modules for name in used)
+    )
 
 
 def code_text(code: CodeType) -> bytes:

@@ -26,6 +26,7 @@ from typing import Any
 
 from esops.projections.code_origin import Origins
 from esops.projections.code_source import (
+    SEES_ALL,
     Chain,
     Source,
     code_text,
@@ -38,8 +39,6 @@ from esops.projections.code_source import (
 from esops.projections.object_values import content, filled, reduced, state
 from esops.projections.plain_values import plain
 
-_SEES_ALL = {"globals", "eval", "exec"}
-"""What uses these can use any name of its module."""
 _CONTAINERS = (list, tuple, dict, set, frozenset, MappingProxyType)
 _SLOTS = (MemberDescriptorType, GetSetDescriptorType, WrapperDescriptorType)
 _CODE = (
@@ -192,7 +191,7 @@ class SecondGraph:
         parts += self._names(value.__globals__, used.names)
         for level, module, names in sorted(used.imports):
             parts += self._imported(value.__globals__, level, module, names)
-        if any(name[0] in _SEES_ALL and name[0] not in value.__globals__ for name in used.names):
+        if any(name[0] in SEES_ALL and name[0] not in value.__globals__ for name in used.names):
             parts.append((b"module", self._whole(value.__globals__)))
         return _Node(label, parts)
 
