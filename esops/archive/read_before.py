@@ -12,7 +12,7 @@ from esops.archive_format.runs import Run
 from esops.config import Config
 from esops.events import EventFilter, Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import registry
+from esops.readmodel import checkpoints, registry
 from esops.stores.archive.categories import may_be_in
 from esops.stores.base import EventStore
 
@@ -42,7 +42,7 @@ def stop_readers(
             version = registry.version(connection, each.version.projection, each.version.version)
             if version.position is None or version.position < first:
                 continue
-            registry.clear_checkpoint(
+            checkpoints.clear_checkpoint(
                 connection,
                 version,
                 "events that it had read were restored at new positions, and it would read them "

@@ -1,11 +1,7 @@
 """The registry of versions: which version of a read model serves, and how far each one is.
 
-A checkpoint moves here, in the transaction that writes the rows, by compare-and-set: if another
-process has moved it, the transaction fails and nothing is written. The row of the version is locked
-before the rows are written. So a switch that holds the row sees tables that do not change, without
-any lock on the tables.
-
-The tables are made by migrations/. A version that several processes load has shards (shards.py).
+Checkpoints move in checkpoints.py. The tables are made by migrations/. A version that several
+processes load has shards (shards.py).
 """
 
 from __future__ import annotations
@@ -18,20 +14,15 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.errors import Busy, Refused, UsageError
+from esops.errors import Refused, UsageError
 from esops.events import Position
 from esops.postgres.statements import statements
 from esops.readmodel import erased, migrations, owners
-from esops.readmodel.fence import FenceRaised
 from esops.readmodel.types import CHECKPOINT
 
 LIVE_STATES = ("active", "standby")
 """States in which a version is kept fresh."""
 _SQL = statements(__package__, "registry")
-
-
-class TablesMoved(Exception):
-    """A version's tables have other names now: a switch renamed them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,78 +239,6 @@ def lock_checkpoint(
     return None if row[0] is None else Position.parse(row[0])
 
 
-def move_checkpoint(
-    connection: psycopg.Connection,
-    at: Version,
-    old: Position | None,
-    new: Position,
-    events: int,
-    applied: Mapping[str, Any] | None = None,
-) -> None:
-    """Move a checkpoint from `old` to `new`, in the transaction that writes the rows, and hold it
-    until the transaction ends.
-
-    `applied` is the last event that was applied, where any was (see Version).
-
-    Raises TablesMoved where the tables have other names now: what was read by the old names may
-    belong to another version; FenceRaised where others wrote rows since `at` was read; and Busy
-    where the checkpoint is not at `old`.
-    """
-    moved = connection.execute(
-        _SQL["move_checkpoint"],
-        {
-            "new": str(new),
-            "old": None if old is None else str(old),
-            "events": events,
-            "projection": at.projection,
-            "version": at.version,
-            "tables": Jsonb(dict(at.tables)),
-            "fence": at.fence,
-            "applied": None if applied is None else Jsonb(dict(applied)),
-        },
-    ).rowcount
-    if moved == 1:
-        return
-    # Nothing was updated. Renamed tables are no conflict: the caller opens them again and repeats.
-    now = version(connection, at.projection, at.version)
-    if now.tables != at.tables and now.position == old:
-        raise TablesMoved
-    if now.fence != at.fence and now.position == old and now.state in LIVE_STATES:
-        raise FenceRaised
-    raise Busy(
-        f"another process moved the checkpoint of {at.projection} v{at.version}, or retired it",
-        hint=f"`esops projection show {at.projection}` shows which process works on it.",
-    )
-
-
-def clear_checkpoint(connection: psycopg.Connection, at: Version, lost: str | None = None) -> None:
-    """Take the checkpoint and the fingerprint away: while the rows are replaced range by range, or
-    where they are of events that the store does not have any more (`lost` says why).
-
-    Nobody can follow such a version, and no one code has built it.
-    """
-    connection.execute(_SQL["clear_checkpoint"], (lost, at.projection, at.version))
-    if lost is None:  # the events are read again, those that were skipped as well
-        connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
-    forget_marks(connection, at.projection, at.version)
-
-
-def set_back(connection: psycopg.Connection, at: Version, position: Position) -> None:
-    """Set the checkpoint back to a position after which nothing was applied.
-
-    Raises Busy where somebody else moved the checkpoint.
-    """
-    values = {
-        "new": str(position),
-        "old": str(at.position),
-        "projection": at.projection,
-        "version": at.version,
-    }
-    if connection.execute(_SQL["set_back"], values).rowcount != 1:
-        raise Busy(f"another process moved the checkpoint of {at.projection} v{at.version}")
-    forget_marks(connection, at.projection, at.version)
-
-
 def forget_marks(connection: psycopg.Connection, projection: str, number: int) -> None:
     """Drop what tells the log at a version's checkpoint, since the checkpoint is gone."""
     connection.execute(_SQL["forget_mark"], (projection, number))
@@ -330,27 +249,6 @@ def forget_spills(connection: psycopg.Connection, projection: str, number: int) 
     """Drop what is recorded of the spills of a version's load (spills.py), which is over."""
     if migrations.has(connection, "spills"):
         connection.execute(_SQL["forget_spills"], (projection, number))
-
-
-def release(connection: psycopg.Connection, at: Version) -> None:
-    """Record that the application keeps a version fresh from now on.
-
-    Its checkpoint and its code are the application's then, and no longer known here.
-    """
-    connection.execute(_SQL["release"], (at.projection, at.version))
-    forget_marks(connection, at.projection, at.version)
-
-
-def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:
-    """Set the checkpoint before all events, in the transaction that empties the tables.
-
-    `fingerprint` is that of the code that builds the version from now on.
-    """
-    connection.execute(_SQL["reset"], (fingerprint, at.projection, at.version))
-    connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
-    erased.forget(connection, at.projection, at.version)
-    forget_marks(connection, at.projection, at.version)
-    forget_spills(connection, at.projection, at.version)
 
 
 def note_code(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:

@@ -40,32 +40,6 @@ SELECT position FROM esops.versions WHERE projection = %s AND version = %s;
 -- lock_checkpoint --
 SELECT position FROM esops.versions WHERE projection = %s AND version = %s FOR UPDATE;
 
--- move_checkpoint --
--- Compare-and-set: only from the checkpoint, the tables and the fence that the writer knows of.
-UPDATE esops.versions
-   SET position = %(new)s, events = events + %(events)s, updated_at = now(),
-       applied = coalesce(%(applied)s, applied)
- WHERE projection = %(projection)s AND version = %(version)s
-   AND position IS NOT DISTINCT FROM %(old)s AND tables = %(tables)s AND fence = %(fence)s
-   AND state IN ('building', 'standby', 'active');
-
--- clear_checkpoint --
-UPDATE esops.versions
-   SET position = NULL, events = 0, fingerprint = NULL, applied = NULL, lost = %s,
-       updated_at = now()
- WHERE projection = %s AND version = %s;
-
--- release --
-UPDATE esops.versions
-   SET position = NULL, fingerprint = NULL, applied = NULL, updated_at = now()
- WHERE projection = %s AND version = %s;
-
--- reset --
-UPDATE esops.versions
-   SET position = NULL, events = 0, rows = 0, value_types = '{}', fingerprint = %s,
-       applied = NULL, lost = NULL, updated_at = now()
- WHERE projection = %s AND version = %s;
-
 -- note_code --
 UPDATE esops.versions SET fingerprint = %s
  WHERE projection = %s AND version = %s AND fingerprint = %s;
@@ -74,15 +48,6 @@ UPDATE esops.versions SET fingerprint = %s
 UPDATE esops.versions
    SET rows = rows + %s, value_types = %s
  WHERE projection = %s AND version = %s;
-
--- set_back --
--- Compare-and-set, for a version of which nothing was applied after the new checkpoint.
-UPDATE esops.versions
-   SET position = %(new)s, updated_at = now()
- WHERE projection = %(projection)s AND version = %(version)s AND position = %(old)s;
-
--- forget_dead_letters --
-DELETE FROM esops.dead_letters WHERE projection = %s AND version = %s;
 
 -- forget_mark --
 DELETE FROM esops.marks WHERE projection = %s AND version = %s;

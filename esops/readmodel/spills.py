@@ -22,8 +22,9 @@ from esops.events import Position
 from esops.postgres.connection import connect, qualified, translated
 from esops.postgres.sharding import shard_predicate
 from esops.postgres.statements import statements
-from esops.readmodel import migrations, registry
-from esops.readmodel.registry import TablesMoved, Version
+from esops.readmodel import checkpoints, migrations, registry
+from esops.readmodel.checkpoints import TablesMoved
+from esops.readmodel.registry import Version
 from esops.readmodel.shards import shards_of
 
 _SQL = statements(__package__, "spills")
@@ -207,7 +208,7 @@ def start_again(
         if shard is None:
             names = sql.SQL(", ").join(qualified(*physical) for physical in now.tables.values())
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
-            registry.reset(connection, now, now.fingerprint or "")
+            checkpoints.reset(connection, now, now.fingerprint or "")
         else:
             _start_shard_again(connection, now, shard, stream_column)
 

@@ -16,7 +16,7 @@ import psycopg
 
 from esops.errors import Refused, Stopped
 from esops.events import Position
-from esops.readmodel import registry
+from esops.readmodel import checkpoints, registry
 from esops.rebuild import (
     inline_switch,
     journal,
@@ -122,7 +122,7 @@ def _record(connection: psycopg.Connection, going: Going, ready: Ready, rows: in
     kept = ready.made_by
     at = registry.read_position(connection, wanted.projection, wanted.version)
     # From now on the application writes to it, and esops must not.
-    registry.release(connection, wanted)
+    checkpoints.release(connection, wanted)
     registry.set_rows(connection, wanted, rows)
     rebuild = journal.went_back(connection, wanted, serving.version, back=going.back)
     detail = {"code": code.fingerprint}

@@ -24,7 +24,7 @@ from esops.config import Config
 from esops.errors import AnotherLog, Busy, Refused
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import locks, marks, migrations, registry
+from esops.readmodel import checkpoints, locks, marks, migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
 from esops.rebuild import journal
@@ -256,9 +256,9 @@ def _change(connection: psycopg.Connection, store: EventStore, what: VersionReco
             raise Busy(f"{version.projection} v{version.version} was changed since the plan")
         if what.to is None:
             _end_rebuild_in_place(connection, version)
-            registry.clear_checkpoint(connection, version, what.reason or "its history is lost")
+            checkpoints.clear_checkpoint(connection, version, what.reason or "its history is lost")
         else:
-            registry.set_back(connection, version, what.to)
+            checkpoints.set_back(connection, version, what.to)
             if mark is not None:
                 marks.keep_mark(connection, version, what.to, mark)
 

@@ -23,7 +23,7 @@ from esops.projections.definition import FoldDefinition
 from esops.projections.kinds import open_projector
 from esops.projections.kinds.fold import Fold, following_cache
 from esops.projections.projector import VersionTables
-from esops.readmodel import locks, migrations, registry
+from esops.readmodel import checkpoints, locks, migrations
 from esops.readmodel.after_load import build_after_load, lacks_keys, noted_key
 from esops.readmodel.fence import FenceRaised
 from esops.readmodel.rows import BadEvent
@@ -193,7 +193,7 @@ class Applier(StatementApplier):
                         break
             except Held:
                 continue
-            except (registry.TablesMoved, FenceRaised):
+            except (checkpoints.TablesMoved, FenceRaised):
                 self._reset()
             except BadEvent as bad:
                 applied, known = self._since_commit, self._checkpoint.version

@@ -12,7 +12,7 @@ import psycopg
 
 from esops.events import Position, RecordedEvent
 from esops.postgres.connection import translated
-from esops.readmodel import marks, registry
+from esops.readmodel import checkpoints, marks, registry
 from esops.readmodel.marks import KeptMark
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import LATE, add_shard_rows, as_shard, move_shard
@@ -140,7 +140,7 @@ class VersionCheckpoint:
         where somebody else moved the checkpoint.
         """
         if self._shard is None:
-            registry.move_checkpoint(
+            checkpoints.move_checkpoint(
                 self._connection, self.version, self.position, position, events, applied
             )
             if mark is not None:

@@ -11,7 +11,7 @@ from psycopg.sql import SQL
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
-from esops.readmodel import properties, registry
+from esops.readmodel import checkpoints, properties, registry
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.marks import mark_at
 from esops.readmodel.registry import Version
@@ -186,7 +186,7 @@ class Loading(Beginning):
                 for table in green.tables.values():
                     connection.execute(SQL("TRUNCATE {}").format(qualified(*table)))
                 drop_shards(connection, green)
-                registry.reset(connection, green, green.fingerprint or "")
+                checkpoints.reset(connection, green, green.fingerprint or "")
                 journal.load_in_one(connection, self._journal_entry.rebuild)
 
         self._session.do(begin_again)

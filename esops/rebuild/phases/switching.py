@@ -11,7 +11,7 @@ import psycopg
 
 from esops.errors import Refused
 from esops.events import Position
-from esops.readmodel import registry
+from esops.readmodel import checkpoints, registry
 from esops.readmodel.registry import Version
 from esops.rebuild import switch
 from esops.rebuild.hooks import move_readers
@@ -162,6 +162,6 @@ class Switching(SwitchingInline):
         stopped = self._options.processor_stopped
         where = self._sql().set_checkpoint(connection, name, position, stopped=stopped)
         # From now on the application moves the checkpoint, and esops must not follow the version.
-        registry.release(connection, green)
+        checkpoints.release(connection, green)
         self._handed_over_at = position
         self._say(f"handed over to the application: {where}")

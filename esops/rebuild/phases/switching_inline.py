@@ -7,7 +7,7 @@ from datetime import timedelta
 import psycopg
 
 from esops.errors import Stopped
-from esops.readmodel import registry
+from esops.readmodel import checkpoints, registry
 from esops.readmodel.registry import Version
 from esops.rebuild import inline_switch, journal, standing, switch
 from esops.rebuild.ignored import IgnoredValues
@@ -34,7 +34,7 @@ class SwitchingInline(AfterSwitch):
                 connection, green.projection, green.version
             )
             # From now on the application writes to it, and esops must not.
-            registry.release(connection, green)
+            checkpoints.release(connection, green)
             self._note_switched(connection)
             rebuild, detail = self._journal_entry.rebuild, {"code": green.fingerprint}
             journal.note(connection, rebuild, journal.SWITCHED, journal.INLINE, detail)

@@ -17,7 +17,7 @@ from esops.errors import Busy, Refused
 from esops.postgres import catalog, publications
 from esops.postgres.connection import qualified, translated
 from esops.projections import kinds
-from esops.readmodel import locks, registry
+from esops.readmodel import checkpoints, locks, registry
 from esops.readmodel.shards import shards_of
 from esops.rebuild import guards, journal, made_of
 from esops.rebuild.blue import adopted, versions_and_tables
@@ -194,7 +194,7 @@ class InPlaceRebuild(Rebuild):
             # The checkpoint's row first, as everybody does: a runner cannot commit in between.
             registry.lock_checkpoint(connection, version.projection, version.version)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
-            registry.reset(connection, version, self.target.code.fingerprint)
+            checkpoints.reset(connection, version, self.target.code.fingerprint)
             journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
 
         try:

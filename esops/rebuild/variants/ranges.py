@@ -26,7 +26,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.held import end_if_still
 from esops.postgres.sharding import shard_predicate
-from esops.readmodel import registry
+from esops.readmodel import checkpoints, registry
 from esops.readmodel.marks import mark_at
 from esops.readmodel.names import physical_name
 from esops.readmodel.registry import Version
@@ -113,7 +113,7 @@ class Ranges:
             )
             # With rows of two positions, no single checkpoint would be true; without one, nobody
             # follows.
-            registry.clear_checkpoint(connection, version)
+            checkpoints.clear_checkpoint(connection, version)
             registry.insert(
                 connection,
                 Version(
@@ -232,7 +232,7 @@ class Ranges:
             finish_range(connection, self._version, part, built)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
             # The same table serves the next range, which begins from the log's start again.
-            registry.reset(connection, built, self._target.code.fingerprint)
+            checkpoints.reset(connection, built, self._target.code.fingerprint)
 
         with_lock_timeout(
             self._session, do, timedelta(seconds=5), self._control.stop, self._control.say
