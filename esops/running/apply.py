@@ -17,14 +17,12 @@ import structlog
 
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
 from esops.events import Position, RecordedEvent
-from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.projections.definition import FoldDefinition
 from esops.projections.kinds import open_projector
-from esops.projections.kinds.fold import Fold, following_cache
-from esops.projections.projector import VersionTables
+from esops.projections.kinds.fold import Fold
 from esops.readmodel import checkpoints, locks, migrations
-from esops.readmodel.after_load import build_after_load, lacks_keys, noted_key
+from esops.readmodel.after_load import build_after_load, lacks_keys
 from esops.readmodel.fence import FenceRaised
 from esops.readmodel.rows import BadEvent
 from esops.running.batches import Collector, pieces, without_collector
@@ -35,6 +33,7 @@ from esops.running.skipped import SkippedEvents
 from esops.running.statements import Held, StatementApplier
 from esops.running.throttle import Throttle
 from esops.running.user_schema import naming
+from esops.running.version_tables import find_tables
 from esops.running.work import RunControl, Work
 from esops.stores.base import Batch, EventStore
 
@@ -121,7 +120,15 @@ class Applier(StatementApplier):
         """Read where the version is and what its tables are; nothing is applied beyond that."""
         going = self._checkpoint.going if "_checkpoint" in vars(self) else None
         self._checkpoint = VersionCheckpoint(self.connection, self._work, self._store, going)
-        self._tables = self._find_tables()
+        self._tables = find_tables(
+            self.connection,
+            self._checkpoint.version,
+            self._work,
+            self._store.capabilities,
+            self._ensure_keys,
+        )
+        # Green gets its key after the load, unless a statement with ON CONFLICT needs it.
+        self._keyed = all(table.key for table in self._tables.by_name.values())
         self._projector = open_projector(self._work.definition, self._tables)
 
     @property
@@ -130,38 +137,6 @@ class Applier(StatementApplier):
         knows which rows a fold adds and removes.
         """
         return isinstance(self._work.definition, FoldDefinition)
-
-    def _find_tables(self) -> VersionTables:
-        version = self._checkpoint.version
-        tables = {}
-        for name, physical in version.tables.items():
-            table = catalog.find_table(self.connection, *physical)
-            if table is None:
-                raise Unavailable(
-                    f"the table {'.'.join(physical)} of {version.projection} v{version.version} "
-                    "does not exist any more"
-                )
-            tables[name] = table
-        # Green gets its key after the load, unless a statement with ON CONFLICT needs it.
-        self._keyed = all(table.key for table in tables.values())
-        can = self._store.capabilities
-        loading, of = version.state == "building", self._work.shard
-        cache = self._work.cache // (of[1] if of else 1)
-        return VersionTables(
-            projection=version.projection,
-            version=version.version,
-            by_name=tables,
-            keys={
-                name: table.key or noted_key(version, table.name) for name, table in tables.items()
-            },
-            value_types=version.value_types,
-            conjoined=can.tenants,
-            empty=version.events == 0 and loading,
-            cache=cache if loading else following_cache(cache),
-            loading=loading,
-            ensure_keys=self._ensure_keys,
-            begins=can.first_version if can.names_begin_again else None,
-        )
 
     def _ensure_keys(self) -> None:
         version = self._checkpoint.version
