@@ -21,10 +21,12 @@ import structlog
 from esops import stores, term
 from esops.config import Config, load_config
 from esops.errors import EsopsError
+from esops.running.followed_version import Key
 from esops.running.follower import log_error, note_failure
 from esops.running.heads import HeadWatch
 from esops.running.loaded import LoadedFiles
-from esops.running.turns import Key, Says, Shared, Turns
+from esops.running.shared import Says, Shared
+from esops.running.turns import Turns
 from esops.signalled import SignalledEvent
 
 log = structlog.get_logger("esops.run")

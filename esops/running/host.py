@@ -33,6 +33,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
 from esops.running.asking import Asking
+from esops.running.followed_version import Key
 from esops.running.follower import (
     DONE,
     LEFT_ALONE,
@@ -43,7 +44,6 @@ from esops.running.follower import (
 )
 from esops.running.never_followed import never_followed
 from esops.running.together import Together
-from esops.running.turns import Key
 from esops.wording import count
 
 log = structlog.get_logger("esops.run")

@@ -8,9 +8,9 @@ from multiprocessing.context import SpawnContext
 from pathlib import Path
 
 from esops import term
+from esops.running.followed_version import Key
 from esops.running.follower import UNSAID
 from esops.running.group import THREADS, Declined, Ended, Follow, follow_together
-from esops.running.turns import Key
 
 
 class Together:

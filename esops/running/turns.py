@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
 import structlog
 
 from esops import stores
-from esops.config import Config
 from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, Unavailable
 from esops.events import EventFilter, Position
 from esops.postgres.connection import translated
@@ -27,12 +26,20 @@ from esops.readmodel import conduct
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.running.code import code_of, note_anew
 from esops.running.compactions import Compactions
+from esops.running.far_reading import FarReading
+from esops.running.followed_version import (
+    Away,
+    BuiltByOtherCode,
+    FollowedVersion,
+    Key,
+    SharedRunner,
+    VersionRetired,
+)
 from esops.running.follower import check_opened, free_version, left_alone, log_following
 from esops.running.gone import check_tables
-from esops.running.heads import HeadWatch
 from esops.running.orders import IDLE_EVERY, Orders, Resting, SharedThrottle
-from esops.running.runner import Runner
 from esops.running.sessions import SharedSession
+from esops.running.shared import Shared
 from esops.running.throttle import LOOK_EVERY
 from esops.running.work import RunControl, Work
 from esops.stores.base import EventStore
@@ -47,106 +54,11 @@ for the rows of one that follows.
 """
 _IDLE, _SOON = 1.0, 0.02
 """The longest and the shortest wait for something new, in seconds."""
-_LONGEST, _FAR = 1.0, 5.0
-"""How much longer a turn may last where nobody waits; and how long a thread may read for itself."""
+_LONGEST = 1.0
+"""How much longer a turn may last where nobody waits."""
 _TO_OPEN, _TO_APPLY = 600.0, 30.0
 """Seconds for which code may hold up the others: while a version is opened, and in one turn."""
 _MOST_PAUSE = 5.0
-
-Key = tuple[str, int]
-
-
-class Away(Exception):
-    """A connection of a version is lost; it is opened again when its turn comes later."""
-
-    def __init__(self, lost: ConnectionLost) -> None:
-        """`lost` says why."""
-        super().__init__(lost.message)
-        self.lost = lost
-
-
-class VersionRetired(Exception):
-    """A version was retired, and its tables dropped, while it had its turn."""
-
-
-class BuiltByOtherCode(Exception):
-    """The code that this process has loaded did not build a version that it was offered late."""
-
-
-class SharedRunner(Runner):
-    """A runner that never waits: whoever drives it has other versions to drive."""
-
-    def _reconnect(self, lost: ConnectionLost) -> None:
-        raise Away(lost) from lost
-
-    def drop(self) -> None:
-        """Give up what a lost connection may have spoiled."""
-        self._drop()
-
-    def reopen(self) -> None:
-        """Open everything again, at the checkpoint. Raises ConnectionLost and Busy."""
-        self._reopen()
-
-
-@dataclass(frozen=True, slots=True)
-class Says:
-    """Whom the threads tell what has become of a version."""
-
-    ended: Callable[[Key, EsopsError | None], None]
-    """It is not followed any more: for good, or because of an error."""
-    declined: Callable[[Key], None]
-    """It is not followed here, but by a new process, which loads its code again."""
-    loaded: Callable[[], None]
-    """The code of one was loaded."""
-
-
-@dataclass
-class Shared:
-    """What the threads of a process have in common."""
-
-    config: Config
-    store: str | None
-    stop: threading.Event
-    heads: Callable[[str], HeadWatch]
-    says: Says
-    orders: dict[str, Orders] = field(default_factory=dict)
-    """By the address of the read model."""
-    opening: threading.Lock = field(default_factory=threading.Lock)
-    """One version is opened at a time: code is imported."""
-    far: threading.Lock = field(default_factory=threading.Lock)
-    """One version at a time reads for itself, over a connection that the others do without."""
-
-
-@dataclass
-class _Followed:
-    """One version, and how it stands."""
-
-    version: Version
-    dsn: str
-    head: HeadWatch
-    runner: SharedRunner | None
-    """None where the version is left alone."""
-    throttle: SharedThrottle
-    due: float = 0.0
-    """It has no turn before this moment (monotonic seconds)."""
-    lost_since: float | None = None
-    pause: float = 0.2
-    context: Context = field(default_factory=Context)
-    """What its code sets for itself, such as the precision of decimals, is nobody else's."""
-    fixed: bool = False
-
-    @property
-    def key(self) -> Key:
-        """The projection and the version."""
-        return self.version.projection, self.version.version
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to apply, and nothing stands against it."""
-        if self.runner is None or self.due > time.monotonic():
-            return False
-        head, position = self.head.last, self.runner.position
-        return head is not None and (position is None or position < head)
 
 
 class Turns(threading.Thread):
@@ -157,13 +69,11 @@ class Turns(threading.Thread):
         super().__init__(name="esops-turns", daemon=True)
         self._shared, self._mark = shared, mark
         self._given: list[tuple[Key, bool]] = []
-        self._followed: list[_Followed] = []
+        self._followed: list[FollowedVersion] = []
         self._sessions: dict[str, SharedSession] = {}
         self._stores: dict[str, EventStore] = {}
         self._ends = 0.0
-        self._far_until: float | None = None
-        """Until when this thread may read for itself; None: it may not."""
-        self._reads_far = False
+        self._far = FarReading(shared.far, shared.stop)
         self.wake = threading.Event()
         self.load = 0
         """How many versions it has, or was given."""
@@ -184,7 +94,7 @@ class Turns(threading.Thread):
                 if not worked and not stop.is_set():
                     self.wake.wait(self._pause())
         finally:
-            self._end_far(now=True)
+            self._far.end(self._stores.values(), now=True)
             for each in self._followed:
                 if each.runner is not None:
                     each.runner.close()
@@ -196,14 +106,14 @@ class Turns(threading.Thread):
     def _round(self) -> bool:
         while self._given and not self._shared.stop.is_set():
             self._open(*self._given.pop(0))
-        worked = self._reads_far = False
+        worked = self._far.needed = False
         for each in list(self._followed):
             if self._shared.stop.is_set():
                 break
             worked |= self._guarded(each)
         for dsn in {each.dsn for each in self._followed}:
             self._look(dsn, busy=worked)
-        self._end_far()
+        self._far.end(self._stores.values())
         return worked
 
     def _pause(self) -> float:
@@ -252,14 +162,14 @@ class Turns(threading.Thread):
         self._mark(key, -1.0)
         self._shared.stop.wait(_TO_OPEN)
 
-    def _opened(self, key: Key, late: bool) -> _Followed:
+    def _opened(self, key: Key, late: bool) -> FollowedVersion:
         dsn = self._shared.config.readmodel_of(key[0]).dsn
         with translated():
             version = free_version(self._shared.config, self._session(dsn).open(), *key)
         with self._naming(version, dsn):
             return self._take(version, dsn, late)
 
-    def _take(self, version: Version, dsn: str, late: bool) -> _Followed:
+    def _take(self, version: Version, dsn: str, late: bool) -> FollowedVersion:
         config, session = self._shared.config, self._session(dsn)
         definition, same = code_of(config, version)
         if late and not same:
@@ -271,7 +181,7 @@ class Turns(threading.Thread):
         if left_alone(version, same=same):
             with translated():
                 conduct.note_fixed(session.open(), version)
-            return _Followed(version, dsn, head, None, throttle)
+            return FollowedVersion(version, dsn, head, None, throttle)
         note_anew(config, version)
         settings, store = config.projection(version.projection), self._store(name)
         work = Work.on(version.projection, version.version, definition, settings)
@@ -290,7 +200,7 @@ class Turns(threading.Thread):
             runner.close()
             raise
         head.know(runner.position)
-        return _Followed(version, dsn, head, runner, throttle)
+        return FollowedVersion(version, dsn, head, runner, throttle)
 
     def _turn_is_over(self) -> bool:
         if self._shared.stop.is_set():
@@ -301,7 +211,7 @@ class Turns(threading.Thread):
     def _others_wait(self) -> bool:
         return bool(self._given) or sum(each.waits for each in self._followed) > 1
 
-    def _turn(self, each: _Followed) -> bool:
+    def _turn(self, each: FollowedVersion) -> bool:
         """Let a version apply what is there; returns whether it did anything."""
         now = time.monotonic()
         state = self._shared.orders.setdefault(each.dsn, Orders()).state(*each.key)
@@ -328,7 +238,7 @@ class Turns(threading.Thread):
             each.throttle.wait()
         return self._advance(each, each.runner, head)
 
-    def _advance(self, each: _Followed, runner: SharedRunner, head: Position | None) -> bool:
+    def _advance(self, each: FollowedVersion, runner: SharedRunner, head: Position | None) -> bool:
         if head is not None and each.waits and not self._may_read(each, runner.position, head):
             each.due = time.monotonic() + _SOON
             return False
@@ -341,48 +251,29 @@ class Turns(threading.Thread):
         finally:
             self._mark(None, 0.0)
         # One that has caught up with what was known before its turn leaves the reading to others.
-        self._reads_far |= self._far_until is not None and runner.position != head
+        self._far.note(needed=runner.position != head)
         if not each.fixed:
             each.fixed = True
             with translated():
                 conduct.note_fixed(runner.connection, each.version)
         return worked
 
-    def _may_read(self, each: _Followed, position: Position | None, head: Position) -> bool:
+    def _may_read(self, each: FollowedVersion, position: Position | None, head: Position) -> bool:
         """Whether a version may take its turn: one that is far behind reads for itself, and only
         one thread at a time does that, over a connection that the others do without.
         """
         if each.head.newest.between(position, head, self._wanted(each)) is not None:
             return True
-        if self._far_until is None:
-            if not self._shared.far.acquire(blocking=False):
-                return False
-            self._far_until = time.monotonic() + _FAR
-        return True
+        return self._far.begin()
 
-    def _end_far(self, *, now: bool = False) -> None:
-        """Let the other threads read for themselves, when nobody here has to, or for long
-        enough.
-        """
-        if self._far_until is None:
-            return
-        over = now or time.monotonic() > self._far_until
-        if over or not self._reads_far:
-            for store in self._stores.values():
-                store.rest()
-            self._far_until = None
-            self._shared.far.release()
-            if over:
-                self._shared.stop.wait(2 * _SOON)  # let them be first
-
-    def _wanted(self, each: _Followed) -> EventFilter:
+    def _wanted(self, each: FollowedVersion) -> EventFilter:
         return self._shared.config.projection(each.version.projection).filter
 
-    def _come_back(self, each: _Followed, runner: SharedRunner) -> None:
+    def _come_back(self, each: FollowedVersion, runner: SharedRunner) -> None:
         runner.reopen()
         each.lost_since, each.pause = None, 0.2
 
-    def _guarded(self, each: _Followed) -> bool:
+    def _guarded(self, each: FollowedVersion) -> bool:
         """A turn, with whatever it raises made this version's own trouble."""
         try:
             with self._naming(each.version, each.dsn):
@@ -405,7 +296,7 @@ class Turns(threading.Thread):
             self._forget(each.key, _defect(error))
         return False
 
-    def _wait_for_lock(self, each: _Followed) -> None:
+    def _wait_for_lock(self, each: FollowedVersion) -> None:
         """Try again later, for as long as somebody holds a lock on a table of the version: a build
         of an index, a migration. What was applied is rolled back.
         """
@@ -421,7 +312,7 @@ class Turns(threading.Thread):
         each.due = time.monotonic() + each.pause
         each.pause = min(each.pause * 1.5, _MOST_PAUSE)
 
-    def _lose(self, each: _Followed, lost: ConnectionLost) -> None:
+    def _lose(self, each: FollowedVersion, lost: ConnectionLost) -> None:
         """Try again later; after ten minutes it is an error."""
         now = time.monotonic()
         if each.lost_since is None:
