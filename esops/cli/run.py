@@ -125,15 +125,15 @@ def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool
             "stopped before all versions had caught up",
             hint="Run it again; each version continues from its checkpoint.",
         )
-    for name, former in host.renamed.items() if host.exit_code == 0 else ():
+    for name, former in host.live.renamed.items() if host.exit_code == 0 else ():
         raise UsageError(
             f"nothing follows {name}: the registry knows it as {former}",
             hint=remedy(former, name),
         )
     # Without names, projections that are not built yet are none of this command's business, as long
     # as there is any other.
-    if host.exit_code == 0 and host.unbuilt and (named or not host.followed_any):
-        names = sorted(host.unbuilt)
+    if host.exit_code == 0 and host.live.unbuilt and (named or not host.followed_any):
+        names = sorted(host.live.unbuilt)
         raise UsageError(
             f"nothing is built yet of {', '.join(names)}",
             hint=f"Build {'it' if len(names) == 1 else 'them'} with: esops rebuild "

@@ -17,22 +17,20 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.context import SpawnProcess
 from typing import TypeVar
 
-import psycopg
 import structlog
 
 from esops import term
-from esops.config import Config, by_address
-from esops.errors import ConnectionLost, EsopsError, Stopped, UsageError
-from esops.postgres.connection import connect, translated
-from esops.readmodel import registry, renamed
+from esops.config import Config
+from esops.errors import EsopsError, Stopped, UsageError
 from esops.readmodel.registry import Version
 from esops.running.asking import Asking
+from esops.running.ended import CaughtUp, Followed, unsaid
 from esops.running.followed_version import Key
 from esops.running.follower import (
     DONE,
@@ -42,9 +40,9 @@ from esops.running.follower import (
     log_error,
     note_failure,
 )
+from esops.running.live_versions import LiveVersions
 from esops.running.never_followed import never_followed
 from esops.running.together import Together
-from esops.wording import count
 
 log = structlog.get_logger("esops.run")
 T = TypeVar("T")
@@ -62,40 +60,12 @@ _CHORE_EVERY = timedelta(seconds=20)
 _RETRY_MOST = timedelta(seconds=60)
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """How one version's process ended.
-
-    `exit_code` is 0 where it did its work, and where it left the version alone (`left`).
-    """
-
-    projection: str
-    version: int
-    exit_code: int
-    left: bool = False
-
-
 @dataclass
 class _Child:
     """A version's process, and when it was started (monotonic seconds)."""
 
     process: SpawnProcess
     started: float
-
-
-@dataclass(frozen=True, slots=True)
-class CaughtUp:
-    """How catching up ended, in numbers of versions."""
-
-    done: int
-    left_alone: int
-    failed: int
-
-    def __str__(self) -> str:
-        parts = [f"{count(self.done, 'version')} caught up"]
-        parts += [f"{self.left_alone} left alone"] if self.left_alone else []
-        parts += [f"{self.failed} did not"] if self.failed else []
-        return ", ".join(parts)
 
 
 class Host:
@@ -127,10 +97,7 @@ class Host:
         self._done: set[Key] = set()
         self._said: set[tuple[str, int, str]] = set()
         self.ended: list[Followed] = []
-        self.unbuilt: set[str] = set()
-        """The projections that have no version to follow."""
-        self.renamed: dict[str, str] = {}
-        """Of these, the ones that the registry knows by another name, with that name."""
+        self.live = LiveVersions(config, self._names, self._say_once)
         self._context = multiprocessing.get_context("spawn")
         self._together: list[Together] = []
         """The last one has loaded the newest code."""
@@ -138,7 +105,6 @@ class Host:
         """Versions for which the newest code has to be loaded again."""
         self._alone: set[str] = set()
         """Projections that get processes of their own, since their code troubled others."""
-        self._connections: dict[str, psycopg.Connection] = {}
         self._looked = float("-inf")
         self._asking, self._stop = Asking(), threading.Event()
         self.turned = time.monotonic()
@@ -162,7 +128,7 @@ class Host:
             self._loop(chore, began)
         except Stopped:
             # By _ask alone, while a database hangs: whoever follows is ended all the same.
-            self._connections = {}
+            self.live.abandon()
         finally:
             self._end()
 
@@ -177,7 +143,7 @@ class Host:
                 self._do(chore)
             # With `until_caught_up`, those that are there at the beginning are all.
             if not (self._until_caught_up and looked) and self._has_to_look():
-                self._start_all(self._ask(self._live))
+                self._start_all(self._ask(self._find_live))
                 looked = True
             # All ended: with `until_caught_up` nothing is started twice.
             if self._until_caught_up and not self._children:
@@ -213,14 +179,12 @@ class Host:
 
     def caught_up(self) -> CaughtUp:
         """How `run` with `until_caught_up` ended."""
-        failed = sum(each.exit_code != 0 for each in self.ended)
-        left = sum(each.left for each in self.ended)
-        return CaughtUp(len(self.ended) - failed - left, left, failed)
+        return CaughtUp.of(self.ended)
 
     @property
     def followed_any(self) -> bool:
         """Whether any of the projections has a version, whoever keeps it fresh."""
-        return bool(set(self._names) - self.unbuilt)
+        return bool(set(self._names) - self.live.unbuilt)
 
     @property
     def exit_code(self) -> int:
@@ -228,7 +192,7 @@ class Host:
         return max((each.exit_code for each in self.ended), default=0)
 
     def _do(self, chore: Callable[[Sequence[str]], None]) -> None:
-        self._disconnect()  # chores have connections of their own: one at a time is enough
+        self.live.disconnect()  # chores have connections of their own: one at a time is enough
         try:
             self._ask(lambda: chore(self._names))
         except Stopped:
@@ -236,53 +200,9 @@ class Host:
         except EsopsError as error:
             self._say_once(", ".join(self._names), 0, f"will be tried again: {error.message}")
 
-    def _live(self) -> list[Version]:
-        found: list[Version] = []
-        for dsn, names in by_address(self._config, self._names).items():
-            try:
-                with translated():
-                    found += self._live_in(self._connection(dsn), names)
-            except ConnectionLost as lost:
-                if self._until_caught_up:
-                    raise  # a cron job must not read that all is caught up
-                for name in names:
-                    self._say_once(name, 0, f"waiting for the database: {lost.message}")
-        return found
-
-    def _live_in(self, connection: psycopg.Connection, names: Sequence[str]) -> Iterator[Version]:
-        known = registry.versions(connection)
-        for name in names:
-            live = [
-                each
-                for each in known
-                if each.projection == name and each.state in registry.LIVE_STATES
-            ]
-            if live:
-                self.unbuilt.discard(name)
-                self.renamed.pop(name, None)
-            else:
-                self._note_unbuilt(connection, name)
-            yield from live
-
-    def _connection(self, dsn: str) -> psycopg.Connection:
-        if dsn not in self._connections or self._connections[dsn].closed:
-            self._connections[dsn] = connect(dsn, "run")
-        return self._connections[dsn]
-
-    def _disconnect(self) -> None:
-        for each in self._connections.values():
-            each.close()
-        self._connections = {}
-
-    def _note_unbuilt(self, connection: psycopg.Connection, name: str) -> None:
-        self.unbuilt.add(name)
-        former = renamed.former_name(self._config, connection, name)
-        if former is None:
-            self.renamed.pop(name, None)
-            self._say_once(name, 0, "no version is built yet")
-        else:
-            self.renamed[name] = former
-            self._say_once(name, 0, f"not followed: {renamed.in_words(former, name)}")
+    def _find_live(self) -> list[Version]:
+        # A cron job must not read that all is caught up where a database is unreachable.
+        return self.live.find(waits=not self._until_caught_up)
 
     def _start_all(self, versions: Sequence[Version]) -> None:
         """Start what has to be followed and is not."""
@@ -411,7 +331,7 @@ class Host:
 
     def _note_end(self, key: Key, code: int, started: float) -> None:
         if code < 0 or code == UNSAID:  # it could not note that itself
-            error = _unsaid(code)
+            error = unsaid(code)
             log_error(error, *key)
             self._note_failure(key, error)
             code = error.exit_code
@@ -452,14 +372,4 @@ class Host:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.exitcode is None:
                 process.kill()
-        self._disconnect()
-
-
-def _unsaid(code: int) -> EsopsError:
-    """Why a process ended that did not say so itself."""
-    if code < 0:
-        return EsopsError(f"its process was ended by signal {-code}")
-    return EsopsError(
-        "its process ended without a word of why, as if the projection's code had ended it",
-        hint="Look for os._exit and the like in the code and in what it imports.",
-    )
+        self.live.disconnect()
