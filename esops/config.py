@@ -22,23 +22,19 @@ from esops.settings import (
     STORE_SETTINGS,
     ArchiveSettings,
     AuditSettings,
-    BudgetSettings,
     ContractSettings,
     EraseSettings,
     NotifySettings,
-    OutboxTable,
     PolicySettings,
     PostgresSettings,
     ProjectionSettings,
     ReadModelSettings,
     Settings,
     StoreSettings,
-    TableSettings,
     TraceSettings,
-    VerifySettings,
-    VersionSettings,
 )
 from esops.settings.addresses import PublishedAddress
+from esops.settings.problems import first_problem, keys_of
 
 T = TypeVar("T")
 
@@ -190,7 +186,7 @@ def parse_config(document: Mapping[str, Any], path: Path, *, erases: bool = True
     Raises UsageError that names file and key.
     """
     if "path" in document:
-        raise UsageError(f"{path}: path: unknown key", hint=nearest("path", _keys_of(Config)))
+        raise UsageError(f"{path}: path: unknown key", hint=nearest("path", keys_of(Config)))
     if not erases and isinstance(document.get("erase"), Mapping):
         rules = {name: rule for name, rule in document["erase"].items() if not _unset(rule)}
         document = {**document, "erase": rules}
@@ -202,7 +198,7 @@ def parse_config(document: Mapping[str, Any], path: Path, *, erases: bool = True
         if not isinstance(stores, dict):
             Config.model_validate({"stores": stores})
     except ValidationError as error:
-        raise _first_problem(error, path) from None
+        raise first_problem(error, path, Config) from None
     # Each store by the model of its backend, which may be one of another package.
     checked = {name: _store(name, table, path) for name, table in stores.items()}
     for settings in checked.values():
@@ -218,7 +214,7 @@ def _store(name: str, table: object, path: Path) -> StoreSettings:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        raise _first_problem(error, path, ("stores", name), model) from None
+        raise first_problem(error, path, Config, ("stores", name), model) from None
 
 
 def _store_model(name: str, backend: object, path: Path) -> type[StoreSettings]:
@@ -267,7 +263,7 @@ def _find_archives(document: dict[str, Any], path: Path) -> None:
         if "cold" in store:
             raise UsageError(
                 f"{path}: stores.{name}.cold: unknown key",
-                hint=nearest("cold", _keys_of(PostgresSettings)),
+                hint=nearest("cold", keys_of(PostgresSettings)),
             )
         if isinstance(store.get("archive"), str):
             if store["archive"] not in archives:
@@ -328,92 +324,3 @@ def _expand(value: Any, path: Path, keys: tuple[str, ...]) -> Any:
         return os.environ[match[1]]
 
     return _VARIABLE.sub(read, value)
-
-
-def _first_problem(
-    error: ValidationError,
-    path: Path,
-    within: tuple[str, ...] = (),
-    model: type[Settings] | None = None,
-) -> UsageError:
-    """The first thing that is wrong, by its key.
-
-    `within` is where the checked table stands, and `model` what it was checked against, where that
-    is not the whole file.
-    """
-    # Without the input: a value may be a secret.
-    problem = error.errors(include_url=False, include_input=False)[0]
-    location = [*within, *(str(part) for part in problem["loc"])]
-    if location[:1] == ["stores"] and location[2:3] == ["cold"]:
-        del location[2]  # filled in by _find_archives, and no key of the file
-    if problem["type"] == "of_kind":
-        location.append(problem["ctx"]["key"])
-    key = ".".join(location) or "the file"
-    if problem["type"] == "extra_forbidden":
-        return UsageError(
-            f"{path}: {key}: unknown key",
-            hint=nearest(location[-1], _known_beside(location, model)),
-        )
-    if problem["type"] == "missing":
-        return UsageError(f"{path}: {key}: this key is missing")
-    said = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    return UsageError(f"{path}: {key}: {said}")
-
-
-_EXPECTED = {
-    "too_short": "at least one is expected",
-    "string_too_short": "a text that is not empty is expected",
-    "tuple_type": 'a list of texts is expected, such as ["…"]',
-    "string_type": "a text is expected",
-    "bool_type": "true or false is expected",
-    "bool_parsing": "true or false is expected",
-    "int_type": "a whole number is expected",
-    "int_parsing": "a whole number is expected",
-    "int_from_float": "a whole number is expected",
-    "float_type": "a number is expected",
-    "float_parsing": "a number is expected",
-    "model_type": "a section is expected",
-    "model_attributes_type": "a section is expected",
-    "mapping_type": "a section is expected",
-    "dict_type": "a section is expected",
-}
-"""What to say of a value of a wrong type, which pydantic says in words of Python."""
-
-
-_SECTIONS: dict[str, type[Settings]] = {
-    "readmodels": ReadModelSettings,
-    "projections": ProjectionSettings,
-    "archives": ArchiveSettings,
-    "erase": EraseSettings,
-    "notify": NotifySettings,
-    "contracts": ContractSettings,
-    "audit": AuditSettings,
-    "trace": TraceSettings,
-}
-_UNNAMED = ("audit", "trace")
-"""Sections that exist once, without a name."""
-
-
-def _known_beside(location: list[str], model: type[Settings] | None) -> list[str]:
-    """The keys that are known in the section of an unknown one."""
-    if len(location) == 1:
-        return _keys_of(Config)
-    section = model or _SECTIONS[location[0]]
-    if location[0] in _UNNAMED:
-        return _keys_of(BudgetSettings if len(location) > 2 else section)
-    if len(location) > 3:
-        nested: dict[str, type[Settings]] = {
-            "verify": VerifySettings,
-            "versions": VersionSettings,
-            "table": TableSettings,
-            "policies": PolicySettings,
-            "outbox_tables": OutboxTable,
-        }
-        section = nested.get(location[2], section)
-    return _keys_of(section)
-
-
-def _keys_of(section: type[Settings]) -> list[str]:
-    return [
-        field.alias or name for name, field in section.model_fields.items() if not field.exclude
-    ]

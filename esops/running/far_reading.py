@@ -38,7 +38,7 @@ class FarReading:
         return True
 
     def note(self, *, needed: bool) -> None:
-        """Note whether the version that had its turn has to go on reading for itself."""
+        """Note whether the version that had its turn still has to read for itself."""
         self.needed |= self._until is not None and needed
 
     def end(self, stores: Iterable[EventStore], *, now: bool = False) -> None:

@@ -242,10 +242,10 @@ def test_what_an_archive_brings_back_is_no_late_event(dsn, connection, project):
 
 
 def test_the_memory_is_bounded(dsn, connection, monkeypatch):
-    from esops.stores.postgres import memory, missing
+    from esops.stores.postgres import memory, passed
 
     monkeypatch.setattr(memory, "MOST_PASSED", 5)
-    monkeypatch.setattr(missing, "MOST_PASSED", 5)
+    monkeypatch.setattr(passed, "MOST_PASSED", 5)
     monkeypatch.setattr(memory, "_MOST_SIGHTINGS", 6)
     monkeypatch.setattr(memory, "_EVERY", 0.0)
     layout = LAYOUTS["marten"]
