@@ -14,6 +14,7 @@ import orjson
 from esops.archive_format.snapshots import LAYOUTS, SNAPSHOT, is_snapshot
 from esops.errors import Refused
 from esops.events import EventFilter, Position, StreamKey, category_of
+from esops.postgres.statements import statements
 from esops.stores.archive.archived_away import collect, without
 from esops.stores.archiving import LateBeginning, TenantScope
 from esops.stores.base import EVERYTHING, WITH_ARCHIVED, EventStore
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from esops.stores.archive.joined import JoinedStore
     from esops.stores.archive.store import ArchiveStore
 
+_SQL = statements(__package__, "beginnings")
 _Gaps = Iterator[tuple[LateBeginning, Sequence[tuple[int, int, int]]]]
 """Streams, and what of their first versions is missing: from, to, how many events."""
 
@@ -178,18 +180,9 @@ def snapshots_in(cold: ArchiveStore, filter: EventFilter) -> Iterator[LateBeginn
     """The streams in which an archive has a snapshot, and not the event in whose place it is."""
     if not any(manifest.layout in LAYOUTS for _, manifest in cold.runs):
         return
-    statement = f"""
-        WITH events AS (SELECT stream, tenant, version, type FROM ({{stored}})
-            WHERE NOT hidden AND {{where}}),
-        snapshots AS (SELECT stream, tenant, version, min(type) AS type FROM events
-            SEMI JOIN (SELECT stream, tenant, version FROM events
-                WHERE regexp_matches(type, '{SNAPSHOT}', 'i')) USING (stream, tenant, version)
-            GROUP BY 1, 2, 3 HAVING bool_and(regexp_matches(type, '{SNAPSHOT}', 'i')))
-        SELECT stream, tenant, min(version), arg_min(type, version), any_value(first_category)
-        FROM snapshots LEFT JOIN ({{categories}}) USING (stream, tenant)
-        GROUP BY 1, 2 ORDER BY 1, 2
-    """
-    for name, tenant, version, kind, category in cold.files.about_streams(statement, filter):
+    for name, tenant, version, kind, category in cold.files.about_streams(
+        _SQL["snapshots"], filter, snapshot=SNAPSHOT
+    ):
         key = StreamKey(name, tenant)
         yield LateBeginning(key, version, kind, category=category or category_of(name))
 

@@ -94,9 +94,11 @@ class ArchiveFiles:
         finally:
             cursor.close()
 
-    def about_streams(self, statement: str, filter: EventFilter) -> Iterator[tuple[Any, ...]]:
+    def about_streams(
+        self, statement: str, filter: EventFilter, **more: str
+    ) -> Iterator[tuple[Any, ...]]:
         """The rows of a statement about `{stored}` events of which `{where}` holds, so that a
-        filter without its types wants them, and the `{categories}` of streams.
+        filter without its types wants them, the `{categories}` of streams, and more of its own.
         """
         if not self.runs:
             return
@@ -105,6 +107,7 @@ class ArchiveFiles:
             stored=self.database.stored(filter.stream),
             where=where,
             categories=self.database.categories.of_streams(),
+            **more,
         )
         yield from self.rows(asked, values)
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from esops.events import EventFilter, StreamInfo, StreamKey, category_of
 from esops.moments import moment
+from esops.postgres.statements import statements
 from esops.stores.archive.files import ArchiveFiles
 from esops.stores.archive.reading import microseconds
 from esops.stores.archived import ArchivedStreams
 
+_SQL = statements(__package__, "streams")
 _SIZE = "sum(octet_length(data) + coalesce(octet_length(metadata), 0))"
 
 
@@ -31,15 +33,15 @@ def streams_of(
         closed = f"coalesce(max(version) FILTER (WHERE type IN ({types})) = max(version), FALSE)"
     at = microseconds("recorded_at")
     bound = f" LIMIT {limit}" if limit is not None else ""
-    statement = (
-        "SELECT s.*, first_category, coalesce(said, FALSE) FROM ("
-        "SELECT stream, tenant, count(*), min(version), max(version), "
-        f"min({at}), max({at}), {closed}, {_SIZE if measured else 'NULL'} FROM ("
-        "SELECT DISTINCT ON (position_1, position_2, stream, version) * "
-        f"FROM ({files.database.stored(filter.stream)}) WHERE NOT hidden AND {where}) "
-        f"GROUP BY 1, 2 ORDER BY 1, 2{bound}) s "
-        f"LEFT JOIN ({files.database.categories.of_streams()}) USING (stream, tenant) "
-        "ORDER BY 1, 2"
+    statement = _SQL["counted"].format(
+        first_at=f"min({at})",
+        last_at=f"max({at})",
+        closed=closed,
+        size=_SIZE if measured else "NULL",
+        stored=files.database.stored(filter.stream),
+        where=where,
+        bound=bound,
+        categories=files.database.categories.of_streams(),
     )
     for row in files.rows(statement, [*closed_by, *values]):
         name, tenant, length, first, last, first_at, last_at, closes, taken, own, said = row

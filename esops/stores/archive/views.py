@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from esops.archive_format.schema import EXTRA_PREFIX
+from esops.postgres.statements import statements
 from esops.stores.archive.reading import MEMORY, Database, quoted
 
 MARK = "esops: unreadable "
@@ -19,32 +20,7 @@ _NAMED = 5
 _KEY = ("run", "stream", "tenant", "version", "position_1", "position_2")
 """What an event is known by in the files."""
 
-_EVENTS = """
-CREATE VIEW events AS SELECT
-    stream, tenant,
-    {category} AS category,
-    version, position_1, position_2, type,
-    coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})',
-    '\\1-\\2-\\3-\\4-\\5')) AS id,
-    {recorded_at} AS recorded_at,
-    {data} AS data, {metadata} AS metadata{extra}, run
-FROM stored{joined} WHERE NOT hidden{readable}{once}
-"""
-_JSON = """CASE WHEN octet_length({column}) > {most} THEN {error} ELSE
-    coalesce({parsed}, CASE WHEN {meant} THEN {error} END) END"""
-_ERROR = """error('{mark}' || to_json({{'run': run, 'stream': stream, 'version': version,
-    'column': '{column}', 'bytes': octet_length({column})}})::VARCHAR)::JSON"""
-_UNREADABLE = """
-CREATE TEMP TABLE unreadable AS SELECT {key}, store, type, id, id_text,
-    CASE WHEN {data} THEN 'data' ELSE 'metadata' END AS "column",
-    octet_length(CASE WHEN {data} THEN data ELSE metadata END) AS bytes
-FROM stored WHERE NOT hidden AND ({data} OR {metadata})
-"""
-_STREAMS = """
-CREATE VIEW streams AS SELECT * REPLACE (
-    {first_at} AS first_at, {last_at} AS last_at, lower(hex(sha256)) AS sha256
-) FROM listed
-"""
+_SQL = statements(__package__, "views")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +60,7 @@ def make_views(database: Database, *, skip_unreadable: bool = False) -> Unreadab
     connection.execute(f"CREATE VIEW stored AS {database.stored()}")
     connection.execute(f"CREATE VIEW listed AS {database.listed(database.runs)}")
     ends = {name: _in_utc(name) for name in ("first_at", "last_at")}
-    connection.execute(_STREAMS.format(**ends))
+    connection.execute(_SQL["streams"].format(**ends))
     most = _give_memory(database)
     left_out, readable = UnreadableEvents(), ""
     if skip_unreadable:
@@ -95,7 +71,7 @@ def make_views(database: Database, *, skip_unreadable: bool = False) -> Unreadab
     names = sorted({name for _, manifest in database.runs for name in manifest.columns})
     category, joined = database.categories.of_events()
     connection.execute(
-        _EVENTS.format(
+        _SQL["events"].format(
             recorded_at=_in_utc("recorded_at"),
             data=_json("data", most),
             metadata=_json("metadata", most),
@@ -112,7 +88,7 @@ def make_views(database: Database, *, skip_unreadable: bool = False) -> Unreadab
 def _find_unreadable(database: Database, most: int) -> UnreadableEvents:
     unread = {name: _unreadable(name, most) for name in ("data", "metadata")}
     connection = database.connection
-    connection.execute(_UNREADABLE.format(key=", ".join(_KEY), **unread))
+    connection.execute(_SQL["unreadable"].format(key=", ".join(_KEY), **unread))
     found = f"SELECT * FROM unreadable WHERE TRUE{database.once}"
     number = connection.execute(f"SELECT count(*) FROM ({found})").fetchone()
     first = connection.execute(
@@ -161,8 +137,8 @@ def _parts(column: str) -> tuple[str, str]:
 def _json(column: str, most: int) -> str:
     """A column as JSON: null where it is none, an error where it is some that cannot be read."""
     parsed, meant = _parts(column)
-    error = _ERROR.format(mark=MARK, column=column)
-    return _JSON.format(column=column, most=most, parsed=parsed, meant=meant, error=error)
+    error = _SQL["error"].format(mark=MARK, column=column)
+    return _SQL["json"].format(column=column, most=most, parsed=parsed, meant=meant, error=error)
 
 
 def _unreadable(column: str, most: int) -> str:
