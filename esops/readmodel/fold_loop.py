@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from esops.readmodel.form import Convert, Form, Unfit
@@ -48,56 +48,74 @@ class LoopColumn:
         return quick.startswith(f"type(v) is {kind.__name__} and ")
 
 
+@dataclass
+class _LoopSource:
+    """Pieces of the source, with a variable `v0`, `v1`, … for each column; and the names in it."""
+
+    names: dict[str, Any]
+    reads: list[str] = field(default_factory=list)
+    guards: list[str] = field(default_factory=list)
+    """What must hold so that `values` make the row."""
+    values: list[str] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    """The variables for values of the row before, each with its column."""
+
+    def add(self, n: int, column: LoopColumn, key: str | None) -> None:
+        """Add column `n`; `key` is the variable that has the key's part, where it is in the key."""
+        name, v = column.name, f"v{n}"
+        self.reads.append(f"{v} = row[{name!r}]")
+        if column.python is not None and not column.proven:
+            self.names[f"t{n}"] = column.python
+            self.guards.append(f"(type({v}) is t{n} or {v} is None)")
+        if key is not None:
+            self.guards.append(f"({v} is {key} or {v} == {key} and type({v}) is type({key}))")
+            # Of a number that can be written in several ways, the key has the one that counts.
+            self.values.append(f"{name!r}: {f'f{n}({key})' if column.rekeyed else v}")
+            self.names[f"f{n}"] = column.form.convert
+            return
+        self.names |= column.form.names
+        self.names[f"f{n}"] = _converted(column)
+        # None is rare, so it is asked for last.
+        tests = [] if column.form.quick is None else [_of(column.form.quick, v)]
+        if column.form.quick is not None and column.text:
+            # Most texts of a row are those of the row before, and a text does not change.
+            self.texts.append((f"o{n}", name))
+            tests.insert(0, f"{v} is o{n}")
+        tests.append(f"{v} is None")
+        self.values.append(f"{name!r}: {v} if {' or '.join(tests)} else f{n}({v})")
+
+
 def fold_loop(
     columns: Sequence[LoopColumn],
+    key_columns: Sequence[str],
     slow: Callable[[Key, Row], Row],
     current: Callable[[], FoldPairs],
 ) -> FoldPairs:
     """The loop for rows of these columns, in their order; see `Shape.fold`.
 
-    `slow` makes the row of a key and of what the function returned, whatever that is; `current` is
-    the loop for all that come after that.
+    `key_columns` are in the order of the key, which need not be that of the table. `slow` makes the
+    row of a key and of what the function returned, whatever that is; `current` is the loop for all
+    that come after that.
     """
-    names: dict[str, Any] = {"slow": slow, "current": current, "Unfit": Unfit}
-    keys = _keys(columns)
-    guards, reads, values, texts = [], [], [], []
+    parts = _LoopSource({"slow": slow, "current": current, "Unfit": Unfit})
+    several = len(key_columns) > 1
+    keys = {name: f"k{n}" if several else "key" for n, name in enumerate(key_columns)}
     for n, column in enumerate(columns):
-        name, v = column.name, f"v{n}"
-        reads.append(f"{v} = row[{name!r}]")
-        if column.python is not None and not column.proven:
-            names[f"t{n}"] = column.python
-            guards.append(f"(type({v}) is t{n} or {v} is None)")
-        if column.in_key:
-            k = keys[name]
-            guards.append(f"({v} is {k} or {v} == {k} and type({v}) is type({k}))")
-            # Of a number that can be written in several ways, the key has the one that counts.
-            values.append(f"{name!r}: {f'f{n}({k})' if column.rekeyed else v}")
-            names[f"f{n}"] = column.form.convert
-            continue
-        names |= column.form.names
-        names[f"f{n}"] = _converted(column)
-        # None is rare, so it is asked for last.
-        tests = [] if column.form.quick is None else [_of(column.form.quick, v)]
-        if column.form.quick is not None and column.text:
-            # Most texts of a row are those of the row before, and a text does not change.
-            texts.append((f"o{n}", name))
-            tests.insert(0, f"{v} is o{n}")
-        tests.append(f"{v} is None")
-        values.append(f"{name!r}: {v} if {' or '.join(tests)} else f{n}({v})")
+        parts.add(n, column, keys.get(column.name))
     source = "\n".join(
         [
             "def fold(pairs, rows, evolve):",
             " get = rows.get",
             " for key, event in pairs:",
             "  old = get(key)",
-            *_if_any(texts),
+            *_if_any(parts.texts),
             "  row = evolve(old, event)",
             f"  if type(row) is dict and len(row) == {len(columns)}:",
             "   try:",
-            *(f"    {each}" for each in reads),
-            *([f"    {', '.join(keys.values())} = key"] if len(keys) > 1 else []),
-            f"    if {' and '.join(guards) or True}:",
-            f"     rows[key] = {{{', '.join(values)}}}",
+            *(f"    {each}" for each in parts.reads),
+            *([f"    {', '.join(keys.values())} = key"] if several else []),
+            f"    if {' and '.join(parts.guards) or True}:",
+            f"     rows[key] = {{{', '.join(parts.values)}}}",
             "     continue",
             "   except (KeyError, Unfit): pass",
             "  if row is None:",
@@ -108,14 +126,8 @@ def fold_loop(
             " return False",
         ]
     )
-    exec(source, names)  # noqa: S102 - of the user's there are names of columns, as literals
-    return cast("FoldPairs", names["fold"])
-
-
-def _keys(columns: Sequence[LoopColumn]) -> dict[str, str]:
-    """The variable that has the key's part, by column."""
-    parts = [(n, column.name) for n, column in enumerate(columns) if column.in_key]
-    return {name: f"k{n}" if len(parts) > 1 else "key" for n, name in parts}
+    exec(source, parts.names)  # noqa: S102 - of the user's there are names of columns, as literals
+    return cast("FoldPairs", parts.names["fold"])
 
 
 def _of(quick: str, variable: str) -> str:

@@ -335,6 +335,7 @@ class Shape:
                 )
                 for name in self._names
             ],
+            self._key_columns,
             self._slow,
             lambda: self.fold,
         )
