@@ -121,11 +121,11 @@ def test_a_loop_that_stands_still_is_not_live_and_old_answers_are_none(project):
     asked = probes.Probes(config, host, threading.Event())
     assert asked.live()[0]
     assert not asked.ready()[0]  # nothing is known yet
-    asked._seen = probes._Seen(monotonic=now)
+    asked._seen = probes._LastLook(monotonic=now)
     assert asked.ready()[0]
-    asked._seen = probes._Seen(probes.datetime.now(probes.UTC), now - probes.OLD_AFTER - 1)
+    asked._seen = probes._LastLook(probes.datetime.now(probes.UTC), now - probes.OLD_AFTER - 1)
     assert "the databases have not answered for 31 s" in asked.ready()[1]["wrong"]
-    asked._seen = probes._Seen(monotonic=now)
+    asked._seen = probes._LastLook(monotonic=now)
     host.turned = now - probes.LIVE_WITHIN - 1
     assert asked.live()[0] is asked.ready()[0] is False
 
