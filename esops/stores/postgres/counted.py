@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from esops.errors import Refused
 from esops.events import EventFilter, RecordedEvent, StreamInfo, category_of
-from esops.moments import EPOCH, Moment, from_driver, moment
 from esops.postgres.statements import statements
 from esops.stores.archiving import StreamPart
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 _FEW = 2_000
 """Streams whose rows are held in memory at once."""
@@ -118,18 +112,3 @@ def stream_info(row: tuple[Any, ...]) -> StreamInfo:
         bytes=size,
         recent=recent,
     )
-
-
-def column_values(column: pa.Array) -> list[Any]:
-    """A column's values; times made here, which takes Arrow five times as long."""
-    if not str(column.type).startswith("timestamp"):
-        values: list[Any] = column.to_pylist()
-        return values
-    return [None if at is None else _moment(at) for at in column.cast("int64").to_pylist()]
-
-
-def _moment(at: int) -> Moment:
-    try:
-        return EPOCH + timedelta(0, 0, at)
-    except OverflowError:
-        return moment(from_driver(at))

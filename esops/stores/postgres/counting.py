@@ -23,7 +23,8 @@ from esops.stores.lengths import (
     SampledPage,
 )
 from esops.stores.parts import EVERYTHING
-from esops.stores.postgres.counted import are_few, column_values, stream_info, without
+from esops.stores.postgres.column_values import column_values
+from esops.stores.postgres.counted import are_few, stream_info, without
 from esops.stores.postgres.layouts.base import TRUE, Layout
 from esops.stores.postgres.layouts.expressions import storable
 from esops.stores.postgres.stream_groups import SQL, StreamGroups

@@ -16,7 +16,7 @@ from psycopg import sql
 from esops.events import StreamKey
 from esops.stores.archived import ArchivedStreams
 from esops.stores.parts import WITH_ARCHIVED, Concern
-from esops.stores.postgres.counted import column_values
+from esops.stores.postgres.column_values import column_values
 from esops.stores.postgres.layouts.base import FALSE, Layout
 from esops.stores.postgres.layouts.expressions import storable
 from esops.wording import count
