@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors, sql
@@ -177,6 +178,13 @@ def application_name(purpose: str) -> str:
     return f"{process_name(socket.gethostname(), os.getpid())} {purpose}"[:63]
 
 
+def rename(connection: psycopg.Connection, purpose: str) -> None:
+    """Give a connection another purpose, in pg_stat_activity too."""
+    connection.execute(
+        "SELECT set_config('application_name', %s, false)", (application_name(purpose),)
+    )
+
+
 def process_name(host: str, pid: int) -> str:
     """The beginning of the application name of a process of esops."""
     return f"esops {host[:20]}:{pid}"
@@ -184,13 +192,20 @@ def process_name(host: str, pid: int) -> str:
 
 def database_of(connection: psycopg.Connection) -> str:
     """A text that identifies a database among all servers: the identifier that its cluster was
-    created with, and its name.
+    created with, and its name. Neither can change while a connection lasts.
     """
-    row = connection.execute(
-        "SELECT system_identifier::text || '/' || current_database() FROM pg_control_system()"
-    ).fetchone()
-    assert row is not None
-    return str(row[0])
+    found = _databases.get(connection)
+    if found is None:
+        row = connection.execute(
+            "SELECT system_identifier::text || '/' || current_database() FROM pg_control_system()"
+        ).fetchone()
+        assert row is not None
+        found = _databases[connection] = str(row[0])
+    return found
+
+
+_databases: WeakKeyDictionary[psycopg.Connection, str] = WeakKeyDictionary()
+"""By connection, for as long as that is used."""
 
 
 @contextmanager

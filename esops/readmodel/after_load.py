@@ -132,8 +132,8 @@ def build_after_load(
 ) -> list[str]:
     """Build what a version still lacks of its keys and indexes; returns the names that were built.
 
-    With a DSN, plain indexes are built two at a time, on connections of their own. Can be called
-    again after a crash. Raises Refused where two rows have the same value in a unique key,
+    With a DSN, several plain indexes are built two at a time, on connections of their own. Can be
+    called again after a crash. Raises Refused where two rows have the same value in a unique key,
     or a row lacks the one that a foreign key names.
     """
     missing = _missing(connection, version, primary_only=primary_only)
@@ -147,7 +147,9 @@ def build_after_load(
     for item in missing:
         if item not in apart and item not in described:
             _build(connection, version, item)
-    if apart and dsn is not None:
+    if len(apart) == 1:
+        _build(connection, version, apart[0])
+    elif apart and dsn is not None:
         _build_apart(dsn, version, apart)
     for item in described:
         _build(connection, version, item)

@@ -115,6 +115,12 @@ def holder(connection: psycopg.Connection, name: str) -> LockHolder | None:
     return None if row is None else LockHolder(*row)
 
 
+def is_held(connection: psycopg.Connection, name: str) -> bool:
+    """Whether a session holds a lock now."""
+    row = connection.execute(_SQL["held"], (name,)).fetchone()
+    return row == (True,)
+
+
 def deadlock_timeout(connection: psycopg.Connection) -> timedelta:
     """How long a session waits for a lock until the server looks for a deadlock. A lock_timeout
     below it makes esops the one that gives up, not an append of the application.

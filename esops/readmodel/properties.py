@@ -55,12 +55,15 @@ def carry(connection: psycopg.Connection, blue: Table, green: Table, *, shown: b
 
     `shown`: a view will show green.
     """
-    pairs = [(blue, green)]
-    for each in counterparts(connection, blue, green):
+    same = counterparts(connection, blue, green)
+    statements = _carry_one(connection, blue, green, same, shown=shown)
+    for each in same:
         if each.kind == "TABLE":
-            found = [catalog.find_table(connection, *name) for name in (each.blue, each.green)]
-            pairs += [(found[0], found[1])] if found[0] and found[1] else []
-    return [statement for pair in pairs for statement in _carry_one(connection, *pair, shown=shown)]
+            parts = [catalog.find_table(connection, *name) for name in (each.blue, each.green)]
+            if (left := parts[0]) and (right := parts[1]):
+                of_part = counterparts(connection, left, right)
+                statements += _carry_one(connection, left, right, of_part, shown=shown)
+    return statements
 
 
 def missing(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
@@ -87,8 +90,14 @@ def check_published(connection: psycopg.Connection, tables: Iterable[tuple[str, 
     """
     for schema, name in tables:
         table = catalog.find_table(connection, schema, name)
-        if table is not None and not is_unlogged(connection, table):
-            publications.check_new_tables(connection, schema, f"the new table {name}")
+        if table is not None:
+            check_new_table(connection, table)
+
+
+def check_new_table(connection: psycopg.Connection, table: Table) -> None:
+    """Raises Refused where a new table is published and that is not allowed."""
+    if not is_unlogged(connection, table):
+        publications.check_new_tables(connection, table.schema, f"the new table {table.name}")
 
 
 def hide(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
@@ -144,7 +153,12 @@ def _create(connection: psycopg.Connection, oid: int, body: str) -> str:
 
 
 def _carry_one(
-    connection: psycopg.Connection, blue: Table, green: Table, *, shown: bool
+    connection: psycopg.Connection,
+    blue: Table,
+    green: Table,
+    pairs: Sequence[Counterpart],
+    *,
+    shown: bool,
 ) -> list[str]:
     name = qualified(green.schema, green.name).as_string(connection)
     oids = {"blue": blue.oid, "green": green.oid}
@@ -165,7 +179,6 @@ def _carry_one(
             result.append(f"ALTER TABLE {name} ALTER COLUMN {column} SET ({column_options})")
     for constraint, text in connection.execute(_SQL["constraint_comments"], oids).fetchall():
         result.append(f"COMMENT ON CONSTRAINT {constraint} ON {name} IS {_literal(text)}")
-    pairs = counterparts(connection, blue, green)
     result += _of_indexes(connection, blue, green, pairs)
     result += _of_statistics(connection, blue, pairs)
     sequences = [_of_sequence(connection, each) for each in pairs if each.kind == "SEQUENCE"]

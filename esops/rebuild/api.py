@@ -139,7 +139,10 @@ class _BlueGreen:
     def run(self, operator: Operator, stop: Stop) -> Outcome:
         request = self.request
         reporter = OperatorReporter(operator, self.target.name)
-        with open_rebuild(self.target, self.store, reporter, stop) as work:
+        # The plan is made on the rebuild's own connection: it has read the catalogue by then.
+        with open_rebuild(
+            self.target, self.store, reporter, stop, connection=self.connection
+        ) as work:
             if request.action == "abort":
                 work.check_unfinished()
                 operator.confirm_abort([self.target.name])
@@ -175,7 +178,9 @@ class _InPlace:
             operator.planned(made)
             operator.confirm_in_place(made)
         reporter = OperatorReporter(operator, self.target.name)
-        with InPlaceRebuild(self.target, self.store, reporter, stop) as work:
+        with InPlaceRebuild(
+            self.target, self.store, reporter, stop, connection=self.connection
+        ) as work:
             if request.action == "abort":
                 return work.abort()
             if request.action == "resume":

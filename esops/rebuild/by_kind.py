@@ -39,10 +39,13 @@ def open_rebuild(
     reporter: Reporter,
     stop: Callable[[], bool],
     read: Reader = lambda *_: None,
+    connection: psycopg.Connection | None = None,
 ) -> Rebuild:
-    """A blue-green rebuild, which holds the projection's lock. Raises Busy."""
+    """A blue-green rebuild, which holds the projection's lock, on a connection that becomes its own
+    or on a new one. Raises Busy.
+    """
     kind = ExternalRebuild if target.settings.kind == "external" else Rebuild
-    return kind(target, store, reporter, stop, read)
+    return kind(target, store, reporter, stop, read, connection)
 
 
 class OperatorReporter:

@@ -91,10 +91,13 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The statements of a switch, in order, and what is carried over by some of them."""
+    """The statements of a switch, in order, what is carried over by some of them, and the names
+    that come to stand for another relation.
+    """
 
     statements: Sequence[str]
     carried: Carried
+    roots: Sequence[Root] = ()
 
 
 @dataclass(frozen=True, slots=True)

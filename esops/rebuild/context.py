@@ -54,8 +54,10 @@ class RebuildContext:
         reporter: Reporter,
         stop: Callable[[], bool] = lambda: False,
         read: Reader = lambda *_: None,
+        connection: psycopg.Connection | None = None,
     ) -> None:
-        """Connect and take the projection's lock.
+        """Take the projection's lock, on a new connection or on this one, which is the rebuild's
+        from now on.
 
         `read` gives events that somebody else reads (see RunControl). Raises Busy that says who has
         the lock.
@@ -88,7 +90,7 @@ class RebuildContext:
         """
         self._lost = LostWhileBuilding(store, target.name, target.settings)
         self._last_message = self._announcement = ""
-        self._session = Session(target.dsn, target.name, stop, self._say)
+        self._session = Session(target.dsn, target.name, stop, self._say, connection)
 
     def __enter__(self) -> Self:
         return self

@@ -68,7 +68,7 @@ def create_green(
                 hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
             )
         made.tables[name] = green
-        properties.check_published(connection, [(schema, physical)])
+        properties.check_new_table(connection, green)
         here = Side(green, name, version)
         names = names_for_green(
             connection, blue.get(name), here, like=ddl is None, renaming=renaming
@@ -141,9 +141,9 @@ def _like_blue(
     """
     blue, green = sides
     taken: set[str] = set()
+    later, now = read_after_load(connection, green.table)
     if blue is not None:
         if mark is not None:
-            before = {each.what for each in read_after_load(connection, green.table)[0]}
             left_out = take_over(connection, blue, green, mark)
             made.create += left_out.statements
             lacks = [
@@ -158,10 +158,14 @@ def _like_blue(
                 f"taken over from blue, since the DDL leaves it out: {each}"
                 for each in left_out.taken
             ]
-            taken = {each.what for each in read_after_load(connection, green.table)[0]} - before
+            if left_out.statements:  # they are executed
+                before = {each.what for each in later}
+                later, now = read_after_load(connection, green.table)
+                taken = {each.what for each in later} - before
         carried = properties.carry(connection, blue.table, green.table, shown=shown)
         _also(connection, made, carried)
-    later, now = read_after_load(connection, green.table)
+        if carried:
+            later, now = read_after_load(connection, green.table)
     by_ddl = mark is not None
     made.after_load += [replace(each, by_ddl=by_ddl and each.what not in taken) for each in later]
     made.drop_now += now

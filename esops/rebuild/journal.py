@@ -125,7 +125,6 @@ def enter(
 ) -> None:
     """Note that a state has been reached."""
     connection.execute(_SQL["enter"], {"state": state, "finished": finished, "rebuild": rebuild})
-    note(connection, rebuild, state, "done")
 
 
 def pause(connection: psycopg.Connection, entry: JournalEntry, state: str, reason: str) -> None:

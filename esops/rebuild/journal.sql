@@ -23,11 +23,14 @@ RETURNING rebuild, projection, state, resume_state, from_version, to_version, op
     reason, host, pid, seconds, started_at, updated_at, finished_at;
 
 -- enter --
--- A state is reached; the last one is the end.
-UPDATE esops.rebuilds
-SET state = %(state)s, updated_at = now(),
-    finished_at = CASE WHEN %(finished)s THEN now() ELSE finished_at END
-WHERE rebuild = %(rebuild)s;
+-- A state is reached; the last one is the end. Both are noted, or neither.
+WITH entered AS (
+    UPDATE esops.rebuilds
+    SET state = %(state)s, updated_at = now(),
+        finished_at = CASE WHEN %(finished)s THEN now() ELSE finished_at END
+    WHERE rebuild = %(rebuild)s)
+INSERT INTO esops.rebuild_log (rebuild, step, event, detail)
+VALUES (%(rebuild)s, %(state)s, 'done', '{}');
 
 -- pause --
 -- Work has stopped; the state in which it stopped is where it is resumed.

@@ -304,7 +304,7 @@ def of_rollback(
     failure = conduct.failure(connection, source)
     if failure is not None:
         notes.append(f"v{source.version} is not kept fresh; it {failure}")
-    elif locks.holder(connection, locks.version_lock(target.name, source.version)) is None:
+    elif not locks.is_held(connection, locks.version_lock(target.name, source.version)):
         notes.append(
             f"nothing keeps v{source.version} fresh at the moment. Start `esops run`, or a "
             "rollback has to catch up first"

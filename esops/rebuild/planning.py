@@ -249,7 +249,7 @@ def _pointed(
             known += inline_limits.notes(connection, what, target.settings.verify)
             inline_limits.check(connection, what)
         prepared = switch.prepare(connection, what)
-        roots = switch.roots(what, switch.pairs_of(connection, what))
+        roots = prepared.roots
         refuse(roots, tried.obstacles(connection, roots) if roots else [])
     except Refused as refused:
         if options.ends_with_switch and not (inline and options.postpone):

@@ -13,7 +13,7 @@ from typing import TypeVar
 import psycopg
 
 from esops.errors import Busy, ConnectionLost
-from esops.postgres.connection import connect, process_name, translated
+from esops.postgres.connection import connect, process_name, rename, translated
 from esops.readmodel import locks, migrations
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
@@ -33,11 +33,18 @@ class Session:
         projection: str,
         stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
+        connection: psycopg.Connection | None = None,
     ) -> None:
-        """Connect and take the lock. Raises Busy that says who has it."""
+        """Take the lock, on a connection that is there already or on a new one; it is this
+        session's from now on. Raises Busy that says who has the lock.
+        """
         self._dsn, self._projection, self._stop, self._say = dsn, projection, stop, say
-        self.connection = connect(dsn, f"rebuild {projection}")
+        purpose = f"rebuild {projection}"
+        self.connection = connect(dsn, purpose) if connection is None else connection
         try:
+            if connection is not None:
+                with translated():
+                    rename(connection, purpose)
             self._take_lock(timedelta(0))
         except BaseException:
             self.connection.close()
@@ -50,7 +57,7 @@ class Session:
     def followed(self, version: Version) -> bool:
         """Whether a process keeps a version fresh at this moment."""
         name = locks.version_lock(version.projection, version.version)
-        return self.do(lambda on: locks.holder(on, name)) is not None
+        return self.do(lambda on: locks.is_held(on, name))
 
     def do(self, do: Callable[[psycopg.Connection], T]) -> T:
         """Call `do` with the connection; if that is lost, wait for the database, take the lock

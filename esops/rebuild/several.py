@@ -86,6 +86,7 @@ class SeveralRebuilds:
                         OperatorReporter(self._operator, name),
                         self._stop,
                         reads[each.target.store_name].reader(name),
+                        each.connection,
                     )
                 )
                 for name, each in members.items()

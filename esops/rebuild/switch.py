@@ -84,8 +84,8 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     for name, current, _ in pairs:
         if current is not None:
             serving_view.check_owner(connection, name, current)
-    goes_with = carried.carry(connection, roots(what, pairs))
-    done: list[str] = []
+    changing, done = roots(what, pairs), list[str]()
+    goes_with = carried.carry(connection, changing)
     for name, current, target in pairs:
         blue = _blue(connection, what, name)
         if current is not None:
@@ -113,7 +113,7 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         done += [*_same_rights(connection, what, current, blue, target), *pointed]
         done += [*own.after, *published[1]]
         done += reading_roles.grants(connection, name, current, what.grant_select_to)
-    return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
+    return Prepared([*goes_with.before, *done, *goes_with.after], goes_with, changing)
 
 
 def roots(what: Switch, pairs: Sequence[tuple[ReadModelName, Table | None, Table]]) -> list[Root]:

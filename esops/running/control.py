@@ -22,6 +22,9 @@ from esops.errors import UsageError
 from esops.postgres.connection import connect, process_name, translated
 from esops.readmodel import migrations
 
+_COLUMNS = "paused, postponed, switch_now, limits, by, updated_at"
+"""The columns of esops.controls, as ControlRequest has its fields."""
+
 
 @dataclass(frozen=True, slots=True)
 class ControlRequest:
@@ -53,8 +56,7 @@ def requested(connection: psycopg.Connection, projection: str) -> ControlRequest
     if not migrations.has(connection, "controls"):
         return ControlRequest()
     row = connection.execute(
-        "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE "
-        "projection = %s",
+        f"SELECT {_COLUMNS} FROM esops.controls WHERE projection = %s",
         (projection,),
     ).fetchone()
     return ControlRequest() if row is None else ControlRequest(*row)
@@ -71,12 +73,13 @@ def request(connection: psycopg.Connection, projection: str, **changed: Any) -> 
             "INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING",
             (projection,),
         )
-        connection.execute(
+        row = connection.execute(
             # Two operators at once: the second one changes what the first one has written.
-            "SELECT FROM esops.controls WHERE projection = %s FOR UPDATE",
+            f"SELECT {_COLUMNS} FROM esops.controls WHERE projection = %s FOR UPDATE",
             (projection,),
-        )
-        before = requested(connection, projection)
+        ).fetchone()
+        assert row is not None
+        before = ControlRequest(*row)
         limits = {
             key: value
             for key, value in {**before.limits, **changed.pop("limits", {})}.items()
@@ -84,18 +87,19 @@ def request(connection: psycopg.Connection, projection: str, **changed: Any) -> 
         }
         now = replace(before, limits=limits, **changed)
         stays_paused = before.paused and now.paused
-        connection.execute(
+        row = connection.execute(
             "UPDATE esops.controls SET paused = %s, postponed = %s, switch_now = %s, limits = %s, "
             # Whoever asks for something else while it is paused has not paused it.
             "by = CASE WHEN %s THEN by ELSE %s END, "
             "updated_at = CASE WHEN %s THEN updated_at ELSE now() END "
-            "WHERE projection = %s",
+            f"WHERE projection = %s RETURNING {_COLUMNS}",
             (
                 *(now.paused, now.postponed, now.switch_now, Jsonb(limits)),
                 *(stays_paused, ourselves(), stays_paused, projection),
             ),
-        )
-    return requested(connection, projection)
+        ).fetchone()
+        assert row is not None
+    return ControlRequest(*row)
 
 
 def ourselves() -> str:

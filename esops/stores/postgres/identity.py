@@ -131,7 +131,7 @@ class PostgresIdentity:
             place = self._place_of(on)
             if self._layout.by_transactions:
                 self._check_transactions(on, position, mark, place)
-            self._check_reach(on, position)
+            drawn = self._check_reach(on, position)
             # A backup that is restored into a server that runs sets the sequence back.
             unbroken = (
                 # Without a sequence nothing tells that no event was taken away and another put in
@@ -139,7 +139,7 @@ class PostgresIdentity:
                 bool(self._layout.sequences)
                 and mark.get("log") is not None
                 and mark["log"] == place
-                and self._drawn(on) >= (mark.get("end") or 0)
+                and drawn >= (mark.get("end") or 0)
             )
             self._events.check(on, events, may_be_gone=removed or unbroken, unbroken=unbroken)
 
@@ -181,7 +181,8 @@ class PostgresIdentity:
         """The last number that the sequence gave out."""
         return int(on.execute(self._queries["drawn"]).fetchone()[0])  # type: ignore[index]
 
-    def _check_reach(self, on: psycopg.Connection, position: Position) -> None:
+    def _check_reach(self, on: psycopg.Connection, position: Position) -> int:
+        """Returns the last number that the sequence gave out."""
         drawn = self._drawn(on)
         if self._layout.by_transactions:
             upcoming = on.execute(self._queries["transactions"]).fetchone()[0]  # type: ignore[index]
@@ -192,7 +193,7 @@ class PostgresIdentity:
                     f"cluster, whose next one is {upcoming}",
                 )
         if position[-1] <= drawn:
-            return
+            return drawn
         # A sequence that is behind its table is another trouble, and has its own error.
         highest = None
         if not self._layout.by_transactions:
@@ -201,6 +202,7 @@ class PostgresIdentity:
             raise another_log(
                 self._name, f"position {position} lies beyond its end, {max(drawn, highest or 0)}"
             )
+        return drawn
 
     # -- transaction ids
 

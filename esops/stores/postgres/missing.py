@@ -117,7 +117,7 @@ class NumbersInOrder:
             self._ages.see(state, self._through)
             # In short turns, so that the sequence is also watched while we wait for a writer.
             turn = timedelta(seconds=min(_TURN, max(0.0, deadline - time.monotonic())))
-            settled = self._lockers.advance(connection, turn, stop) or 0
+            settled = self._lockers.advance(connection, turn, stop, looked=state) or 0
             # All numbers were drawn inside transactions, and those have ended.
             if not self._watched and settled > max(self._through, self._barren):
                 self._pass_settled(connection, settled)

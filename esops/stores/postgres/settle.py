@@ -160,9 +160,15 @@ class SequenceLockers:
         """Whether the last `advance` reached everything that was drawn before it."""
 
     def advance(
-        self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
+        self,
+        connection: psycopg.Connection,
+        patience: timedelta,
+        stop: Callable[[], bool] = NEVER,
+        *,
+        looked: SequenceState | None = None,
     ) -> int | None:
-        """The number up to which all are settled; None where none is.
+        """The number up to which all are settled; None where none is. `looked`: what the last
+        `look` said, where the caller has looked just now.
 
         Waits as SettleRule says. A candidate may be left over from the last call. When it has
         settled, a new one is taken, so that the bound covers what was drawn before this call.
@@ -176,7 +182,8 @@ class SequenceLockers:
                 # The order matters. Whoever drew a number up to the value had the lock before that,
                 # so it is among the holders or has ended. The other way round, a writer could take
                 # the lock and draw between the two looks.
-                state = self.look(connection)
+                state = looked or self.look(connection)
+                looked = None
                 self._candidate, self._waiting.sequence = state.drawn, state.oid
                 self._waiting.look(connection)
             if self._waiting.over(connection):

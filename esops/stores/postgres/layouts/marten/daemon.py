@@ -7,7 +7,7 @@ Facts: Marten's schema sources and its daemon's gap detection; see docs/referenc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
 from itertools import chain
 from typing import LiteralString
@@ -37,8 +37,13 @@ BOOKKEEPING = {
 passed, above which none was drawn, and where it last waited for a gap, which stays for ever.
 """
 _PROGRESSION = "mt_event_progression"
-TABLES = ("mt_high_water_skips", "mt_doc_deadletterevent")
-_SHARD_OF_LETTER = "data->>'ProjectionName' || ':' || (data->>'ShardName')"
+_COUNTED: Mapping[str, LiteralString] = {
+    "mt_high_water_skips": "'HighWaterMark'",
+    "mt_doc_deadletterevent": "data->>'ProjectionName' || ':' || (data->>'ShardName')",
+}
+"""Tables that may be missing, and the name of a progression row that each row of them is about."""
+TABLES = tuple(_COUNTED)
+_FLOORS = "mt_event_projection_floors"
 _C = sql.Identifier
 
 
@@ -55,11 +60,14 @@ def checkpoints(
     rows of others are of other stores. `floors_of`: the tenants, and what stands for all, whose
     floors are about the store's events; None: all.
     """
-    if not catalog.has_table(connection, schema, _PROGRESSION):
+    there = catalog.there(connection, schema, _PROGRESSION, *TABLES, _FLOORS)
+    if _PROGRESSION not in there:
         return []
-    skips = _counted(connection, schema, "mt_high_water_skips", "'HighWaterMark'")
-    dead_letters = _counted(connection, schema, "mt_doc_deadletterevent", _SHARD_OF_LETTER)
-    floors = _floors(connection, schema, tenant, floors_of)
+    skips, dead_letters = (
+        _counted(connection, schema, table, by) if table in there else {}
+        for table, by in _COUNTED.items()
+    )
+    floors = _floors(connection, schema, tenant, floors_of) if _FLOORS in there else {}
     rows = connection.execute(
         sql.SQL(_SQL["progress"]).format(progression=_C(schema, _PROGRESSION))
     ).fetchall()
@@ -123,12 +131,9 @@ def _floors(
     """Up to where projections have no history, by their names: their rebuilds start there. As
     `Checkpoint.detail` has it, with the tenant where a floor is of one alone.
     """
-    table = "mt_event_projection_floors"
-    if not catalog.has_table(connection, schema, table):
-        return {}
     rows = connection.execute(
         sql.SQL("SELECT name, tenant_id, floor FROM {} WHERE floor > 0 ORDER BY 1, 2").format(
-            _C(schema, table)
+            _C(schema, _FLOORS)
         )
     ).fetchall()
     found = defaultdict[str, dict[str, str]](dict)
@@ -147,9 +152,7 @@ def _tenant_of(name: str, tenants: Iterable[str]) -> str | None:
 def _counted(
     connection: psycopg.Connection, schema: str, table: str, by: LiteralString
 ) -> dict[str, int]:
-    """The rows of a table that may be missing, by the name of a progression row."""
-    if not catalog.has_table(connection, schema, table):
-        return {}
+    """How many rows a table has, by the name of a progression row."""
     return dict(
         connection.execute(
             sql.SQL(f"SELECT {by}, count(*) FROM {{}} GROUP BY 1").format(_C(schema, table))
