@@ -17,7 +17,7 @@ from tests.support.waiting import end, kill, until
 
 pytestmark = pytest.mark.slow
 NAMES = ("first", "second", "third")
-ROUNDS = rounds(4, 8)
+ROUNDS = rounds(2, 8)
 
 
 def configure(project, dsn: str) -> None:
@@ -72,10 +72,10 @@ def sessions(connection) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def shops(dsn, connection, project):
-    shop.make(dsn, 2_000)
+    shop.make(dsn, 1_000)
     configure(project, dsn)
-    for name in (*NAMES, *NAMES):
-        project.ok("rebuild", name, "--blue-green")
+    for _ in range(2):
+        project.ok("rebuild", *NAMES, "--blue-green")
     return project
 
 
@@ -106,9 +106,8 @@ def test_a_process_that_is_killed_over_and_over(shops, dsn, connection):
     assert set(positions(connection).values()) == {last}
 
 
-@pytest.mark.installed
 def test_sessions_that_are_ended_one_after_the_other(shops, dsn, connection):
-    host = shops.start("run")
+    host = shops.installed.start("run")
     try:
         with shop.Workload() as workload:
             workload.add("writer", dsn, seed=7, rate=200)
@@ -134,8 +133,7 @@ def test_a_server_that_is_restarted(own_server, project):
     dsn = own_server.dsn()
     shop.make(dsn, 1_000)
     configure(project, dsn)
-    for name in NAMES:
-        project.ok("rebuild", name, "--blue-green")
+    project.ok("rebuild", *NAMES, "--blue-green")
     host = project.start("run")
     try:
         for number in (1, 2):
