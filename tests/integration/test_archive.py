@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from esops.archive import policy
+from esops.archive import policy, writer
 from esops.archive.planning import plan
 from esops.archive.query import answered
 from esops.archive.remover import ArchivedStream, RemovalResult, Remover
@@ -42,7 +42,9 @@ from esops.stores.archiving import RemovalStrategy, Removed, VersionRange
 from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
-from tests.support.soak import rounds
+from tests.support.soak import SOAK, rounds
+
+pytestmark = pytest.mark.in_process
 
 FIELDS = {"run", "policy", "state", "streams", "events", "bytes", "removed", "skipped"}
 
@@ -272,7 +274,9 @@ def test_a_query_names_what_it_cannot_read(project, dsn, connection, monkeypatch
         assert project.ok(*ask, "SELECT max(version) AS m FROM events", "--output", "csv").out == (
             "m\n6\n"
         ), "a statement that does not ask for the data does not need it"
-        for form in (("--output", "json"), ("-o", "n.parquet"), ("-o", "n.csv")):
+        forms = (("--output", "json"), ("-o", "n.parquet"), ("-o", "n.csv"))
+        # Where two runs hold each event, how it is written is the same.
+        for form in forms if times == 1 else forms[:1]:
             refused = project.run(*ask, numbers, *form)
             assert refused.code == 1
             assert f"the data of {row} cannot be read as JSON" in refused.err
@@ -285,10 +289,11 @@ def test_a_query_names_what_it_cannot_read(project, dsn, connection, monkeypatch
         assert skipped.json == [
             {"version": number, "n": 1 if number in (1, 3) else None} for number in (1, 3, 4, 5, 6)
         ]
-        for file in ("n.parquet", "n.csv"):
-            assert project.run(*ask, numbers, "--skip-unreadable", "-o", file).code == 1
-        assert pq.read_table(project.folder / "n.parquet").num_rows == 5
-        assert len((project.folder / "n.csv").read_text().splitlines()) == 6
+        if times == 1:
+            for file in ("n.parquet", "n.csv"):
+                assert project.run(*ask, numbers, "--skip-unreadable", "-o", file).code == 1
+            assert pq.read_table(project.folder / "n.parquet").num_rows == 5
+            assert len((project.folder / "n.csv").read_text().splitlines()) == 6
         size = "SELECT length(data->>'b') AS n FROM events WHERE version = 3"
         assert project.ok(*ask, size, "--output", "json").json == [{"n": large}]
         if times == 1:
@@ -429,7 +434,8 @@ def test_what_projections_have_not_passed_is_not_removed(project, dsn, connectio
     )
 
 
-@pytest.mark.parametrize("how", ["delete", "archive"])
+# A rebuild reads what an archive has, whichever way it came there.
+@pytest.mark.parametrize("how", ["delete", *(["archive"] if SOAK else [])])
 def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
     project, dsn, connection, how
 ):
@@ -446,12 +452,12 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", f"{text}\n{archive}")
     assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 9
-    for way in (["--blue-green"], ["--yes"], ["--ranges", "4", "--yes"]):
-        for dry in ([], ["--dry-run"]):
-            refused = project.run("rebuild", *way, *dry)
-            assert refused.code == 6, way
-            assert "90 events of 9 streams were archived and removed" in refused.err
-            assert 'archive = "cold" in [stores.shop]' in refused.err
+    ways = (["--blue-green"], ["--yes"], ["--ranges", "4", "--yes"])
+    for way in (*ways, ["--blue-green", "--dry-run"]):
+        refused = project.run("rebuild", *way)
+        assert refused.code == 6, way
+        assert "90 events of 9 streams were archived and removed" in refused.err
+        assert 'archive = "cold" in [stores.shop]' in refused.err
     assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == before
     in_place = project.ok(
         "rebuild", "cart_summary", "--without-archived", "--dry-run", "--output", "json"
@@ -939,9 +945,10 @@ def test_the_newest_events_are_read_from_the_archive(kept, project, dsn, connect
 
 
 def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_asked_for(
-    project, dsn, connection
+    project, dsn, connection, monkeypatch
 ):
     """Files that are lost tell which ones are."""
+    monkeypatch.setattr(writer, "_GROUP_BYTES", 1 << 20)
     marten.create(connection, marten.Variant(text_ids=True))
     write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
     config = (
@@ -950,7 +957,7 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
         .replace("repository = 'cold'", "repository = 'cold'\nfile_size = 65536")
     )
     (project.folder / "esops.toml").write_text(config)
-    noise = [os.urandom(100_000).hex() for _ in range(20)]
+    noise = [os.urandom(25_000).hex() for _ in range(20)]
     runs = []
     with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for first in (0, 10):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import in_process
 from tests.support.config import toml
 from tests.support.waiting import DEADLINE
 from tests.support.warm import Forked, Warm, running
@@ -35,11 +36,14 @@ class Result:
 
 @dataclass
 class Project:
-    """The folder. `warm` runs the commands; without it, they are the installed one."""
+    """The folder. `warm` runs the commands; without it, they are the installed one. With `inside`,
+    those that end by themselves run in this process.
+    """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     warm: Warm | None = None
+    inside: bool = False
 
     @property
     def installed(self) -> Project:
@@ -76,7 +80,9 @@ class Project:
         return {**kept, "COLUMNS": "120", **self.environment}
 
     def run(self, *arguments: str, timeout: float = DEADLINE) -> Result:
-        if self.warm is not None:
+        if self.inside and in_process.possible(arguments, self.environment):
+            result = Result(*in_process.run(arguments, self.folder, self.environ()))
+        elif self.warm is not None:
             result = Result(*self.warm.run([*arguments], self.folder, self.environ(), timeout))
         else:
             done = subprocess.run(
@@ -135,7 +141,10 @@ def warm():
 @pytest.fixture
 def project(tmp_path, request):
     """Commands are run by a process that forks; those of a test that is marked `installed` are the
-    installed command, in a new interpreter each time.
+    installed command, in a new interpreter each time, and those of one that is marked `in_process`
+    run in the tests' own one (see tests/support/in_process.py).
     """
-    installed = request.node.get_closest_marker("installed") is not None
-    return Project(tmp_path, warm=None if installed else request.getfixturevalue("warm"))
+    if request.node.get_closest_marker("installed") is not None:
+        return Project(tmp_path)
+    inside = request.node.get_closest_marker("in_process") is not None
+    return Project(tmp_path, warm=request.getfixturevalue("warm"), inside=inside)
