@@ -6,6 +6,8 @@ import pytest
 
 from tests.support import shop
 
+pytestmark = pytest.mark.in_process
+
 POISON = "    assert event.position[0] != {at}, 'poison'\n"
 
 
@@ -19,7 +21,7 @@ def configure(project, dsn, connection, code: str = shop.PROJECTION) -> int:
     return at
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_several_processes(workers, dsn, connection, project):
     shop.make(dsn, 300)
     configure(project, dsn, connection)

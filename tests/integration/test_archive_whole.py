@@ -22,6 +22,8 @@ from esops.testing import eventually
 from tests.integration.test_archive import new, of, write
 from tests.support import emmett, eventsourcing, marten, messagedb
 
+pytestmark = pytest.mark.in_process
+
 DELETE = 'store = "s"\nstream = "*"\nremove = "delete"'
 
 

@@ -17,6 +17,8 @@ from esops.rebuild.left_behind import Root
 from tests.support import shop
 from tests.support.soak import rounds
 
+pytestmark = pytest.mark.in_process
+
 OBJECTS = """
     CREATE VIEW report WITH (security_barrier = true) AS
         SELECT status, sum(total) AS total FROM cart_summary GROUP BY status;
@@ -387,7 +389,7 @@ def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project)
                 "reader", f"{dsn}{role}", query=query, prepared="label" in query, pause=0.02
             )
         project.ok("rebuild", "--blue-green")
-        for number in range(rounds(3, 50)):
+        for number in range(rounds(2, 50)):
             back = ("switch", "--to", "2") if number % 2 else ("rollback",)
             project.ok("projection", back[0], "cart_summary", *back[1:])
             assert bound_to(connection, "cart_summary") == DIRECT

@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import emmett
 
+pytestmark = pytest.mark.in_process
+
 PROJECTION = """
 from esops import fold
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support import shop
+
+pytestmark = pytest.mark.in_process
 
 _RESUME = ("rebuild", "--blue-green", "--resume")
 

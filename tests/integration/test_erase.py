@@ -22,7 +22,10 @@ from esops.settings import ArchiveSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, marten, messagedb
 from tests.support.project import Result
+from tests.support.soak import SOAK
 from tests.support.waiting import end, until
+
+pytestmark = pytest.mark.in_process
 
 ANN = {"customerId": 42, "email": "ann@example.com", "name": "Ann Miller", "city": "Berlin"}
 BOB = {"customerId": 43, "email": "bob@example.com", "name": "Bob Baker", "city": "Berlin"}
@@ -352,7 +355,10 @@ def test_an_archive_whose_lists_tell_categories_keeps_them(project, dsn, connect
     assert listed_streams(folder) == [("a", None, '["customer"]')]
 
 
-@pytest.mark.parametrize("layout", ["marten partitioned", "emmett", "eventsourcing"])
+# An archive is sealed in the same way whatever it is of; this layout has more columns in it.
+@pytest.mark.parametrize(
+    "layout", ["marten partitioned", *(["emmett", "eventsourcing"] if SOAK else [])]
+)
 def test_archives_are_sealed_again(project, dsn, connection, layout):
     LAYOUTS[layout](connection)
     fill(dsn)

@@ -14,6 +14,8 @@ from esops.stores.postgres import known
 from tests.support import shop
 from tests.support.waiting import end, heard
 
+pytestmark = pytest.mark.in_process
+
 EVENTS = 200
 
 

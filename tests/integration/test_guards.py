@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import kinds, shop
 
+pytestmark = pytest.mark.in_process
+
 EVENTS = 200
 
 

@@ -10,6 +10,8 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support.numbered import LAYOUTS
 
+pytestmark = pytest.mark.in_process
+
 CODE = """
 from esops import fold
 

@@ -10,6 +10,8 @@ import pytest
 from tests.support import shop
 from tests.support.waiting import finish, heard, kill, until
 
+pytestmark = pytest.mark.in_process
+
 
 @pytest.fixture
 def carts(dsn, connection, project):
