@@ -19,8 +19,8 @@ from esops.postgres.catalog import Table, tables_with, written_name
 from esops.postgres.connection import connect, translated
 from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
-from esops.stores.postgres.layouts import described, find_all
 from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.finding import described, find_all
 
 _ROWS_SAMPLED = 100_000
 """Rows of the events table that are read to find out which tenants there are."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from esops.stores import base, capabilities
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.eventstoredb.store import EventStoreDBStore
-from esops.stores.postgres.layouts import LAYOUTS
+from esops.stores.postgres.layouts.finding import LAYOUTS
 from esops.stores.postgres.store import PostgresStore
 
 PAGE = Path(__file__).with_name("stores.md")

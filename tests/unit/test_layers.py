@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,37 @@ def test_statements_are_ascii():
     """Their comments go to the server, too, and one that is not UTF-8 refuses the rest."""
     found = [path for path in (ROOT / "esops").rglob("*.sql") if not path.read_text().isascii()]
     assert not found
+
+
+def imported_at_once(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports that run when a module is imported."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            yield from imported_at_once(node.body)
+        elif isinstance(node, ast.Try | ast.ClassDef):
+            yield from imported_at_once(node.body)
+
+
+def needs(module: str) -> set[str]:
+    """The modules that have to be there before this one, packages of theirs included."""
+    found: set[str] = set()
+    for node in imported_at_once(ast.parse(MODULES[module].read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        else:
+            names = {f"{node.module}.{each.name}" for each in node.names}
+            found |= names & MODULES.keys() or {str(node.module)}
+    parts = [name.split(".") for name in found if name in MODULES]
+    found = {".".join(each[:end]) for each in parts for end in range(1, len(each) + 1)}
+    # Its own packages are being imported already.
+    return {name for name in found if name != module and not module.startswith(f"{name}.")}
+
+
+def test_no_modules_import_each_other():
+    """Which of them works first depends on the command: what tests import before hides a circle."""
+    try:
+        TopologicalSorter({module: needs(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

@@ -49,8 +49,8 @@ from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.inline import PostgresInline
 from esops.stores.postgres.known import PostgresNames
 from esops.stores.postgres.late import PostgresMemory
-from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import NO_TENANT, Layout
+from esops.stores.postgres.layouts.finding import find_layout
 from esops.stores.postgres.listening import Listener
 from esops.stores.postgres.losses import PostgresLosses
 from esops.stores.postgres.masking import PostgresMasking

@@ -32,7 +32,7 @@ from esops.rebuild.api import RebuildRequest, rebuild
 from esops.running.follower import open_runner
 from esops.running.runner import Runner
 from esops.stores import open_store
-from esops.stores.postgres import layouts
+from esops.stores.postgres.layouts import finding
 from tests.support.config import toml
 from tests.support.histories.world import World
 from tests.support.histories.writers import THRESHOLD
@@ -320,7 +320,7 @@ def _impatient() -> Iterator[None]:
     """No long waits: a history's transactions do not end by themselves."""
     with ExitStack() as stack:
         # Looking for other packages' layouts takes most of the time in which a store is opened.
-        stack.enter_context(mock.patch.object(layouts, "known", return_value=layouts.LAYOUTS))
+        stack.enter_context(mock.patch.object(finding, "known", return_value=finding.LAYOUTS))
         for module in _WITH_SETTLING:
             stack.enter_context(mock.patch(f"{module}.SETTLING", _BRIEF))
         yield
