@@ -221,7 +221,11 @@ class OtherRuns:
         """
         with self._log.opened_home(self._manifest) as home:
             behind = [StreamPart(each.key, each.last_version + 1, _HIGHEST) for each in digests]
-            alive = [0] * len(digests) if home is None else home.count_parts(behind, archived=True)
+            alive = (
+                [0] * len(digests)
+                if home is None
+                else home.many_streams.count_parts(behind, archived=True)
+            )
         continuing = {
             digest.key: Refused(
                 f"stream {digest.stream} continues behind version {digest.last_version}, which "
@@ -290,7 +294,7 @@ def _counted(digests: Sequence[Digest], store: EventStore, *, archived: bool) ->
             (digest.last_version + 1, _HIGHEST),
         )
     ]
-    counts = iter(store.count_parts(parts, archived=archived))
+    counts = iter(store.many_streams.count_parts(parts, archived=archived))
     return [_There(*five) for five in zip(*[counts] * 5, strict=True)]
 
 

@@ -358,7 +358,9 @@ def _whole(store: EventStore, parts: Iterator[Part], found: ArchivePlan) -> Iter
     while group := [part.info for part in islice(parts, _STREAMS_AT_ONCE)]:
         lengths = [info.length for info in group]
         if store.capabilities.hidden_rows:
-            lengths = store.count_parts([StreamPart(info.key, 0, _HIGHEST) for info in group])
+            lengths = store.many_streams.count_parts(
+                [StreamPart(info.key, 0, _HIGHEST) for info in group]
+            )
         for info, length in zip(group, lengths, strict=True):
             yield PlannedStream(
                 info.name,

@@ -151,7 +151,7 @@ def _streams(
             return False
         return policy.stream is None or fnmatchcase(stream, policy.stream)
 
-    for info in store.allowed_streams(
+    for info in store.many_streams.allowed(
         EventFilter(category=policy.category),
         unread,
         closed_by=policy.closed_by,

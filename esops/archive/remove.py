@@ -144,7 +144,7 @@ def _lacking(context: RunContext, manifest: Manifest) -> int:
     archived = (digest for digest, _ in context.run.streams(manifest))
     while group := list(islice(archived, _STREAMS_AT_ONCE)):
         parts = [StreamPart(each.key, each.first_version, each.last_version) for each in group]
-        there = context.store.count_parts(parts)
+        there = context.store.many_streams.count_parts(parts)
         lacking += sum(max(0, e.events - n) for e, n in zip(group, there, strict=True))
     return lacking
 

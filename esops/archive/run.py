@@ -347,7 +347,7 @@ def _verify(context: RunContext, manifest: Manifest, reasons: DiskMap) -> RunVer
     """
 
     def each(digest: Digest, comparison: StreamComparison) -> None:
-        if _continued(manifest, digest) and context.store.count_parts(
+        if _continued(manifest, digest) and context.store.many_streams.count_parts(
             [StreamPart(digest.key, 0, digest.first_version - 1)], archived=True
         ) != [0]:
             # They would stay in front of a gap.

@@ -173,7 +173,10 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
     found.lost = found.first_version - store.capabilities.first_version
     found.tenant = previous.tenant
     key = StreamKey(name, previous.tenant)
-    found.category, found.last_version = store.categories_of([key])[key], previous.version
+    found.category, found.last_version = (
+        store.many_streams.categories_of([key])[key],
+        previous.version,
+    )
     info = store.stream_info(name)
     found.commands = None if info is None else info.commands
     closing = set(closed_by)

@@ -267,7 +267,7 @@ def listed(
     """Every stream by name, with its bytes, in the order in which the store returns them. Names of
     streams that this user may not read go into `denied`.
     """
-    return store.allowed_streams(
+    return store.many_streams.allowed(
         request.filter, denied, closed_by=settings.closed_by, measured=True, counted=request.counted
     )
 

@@ -83,7 +83,7 @@ class StreamCheck:
     def _of_store(self) -> Iterator[KeyText]:
         """The keys of the streams that the store knows, of the sample."""
         context = self._context
-        keys: Iterable[StreamKey] = context.store.stream_keys(context.scratch.filter)
+        keys: Iterable[StreamKey] = context.store.many_streams.keys(context.scratch.filter)
         return (key for each in keys if context.draw.has(key := context.scratch.key(each)))
 
     def _check_absent(self, keys: Sequence[KeyText]) -> None:

@@ -37,7 +37,7 @@ def _first_apart(context: CheckContext, table: CheckedTable, key: KeyText) -> in
     if until is None or compared is None:
         return None
     stream = scratch.stream(key)
-    whole = store.whole_streams([stream], until, scratch.filter, settings.begins_with)
+    whole = store.many_streams.whole([stream], until, scratch.filter, settings.begins_with)
     events = [each for each in whole.events if each.position not in scratch.skipped]
     if whole.lacking or not events or len(events) > _MOST:
         return None

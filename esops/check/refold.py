@@ -31,7 +31,7 @@ def refold(scratch: Scratch, streams: Sequence[StreamKey], until: Position) -> d
     rest, size = list(streams), _FIRST
     while rest:
         some, rest = rest[:size], rest[size:]
-        whole = scratch.store.whole_streams(
+        whole = scratch.store.many_streams.whole(
             some, until, scratch.filter, scratch.settings.begins_with
         )
         _add(scratch, whole, unknown)

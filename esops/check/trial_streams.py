@@ -101,7 +101,7 @@ class StreamDraw:
                 if key not in self._seen and (not wanted.types or event.type in wanted.types):
                     found[key] = None
         if wanted.category is not None and found:
-            known = self._store.categories_of(found.keys())
+            known = self._store.many_streams.categories_of(found.keys())
             found = {each: None for each in found if known.get(each) == wanted.category}
         self._seen.update(found)
         return list(found)
@@ -116,7 +116,7 @@ class StreamDraw:
         if not keys:
             return
         begun = time.monotonic()
-        whole = self._store.whole_streams(
+        whole = self._store.many_streams.whole(
             keys, self._until, self._settings.filter, self._settings.begins_with
         )
         took = time.monotonic() - begun

@@ -70,7 +70,6 @@ def _has_run(config: Config, archive: ArchiveSettings, policy: str, store: Event
     # Imported only if there is an archive.
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
-    from esops.stores.archive.joined import JoinedStore
     from esops.stores.archive.own_runs import own_runs
 
     try:
@@ -80,8 +79,8 @@ def _has_run(config: Config, archive: ArchiveSettings, policy: str, store: Event
             for each in Catalog(repository).sealed()
             if each[1].policy.rpartition("/")[2] == policy
         ]
-        if isinstance(store, JoinedStore):
-            store = store.hot
+        if store.halves is not None:
+            store = store.halves.hot
         return bool(own_runs(repository, sealed, store, config.stores[store.name]).all)
     except EsopsError:
         return False
@@ -104,17 +103,18 @@ def _named(subject: str, store: EventStore, filter: EventFilter) -> Iterator[Fin
 
 def _without_beginning(store: EventStore) -> Iterator[Finding]:
     """Whether a rebuild would miss events that neither the store nor its archive has."""
+    if store.halves is None:
+        return
     # Imported only if there is an archive.
     from esops.stores.archive.beginnings import check_begins
-    from esops.stores.archive.joined import JoinedStore
 
-    if isinstance(store, JoinedStore):
-        if store.hot.counts.between(None, store.hot.head(LOOKING).position) > _LOOKED_THROUGH:
-            return  # a rebuild, which reads all of it, looks anyway
-        try:
-            check_begins(store)
-        except Refused as error:
-            yield Finding("ESOPS-D049", f"store {store.name}", error.message, error.hint)
+    hot = store.halves.hot
+    if hot.counts.between(None, hot.head(LOOKING).position) > _LOOKED_THROUGH:
+        return  # a rebuild, which reads all of it, looks anyway
+    try:
+        check_begins(store, store.halves)
+    except Refused as error:
+        yield Finding("ESOPS-D049", f"store {store.name}", error.message, error.hint)
 
 
 def _shortened(
@@ -133,12 +133,8 @@ def _archived_away(
 ) -> Iterator[Finding]:
     """Whether a rebuild of a projection would miss events that were archived and removed."""
     try:
-        if config.stores[store.name].archive and settings.kind == "external":
-            # Imported only if there is an archive.
-            from esops.stores.archive.joined import JoinedStore
-
-            if isinstance(store, JoinedStore):
-                store = store.hot  # whoever builds it reads no archive
+        if store.halves is not None and settings.kind == "external":
+            store = store.halves.hot  # whoever builds it reads no archive
         found = removed_from(config, store, settings.filter)
     except EsopsError:
         return  # the archive itself has a finding

@@ -162,12 +162,8 @@ def check_archive(config: Config, target: Target, store: EventStore, *, without:
     def check(*, without: bool) -> list[str]:
         filter = target.settings.filter
         notes = _check_away(config, store, target.name, filter, remedy, without)
-        if joined and not without:
-            # Imported only where there is an archive, since it brings Parquet.
-            from esops.stores.archive.joined import JoinedStore
-
-            if isinstance(store, JoinedStore):
-                check_begins(store)
+        if store.halves is not None and not without:
+            check_begins(store, store.halves)
         return notes
 
     joined = config.stores[target.store_name].archive

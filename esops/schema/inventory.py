@@ -212,7 +212,7 @@ class InventoryReader:
         if self._streams.make_room(stream_key):
             new = set(names)
         keys = {stream_key(name): name for name in new}
-        for key, category in self._store.categories_of(keys).items():
+        for key, category in self._store.many_streams.categories_of(keys).items():
             cells = self._cells.get(category)
             if cells is None:
                 cells = self._cells[category] = _Cells(

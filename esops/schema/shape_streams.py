@@ -150,7 +150,7 @@ class ShapeStreamsReader:
             held.clear()
             new = names
         keys: dict[StreamKey, Any] = {stream_key(name): name for name in new}
-        for key, category in self._store.categories_of(keys).items():
+        for key, category in self._store.many_streams.categories_of(keys).items():
             held[keys[key]] = _SeenStream(category, self._first.get(key) or 0)
 
     def _add(self, events: Sequence[RecordedEvent], columns: LookedAt) -> None:

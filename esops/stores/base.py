@@ -15,8 +15,8 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
@@ -30,33 +30,33 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
-    StreamKey,
-    category_of,
 )
 from esops.settings import StoreSettings
 from esops.stores.archived import ArchivedStreams
-from esops.stores.archiving import Archiving, StreamPart, TenantScope
+from esops.stores.archiving import Archiving, TenantScope
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.counts import EventCounts
 from esops.stores.lengths import (
     StreamLengths,
 )
 from esops.stores.losses import StreamLosses
+from esops.stores.many_streams import ManyStreams
 from esops.stores.masking import Masking
 from esops.stores.names import StoreNames
 from esops.stores.parts import (
     EVERYTHING,
     WITH_ARCHIVED,
+    Halves,
     InlineTables,
     LogIdentity,
     Search,
     ServerAdmin,
     SettlingMemory,
     SqlAccess,
+    StoredPayloads,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
 from esops.stores.times import EventTimes
-from esops.stores.whole_streams import WholeStreams, read_whole
 
 __all__ = [
     "EVERYTHING",
@@ -242,27 +242,6 @@ class EventStore(Protocol):
     ) -> Iterator[RecordedEvent]:
         """One stream's events by version. Nothing where there is no such stream."""
 
-    def whole_streams(
-        self,
-        streams: Sequence[StreamKey],
-        until: Position,
-        filter: EventFilter = EVERYTHING,
-        begins_with: Collection[str] = (),
-    ) -> WholeStreams:
-        """All events of some streams up to a settled position, in one snapshot where the store has
-        such; and which of the streams lack events, of any type. A stream may begin with an event of
-        a type in `begins_with`. They should be few enough for memory.
-        """
-        return read_whole(self, streams, until, filter, begins_with)
-
-    def stream_keys(self, filter: EventFilter = EVERYTHING) -> Iterator[StreamKey]:
-        """The streams that have, or have had, events that a filter may want: each once, in no order
-        that means anything. Those without such an event may be among them. No statement stays open
-        for long.
-        """
-        for info in self.streams(replace(filter, types=())):
-            yield info.key
-
     @abstractmethod
     def streams(
         self,
@@ -278,30 +257,13 @@ class EventStore(Protocol):
         `measured`, how many bytes it takes.
         """
 
-    def allowed_streams(
-        self,
-        filter: EventFilter,
-        denied: list[str],  # noqa: ARG002 - for stores with rights for each stream
-        *,
-        counted: bool = False,  # noqa: ARG002 - for stores with a list that may lack some
-        closed_by: Sequence[str] = (),
-        measured: bool = False,
-        with_settings: bool = False,  # noqa: ARG002
-    ) -> Iterator[StreamInfo]:
-        """`streams`, without those that this user may not read, whose names go into `denied`.
-
-        With `counted`, from the events themselves, whatever list of streams the store keeps; with
-        `with_settings`, without those whose settings this user may not read.
-        """
-        return self.streams(filter, closed_by=closed_by, measured=measured)
-
     def follow(
         self,
         after: Position | None = None,
         filter: EventFilter = EVERYTHING,
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Like read_all, and then on as events come, until `stop`, which is asked between batches.
 
         Empty batches are heartbeats.
@@ -352,38 +314,6 @@ class EventStore(Protocol):
         """
         raise missing(self, "append")
 
-    def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
-        """How many events the store has of each of some parts of streams; those of streams that it
-        has marked as archived only with `archived`.
-        """
-        return [
-            part.overlap(self.stream_info(part.key.stream), archived=archived) for part in parts
-        ]
-
-    def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
-        """Which of some events the store has, by stream, version and id, at whatever positions;
-        those of streams that it has marked as archived only with `archived`.
-        """
-        del archived
-        return [
-            any(
-                (found.version, found.id) == (event.version, event.id)
-                for found in self.read_stream(event.stream, event.version - 1, limit=1)
-            )
-            for event in events
-        ]
-
-    def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
-        """From now on, give payloads as the library wrote them; what it names their classes by is
-        in the metadata. Returns what makes the plain JSON of one; None where they always come as
-        they were written.
-        """
-        return None
-
-    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
-        """The category of each of some streams: the first by name, where one has several."""
-        return {each: category_of(each.stream) for each in streams}
-
     def checkpoints(self) -> list[Checkpoint]:
         """How far the application's own processors are, from the store's own bookkeeping."""
         return []
@@ -414,6 +344,11 @@ class EventStore(Protocol):
     def names(self) -> StoreNames:
         """Which types, categories, streams and tenants there are."""
         return StoreNames(self)
+
+    @cached_property
+    def many_streams(self) -> ManyStreams:
+        """Questions about many streams at once."""
+        return ManyStreams(self)
 
     @cached_property
     def losses(self) -> StreamLosses:
@@ -454,6 +389,16 @@ class EventStore(Protocol):
     @property
     def tenant_scope(self) -> TenantScope | None:
         """Which archived streams are its own, where it reads one tenant of several."""
+        return None
+
+    @property
+    def halves(self) -> Halves | None:
+        """The store and its archive, each by itself, where it is joined with one."""
+        return None
+
+    @property
+    def stored_payloads(self) -> StoredPayloads | None:
+        """Payloads as the library wrote them; None where they always come like that."""
         return None
 
     @property

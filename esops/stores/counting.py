@@ -114,7 +114,7 @@ class CountedLengths:
         """Streams of which something can be read, without the store's own."""
         return (
             info
-            for info in self._store.allowed_streams(filter, denied, **more)
+            for info in self._store.many_streams.allowed(filter, denied, **more)
             if info.length and not self._of_server(info.name)
         )
 

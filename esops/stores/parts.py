@@ -7,7 +7,7 @@ is None where a store has no such part. `esops.stores.base` gives every store `l
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
+    from esops.stores.archive.store import ArchiveStore
     from esops.stores.archiving import LateBeginning
+    from esops.stores.base import EventStore
     from esops.stores.eventstoredb.admin import Scavenge
     from esops.stores.eventstoredb.groups import PersistentSubscriptions
     from esops.stores.eventstoredb.server_projections import ServerProjections
@@ -424,6 +426,40 @@ class InlineTables(Protocol):
         self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
     ) -> Mapping[StreamKey, StreamLength]:
         """How many events of the filter streams have; those that have none are left out."""
+        ...
+
+
+# -- a store that is joined with its archive
+
+
+class Halves(Protocol):
+    """A store and the archive that its old streams went to, each by itself."""
+
+    @property
+    def hot(self) -> EventStore:
+        """The store without its archive."""
+        ...
+
+    @property
+    def cold(self) -> ArchiveStore:
+        """The archive, with the runs that it had at the last look."""
+        ...
+
+    def renewed(self) -> ArchiveStore:
+        """The archive, with what has left the hot store up to now."""
+        ...
+
+
+# -- payloads as they are stored
+
+
+class StoredPayloads(Protocol):
+    """Payloads as the library wrote them, where the store gives out others."""
+
+    def give(self) -> Callable[[bytes], bytes]:
+        """From now on, give payloads as the library wrote them; what it names their classes by is
+        in the metadata. Returns what makes the plain JSON of one.
+        """
         ...
 
 

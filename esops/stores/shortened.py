@@ -107,7 +107,7 @@ def by_type(
         passes = store.names.any_passes(replace(of_them, types=filter.types))
         whole = (
             info.name
-            for info in store.allowed_streams(of_them, [])
+            for info in store.many_streams.allowed(of_them, [])
             if info.length and info.first_version == first
         )
         if passes is None:

@@ -30,7 +30,7 @@ class StreamCategories:
         if len(self._known) + len(unknown) > _MOST:
             self._known.clear()
             unknown = {StreamKey(event.stream, event.tenant) for event in events}
-        self._known.update(self._store.categories_of(unknown))
+        self._known.update(self._store.many_streams.categories_of(unknown))
 
     def of(self, event: RecordedEvent) -> str | None:
         """The category of an event's stream."""

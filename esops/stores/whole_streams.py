@@ -33,7 +33,7 @@ def read_whole(
     filter: EventFilter,
     begins_with: Collection[str] = (),
 ) -> WholeStreams:
-    """One stream after the other, of any store (see EventStore.whole_streams)."""
+    """One stream after the other, of any store (see ManyStreams.whole)."""
     wanted, found = set(streams), list[RecordedEvent]()
     lacking = dict[StreamKey, str]()
     for name in sorted({each.stream for each in streams}):

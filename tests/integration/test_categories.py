@@ -35,7 +35,7 @@ def test_audits_of_streams_know_it(filled, project):
             assert store.stream_info(info.name).category == name
             assert audit_stream(store, info.name).category == name
             key = StreamKey(info.name, info.tenant)
-            assert store.categories_of([key]) == {key: name}
+            assert store.many_streams.categories_of([key]) == {key: name}
         months = {each.category for each in store.lengths.monthly()} - {"account:position"}
         assert months <= {*names, None}
         assert months & names or store.layout.decode is not None or "custom" in store.layout.name

@@ -202,7 +202,7 @@ def test_an_older_copy_of_an_archive_is_missed(layout, project, dsn, connection)
         append_to(s, "a-1", "A", "B")
         assert archive(project) != old
     with open_store(*load_config(project.folder / "esops.toml").store("s")) as joined:
-        check_begins(joined)
+        check_begins(joined, joined)
         newest = next(joined.hot.read_stream("a-1")).version
         assert newest > first + 2
     shutil.rmtree(project.folder / "cold")

@@ -87,13 +87,13 @@ def test_each_pair_is_a_stream_of_its_own(dsn, connection):
             assert only == mine
             sought = store.search.find(event_id=mine[1].id)
             assert list(sought.events) == [mine[1]]
-        assert store.has_events(events) == [True] * len(events)
+        assert store.many_streams.has_events(events) == [True] * len(events)
         parts = [StreamPart(StreamKey(name), 2, 9) for name in names]
-        assert store.count_parts(parts) == [2] * len(PAIRS)
+        assert store.many_streams.count_parts(parts) == [2] * len(PAIRS)
         # What is not written as esops writes it names nothing.
         for other in ("shopping-cart~1x", "shopping~2cart-1", "cart", "a~0-b", "nobody-1"):
             assert list(store.read_stream(other)) == []
-            assert store.count_parts([StreamPart(StreamKey(other), 1, 9)]) == [0]
+            assert store.many_streams.count_parts([StreamPart(StreamKey(other), 1, 9)]) == [0]
 
 
 def test_shards_hold_each_stream_once_and_whole(dsn, connection):
@@ -158,7 +158,7 @@ def test_columns_of_any_type_find_their_streams(dsn, connection, first, second):
             assert list(store.read_stream(name)) == sorted(mine, key=lambda each: each.version)
         parts = [StreamPart(StreamKey(name), 1, 10**6) for name in some]
         wanted = [sum(event.stream == name for event in events) for name in some]
-        assert store.count_parts(parts) == wanted
+        assert store.many_streams.count_parts(parts) == wanted
         for nonsense in ("x", "x-y", "1-x", "-", "99999999999999999999-99999999999999999999"):
             assert list(store.read_stream(nonsense)) == []
         layout = store.layout

@@ -57,9 +57,7 @@ def of_one_database(
         return
     if store.sql is not None and store.sql.database() == database_of(connection):
         return
-    from esops.stores.archive.joined import JoinedStore
-
-    if isinstance(store, JoinedStore):
+    if store.halves is not None:
         where = "joined with an archive, whose events no statement reads"
     else:
         where = "no Postgres database" if store.sql is None else "in another database"

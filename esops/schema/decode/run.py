@@ -48,7 +48,8 @@ class _DecodeRun:
         self._files: dict[str, str] = {}
         self._kept = KeptDecoding(store, settings, request, hooks, self._files)
         # Before anything is read.
-        self._plain = store.give_stored_payloads()
+        stored = store.stored_payloads
+        self._plain = None if stored is None else stored.give()
         self._fatal = FatalEvents(PlainShapes(self._plain))
         self._report = self._new_report()
 

@@ -94,13 +94,10 @@ def removed_from(
     """
     if not config.archives:
         return []
-    # Imported only if there is an archive, so that a rebuild without one needs neither Parquet
-    # nor object stores.
-    from esops.stores.archive.joined import JoinedStore
-
     found = []
     own = config.stores.get(store.name)
-    hot, cold = (store.hot, store.cold) if isinstance(store, JoinedStore) else (store, None)
+    halves = store.halves
+    hot, cold = (store, None) if halves is None else (halves.hot, halves.cold)
     for name, settings in config.archives.items():
         if cold is not None and settings.repository == cold.repository.address:
             continue
@@ -220,7 +217,7 @@ def _look_for(
     found: Lacking,
 ) -> None:
     parts = [StreamPart(key, low, high) for key, _, ranges in group for low, high, _ in ranges]
-    there = iter(store.count_parts(parts, archived=filter.archived))
+    there = iter(store.many_streams.count_parts(parts, archived=filter.archived))
     for _, numbers, ranges in group:
         found.looked_at += sum(number for _, _, number in ranges)
         events = sum(max(0, number - next(there)) for _, _, number in ranges)

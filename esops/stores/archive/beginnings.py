@@ -19,6 +19,7 @@ from esops.stores.archive.archived_away import collect, without
 from esops.stores.archiving import LateBeginning, TenantScope
 from esops.stores.base import EVERYTHING, WITH_ARCHIVED, EventStore
 from esops.stores.losses import StreamLosses
+from esops.stores.parts import Halves
 from esops.stores.shortened import Shortened, by_type
 from esops.wording import count
 
@@ -46,17 +47,17 @@ class Lost:
     events: int = 0
 
 
-def check_begins(store: JoinedStore) -> None:
+def check_begins(store: EventStore, halves: Halves) -> None:
     """Raises Refused where a stream's first events are neither in the store nor in the archive.
 
     Of a stream that left the store wholly only the library's own list of streams can tell.
     """
-    cold = store.cold
-    lost = lost_beginnings(store.hot, cold.runs, store.tenant_scope, cold)
+    cold = halves.cold
+    lost = lost_beginnings(halves.hot, cold.runs, store.tenant_scope, cold)
     if not lost.streams:
         return
-    if store.renewed() is not cold:
-        check_begins(store)  # an archive run has moved events in the meantime
+    if halves.renewed() is not cold:
+        check_begins(store, halves)  # an archive run has moved events in the meantime
         return
     itself = "If the application removed them itself: --without-archived."
     if not cold.runs:

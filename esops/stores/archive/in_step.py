@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from esops.events import RecordedEvent
+from esops.events import Position, RecordedEvent
 
 Place = TypeVar("Place")
 _AT_ONCE = 1_000
@@ -90,3 +90,8 @@ class _Ahead(Generic[Place]):
         if self._next is not None:
             yield self._next
         yield from self._events
+
+
+def place(event: RecordedEvent) -> Position:
+    """What events of a log are ordered by."""
+    return event.position

@@ -4,15 +4,12 @@ each once.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
-from itertools import chain, dropwhile, islice
-from typing import cast
+from itertools import islice
 
-from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.snapshots import is_snapshot
 from esops.events import (
     Checkpoint,
@@ -21,14 +18,15 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
-    StreamKey,
 )
 from esops.stores.archive.beginnings import JoinedLosses
 from esops.stores.archive.cold import ColdPart
 from esops.stores.archive.downwards import Down, batches_of, downwards
-from esops.stores.archive.in_step import Cold, in_step, pages_of
+from esops.stores.archive.in_step import Cold, in_step, pages_of, place
 from esops.stores.archive.joined_counts import JoinedCounts
 from esops.stores.archive.joined_parts import JoinedNames, JoinedTimes
+from esops.stores.archive.joined_search import JoinedSearch
+from esops.stores.archive.joined_streams import JoinedStreams, each_together
 from esops.stores.archive.lives import beginnings, of_the_present
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
@@ -45,16 +43,14 @@ from esops.stores.base import (
     settled,
 )
 from esops.stores.parts import (
+    Halves,
     InlineTables,
     LogIdentity,
     Search,
-    SearchResult,
     ServerAdmin,
     SettlingMemory,
 )
 from esops.stores.positions import each_once
-from esops.stores.searching import IdSearch, SoughtIds, search_for
-from esops.stores.whole_streams import WholeStreams
 
 _AT_ONCE = 5_000
 _A_MOMENT = 1.0
@@ -76,6 +72,11 @@ class JoinedStore(EventStore):
         self.name = hot.name
         # Events that a run has kept in the hot store are in both, and would be counted twice.
         self.capabilities = replace(hot.capabilities, shards=False, count_between=False)
+
+    @property
+    def halves(self) -> Halves:
+        """This store knows them."""
+        return self
 
     @property
     def hot(self) -> EventStore:
@@ -183,6 +184,11 @@ class JoinedStore(EventStore):
         return JoinedNames(self)
 
     @cached_property
+    def many_streams(self) -> JoinedStreams:
+        """Each stream as both stores together have it."""
+        return JoinedStreams(self)
+
+    @cached_property
     def losses(self) -> JoinedLosses:
         """What neither store has."""
         return JoinedLosses(self)
@@ -195,7 +201,7 @@ class JoinedStore(EventStore):
     @property
     def search(self) -> Search | None:
         """A search of both stores, where the hot store can search."""
-        return None if self._hot.search is None else _JoinedSearch(self._hot.search, self._cold)
+        return None if self._hot.search is None else JoinedSearch(self._hot.search, self._cold)
 
     def read_all(
         self,
@@ -223,7 +229,7 @@ class JoinedStore(EventStore):
                 yield from of_the_present(iter(events), begins)
 
         both = in_step(
-            self._hot.read_all(after, until, filter), Cold(archived, self._cold.renew), _place
+            self._hot.read_all(after, until, filter), Cold(archived, self._cold.renew), place
         )
         # Of each store only as much is taken as is needed: nothing is collected but one batch.
         waiting: list[RecordedEvent] = []
@@ -285,7 +291,7 @@ class JoinedStore(EventStore):
         # where it is removed while both are read.
         if not self.cold.renumbered or not events:
             return events
-        there = self._hot.has_events(events, archived=archived)
+        there = self._hot.many_streams.has_events(events, archived=archived)
         return [event for event, has in zip(events, there, strict=True) if not has]
 
     def follow(
@@ -294,7 +300,7 @@ class JoinedStore(EventStore):
         filter: EventFilter = EVERYTHING,
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """Both stores up to the present head, then the hot store: new events come there. What has
         left it before it was read comes from the archive.
         """
@@ -306,7 +312,7 @@ class JoinedStore(EventStore):
                     return
             after = head
         while not stop():
-            hot = cast("Generator[Batch, None, None]", self._hot.follow(after, filter, stop, poll))
+            hot = self._hot.follow(after, filter, stop, poll)
             for batch in hot:
                 if batch.position not in (None, after):
                     newest = self.renewed().head().position
@@ -353,28 +359,6 @@ class JoinedStore(EventStore):
             else (event for _, event in zip(range(limit), merged, strict=False))
         )
 
-    def whole_streams(
-        self,
-        streams: Sequence[StreamKey],
-        until: Position,
-        filter: EventFilter = EVERYTHING,
-        begins_with: Collection[str] = (),
-    ) -> WholeStreams:
-        """From the hot store where it has all events of a stream. Where a name can begin another
-        stream, what it has may be a later one alone.
-        """
-        if self.capabilities.names_begin_again:
-            return super().whole_streams(streams, until, filter, begins_with)
-        hot = self._hot.whole_streams(streams, until, filter, begins_with)
-        there = {StreamKey(each.stream, each.tenant) for each in hot.events} - hot.lacking.keys()
-        rest = [each for each in streams if each not in there]
-        if not rest:
-            return hot
-        joined = super().whole_streams(rest, until, filter, begins_with)
-        of_hot = (each for each in hot.events if StreamKey(each.stream, each.tenant) in there)
-        events = sorted([*of_hot, *joined.events], key=lambda event: event.position)
-        return WholeStreams(events, joined.lacking)
-
     def stream_info(self, stream: str) -> StreamInfo | None:
         """The stream as both stores together have it."""
         hot = self._hot.stream_info(stream)
@@ -395,107 +379,12 @@ class JoinedStore(EventStore):
         stream comes after the one that bears it now.
         """
         hot = self._hot.streams(filter, closed_by=closed_by, measured=measured)
-        return islice(self._together(hot, filter, closed_by, measured=measured), limit)
-
-    def allowed_streams(
-        self,
-        filter: EventFilter,
-        denied: list[str],
-        *,
-        counted: bool = False,
-        closed_by: Sequence[str] = (),
-        measured: bool = False,
-        with_settings: bool = False,
-    ) -> Iterator[StreamInfo]:
-        """As the store itself allows it: an archived part of a stream is not all of it."""
-        hot = self._hot.allowed_streams(
-            filter,
-            denied,
-            counted=counted,
-            closed_by=closed_by,
-            measured=measured,
-            with_settings=with_settings,
-        )
-        names: set[str] | None = None
-        for info in self._together(hot, filter, closed_by, measured=measured):
-            names = set(denied) if names is None else names  # the hot store has been asked by now
-            if info.name not in names:
-                yield info
-
-    def _together(
-        self,
-        hot_streams: Iterator[StreamInfo],
-        filter: EventFilter,
-        closed_by: Sequence[str],
-        *,
-        measured: bool,
-    ) -> Iterator[StreamInfo]:
-        again = set(self._hot.archived.used_again())
-        # There may be many millions: they are put together on disk, not in memory.
-        with DiskMap() as both:
-            for info in hot_streams:
-                both.put(info.name, info.tenant, pickle.dumps([info]))
-            archived = self.renewed().streams(filter, closed_by=closed_by, measured=measured)
-            for info in archived:
-                cold, hot = replace(info, archived=True), both.get(info.name, info.tenant)
-                found = [cold]
-                if hot is not None:
-                    (own,) = pickle.loads(hot)  # noqa: S301 - packed above
-                    found = [own, cold] if cold.key in again else [together(own, cold)]
-                both.put(info.name, info.tenant, pickle.dumps(found))
-            yield from chain.from_iterable(map(pickle.loads, both))
-
-    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
-        """As the store itself has them; those of what is archived as they were."""
-        hot = self._hot.categories_of(streams)
-        unknown = [each for each in streams if hot[each] is None]
-        return {**hot, **self.cold.categories_of(unknown)} if unknown else hot
+        return islice(each_together(self, hot, filter, closed_by, measured=measured), limit)
 
     def close(self) -> None:
         """Close both stores."""
         self.cold.close()
         self._hot.close()
-
-
-class _JoinedSearch(IdSearch):
-    def __init__(self, hot: Search, cold: ColdPart) -> None:
-        self._hot, self._cold = hot, cold
-
-    def once(self) -> Search:
-        """The hot store's log is read once; an archive's files answer in SQL."""
-        once = getattr(self._hot, "once", None)
-        return self if once is None else _JoinedSearch(once(), self._cold)
-
-    def not_events(self, ids: Sequence[str]) -> set[str]:
-        """What the hot store keeps beside its events; an archive has events only."""
-        asked = getattr(self._hot, "not_events", None)
-        return set() if asked is None else set(asked(ids))
-
-    def find_ids(self, sought: SoughtIds) -> SearchResult:
-        """Search each store in its own way; the results are merged by position."""
-        hot = search_for(self._hot, sought)
-        self._cold.renew()
-        cold = search_for(self._cold.store.search, sought)
-
-        def archived(reached: Position | None) -> Iterator[RecordedEvent]:
-            if reached is None:
-                return cold.events
-            events = search_for(self._cold.store.search, sought).events
-            return dropwhile(lambda event: event.position <= reached, events)
-
-        merged = in_step(pages_of(hot.events, _place), Cold(archived, self._cold.renew), _place)
-        scans = (
-            None
-            if hot.scans is None and cold.scans is None
-            else (hot.scans or 0) + (cold.scans or 0)
-        )
-        return SearchResult(
-            chain.from_iterable(each_once(merged)), f"{hot.how}; {cold.how}", scans, hot.remedy
-        )
-
-
-def _place(event: RecordedEvent) -> Position:
-    return event.position
 
 
 def _version(event: RecordedEvent) -> int:

@@ -62,7 +62,7 @@ def _check(pieces: Sequence[_Piece], hot: EventStore, cold: ArchiveStore) -> Non
         for key, first, last, _ in pieces
         for low, high in ((0, first - 1), (first, last))
     ]
-    counts = iter(hot.count_parts(parts, archived=False))
+    counts = iter(hot.many_streams.count_parts(parts, archived=False))
     for key, first, last, run in pieces:
         before, inside = next(counts), next(counts)
         if not before or inside > last - first:

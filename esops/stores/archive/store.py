@@ -5,7 +5,7 @@ original order, each once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
-    StreamKey,
 )
 from esops.settings import ArchiveStoreSettings
 from esops.stores.archive.categories import Categories
@@ -29,7 +28,7 @@ from esops.stores.archive.counts import ArchiveCounts
 from esops.stores.archive.files import ArchiveFiles
 from esops.stores.archive.names import ArchiveNames
 from esops.stores.archive.search import ArchiveSearch
-from esops.stores.archive.streams import AllArchived, streams_of
+from esops.stores.archive.streams import AllArchived, ArchiveStreams, streams_of
 from esops.stores.archived import ArchivedStreams
 from esops.stores.archiving import TenantScope
 from esops.stores.base import (
@@ -218,7 +217,7 @@ class ArchiveStore(EventStore):
         filter: EventFilter = EVERYTHING,
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """All that is there, and then heartbeats: an archive gets older events, never
         newer ones.
         """
@@ -278,6 +277,11 @@ class ArchiveStore(EventStore):
         return ArchiveNames(self, self.files, here=self.repository.folder is not None)
 
     @cached_property
+    def many_streams(self) -> ArchiveStreams:
+        """With the categories that the store had."""
+        return ArchiveStreams(self, self.files)
+
+    @cached_property
     def losses(self) -> ArchiveLosses:
         """Snapshots that are in the place of events, too."""
         from esops.stores.archive.beginnings import ArchiveLosses
@@ -306,25 +310,6 @@ class ArchiveStore(EventStore):
             how,
             self.counts.between(None, self.head().position),
         )
-
-    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
-        """As the store had them."""
-        named = super().categories_of(streams)
-        if not self.runs or not streams or not self.files.database.categories.kept:
-            return named
-        marks = ", ".join(["?"] * len(streams))
-        rows = self.files.ask(
-            "SELECT stream, tenant, first_category, said FROM "
-            f"({self.files.database.categories.of_streams()}) WHERE stream IN ({marks})",
-            [each.stream for each in streams],
-        )
-        own = {StreamKey(stream, tenant): found for stream, tenant, *found in rows}
-        unknown = (None, False)
-        return {
-            each: category if said else category or named[each]
-            for each in named
-            for category, said in [own.get(each, unknown)]
-        }
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from esops.events import EventFilter, StreamInfo, StreamKey, category_of
 from esops.moments import moment
@@ -10,6 +10,8 @@ from esops.postgres.statements import statements
 from esops.stores.archive.files import ArchiveFiles
 from esops.stores.archive.reading import microseconds
 from esops.stores.archived import ArchivedStreams
+from esops.stores.base import EventStore
+from esops.stores.many_streams import ManyStreams
 
 _SQL = statements(__package__, "streams")
 _SIZE = "sum(octet_length(data) + coalesce(octet_length(metadata), 0))"
@@ -60,9 +62,37 @@ def streams_of(
         )
 
 
+class ArchiveStreams(ManyStreams):
+    """ManyStreams of an archive."""
+
+    def __init__(self, store: EventStore, files: ArchiveFiles) -> None:
+        """`files` are those of the store."""
+        super().__init__(store)
+        self._files = files
+
+    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
+        """As the store had them."""
+        named = super().categories_of(streams)
+        if not self._files.runs or not streams or not self._files.database.categories.kept:
+            return named
+        marks = ", ".join(["?"] * len(streams))
+        rows = self._files.ask(
+            "SELECT stream, tenant, first_category, said FROM "
+            f"({self._files.database.categories.of_streams()}) WHERE stream IN ({marks})",
+            [each.stream for each in streams],
+        )
+        own = {StreamKey(stream, tenant): found for stream, tenant, *found in rows}
+        unknown = (None, False)
+        return {
+            each: category if said else category or named[each]
+            for each in named
+            for category, said in [own.get(each, unknown)]
+        }
+
+
 class AllArchived(ArchivedStreams):
     """ArchivedStreams of an archive: all of its streams."""
 
     def streams(self) -> Iterator[StreamKey]:
         """All that it has."""
-        return self._store.stream_keys()
+        return self._store.many_streams.keys()

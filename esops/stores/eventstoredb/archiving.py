@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -84,10 +83,9 @@ class NodeArchiving:
         self,
         store: EventStoreDBStore,
         connector: Connector,
-        talking: Callable[[str], AbstractContextManager[Link]],
     ) -> None:
-        """`talking` gives a link for some calls."""
-        self._store, self._connector, self._talking = store, connector, talking
+        """`connector` gives links to the node."""
+        self._store, self._connector = store, connector
 
     def extra_columns(self) -> list[str]:
         """One: the content type, which tells JSON from binary."""
@@ -113,7 +111,7 @@ class NodeArchiving:
 
     def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], StreamRow]:
         """The metadata stream of each stream: its limits, ACL and truncation."""
-        with self._talking("read streams' metadata") as link:
+        with self._connector.talking("read streams' metadata") as link:
             found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
         return {key: StreamRow(orjson.dumps(document).decode()) for key, document in found.items()}
 

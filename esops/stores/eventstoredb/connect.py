@@ -14,10 +14,12 @@ import re
 import socket
 import ssl
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+import structlog
 from esdbclient import EventStoreDBClient
 from esdbclient.connection_spec import (
     VALID_CONNECTION_QUERY_STRING_FIELDS,
@@ -30,6 +32,9 @@ from esops.errors import ConnectionLost, Unavailable, UsageError
 from esops.settings.addresses import problem_of_uri
 from esops.stores.eventstoredb.calls import LATE, Bounded, Received, answer, in_time
 from esops.stores.eventstoredb.errors import NotLeader, translated
+
+T = TypeVar("T")
+log = structlog.get_logger("esops.eventstoredb")
 
 DEADLINE = 10.0
 """Seconds that a short call may take, unless the URI says defaultDeadline."""
@@ -239,6 +244,40 @@ class Connector:
             self._leading = Link(self.spec, leaders[0], leads=True)
         return self._leading
 
+    @contextlib.contextmanager
+    def talking(self, what: str = "answer") -> Iterator[Link]:
+        """A link for some calls; errors become ours, and a lost link is dropped, so that the next
+        call finds another.
+        """
+        try:
+            link = self.link
+            with link.call(what):
+                yield link
+        except ConnectionLost as lost:
+            self.lost(lost)
+            raise
+
+    @contextlib.contextmanager
+    def talking_to_leader(self, what: str = "answer") -> Iterator[Link]:
+        """The same with a link to the leader."""
+        try:
+            link = self.leading
+            with link.call(what):
+                yield link
+        except ConnectionLost as lost:
+            self.lost_leader(lost)
+            raise
+
+    def twice(self, ask: Callable[[Link], T], what: str) -> T:
+        """A short question, asked again on a new connection where the first is gone: a node that
+        restarted is not noticed.
+        """
+        return _asked_again(self.talking, ask, what)
+
+    def twice_of_leader(self, ask: Callable[[Link], T], what: str) -> T:
+        """The same of the leader."""
+        return _asked_again(self.talking_to_leader, ask, what)
+
     def lost(self, error: BaseException) -> None:
         """Drop the link.
 
@@ -264,3 +303,17 @@ class Connector:
             if link is not None:
                 link.close()
         self._link = self._leading = None
+
+
+def _asked_again(
+    talking: Callable[[str], contextlib.AbstractContextManager[Link]],
+    ask: Callable[[Link], T],
+    what: str,
+) -> T:
+    try:
+        with talking(what) as link:
+            return ask(link)
+    except ConnectionLost as lost:
+        log.debug("asked again", error=lost.message)
+        with talking(what) as link:
+            return ask(link)

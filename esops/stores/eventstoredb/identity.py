@@ -13,6 +13,7 @@ where a server does not tell them, the stream decides alone.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -27,7 +28,7 @@ from esops.errors import (
 )
 from esops.events import Position, RecordedEvent
 from esops.stores.eventstoredb import bulk, live, lookup
-from esops.stores.eventstoredb.connect import Link
+from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.parts import Mark
 
@@ -206,3 +207,50 @@ def _begun_at(event: RecordedEvent) -> int:
         str(key).lower(): value for key, value in orjson.loads(event.data).items()
     }
     return int(document["epochposition"]) if "epochposition" in document else int(event.position[0])
+
+
+class NodeIdentity:
+    """LogIdentity of a node, by the record at a position."""
+
+    gives_again = False
+    covers_before = False  # a read that continues at a mark looks for its record again
+
+    def __init__(self, name: str, connector: Connector) -> None:
+        """`name` is the store's."""
+        self._name, self._connector = name, connector
+        self._known: tuple[Position, Mark] | None = None
+        """The last position whose mark was made or recognised."""
+
+    def check_reach(self, position: Position) -> None:
+        """By its parts; where the log ends is seen when the record is looked for."""
+        check_parts(self._name, position)
+
+    def mark_of(self, events: Sequence[RecordedEvent]) -> Mark:
+        """The last record's id, stream and revision."""
+        return mark_of(events[-1])
+
+    def mark(self, position: Position) -> Mark | None:
+        """The record there, and its epoch."""
+        check_position(position)
+        with self._connector.talking("read $all") as link:
+            found = mark(link, position)
+        self._known = None if found is None else (position, found)
+        return found
+
+    def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
+        """By the record at the mark, which each read that continues there looks for again."""
+        with self._connector.talking("read $all") as link:
+            recognise(link, self._name, mark, removed=removed)
+        self._known = (position, mark)
+
+    def tells(self, position: Position, mark: Mark) -> bool | None:
+        """By the record at the mark."""
+        with self._connector.talking("read $all") as link:
+            return tells(link, position, mark)
+
+    def recognise_again(self, after: Position | None) -> None:
+        """Before a read after a position, where that is the one that was recognised: a reader's own
+        page in the middle of the log needs no second look.
+        """
+        if self._known is not None and self._known[0] == after:
+            self.recognise(*self._known)

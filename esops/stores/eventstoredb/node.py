@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from esops.errors import Busy, Unavailable
 from esops.events import Checkpoint, Position
 from esops.stores.eventstoredb.admin import NOT_STARTED, HttpAdmin, Scavenge, Scavenges
-from esops.stores.eventstoredb.connect import Connector, Link
+from esops.stores.eventstoredb.connect import Connector
 from esops.stores.eventstoredb.event_readers import readers
 from esops.stores.eventstoredb.groups import ALL, PersistentSubscriptions
 from esops.stores.eventstoredb.scavengeable import scavengeable
@@ -30,14 +29,10 @@ class NodeAdmin:
         self,
         store: EventStoreDBStore,
         connector: Connector,
-        talking: Callable[[str], AbstractContextManager[Link]],
-        ask: Callable[[Callable[[Link], Any], str], Any],
     ) -> None:
-        """`talking` gives a link to the leader for some calls, since only that answers for
-        projections and groups; `ask` asks it a short question, twice if need be.
-        """
+        """Only the leader answers for projections and groups."""
         self._store, self._connector = store, connector
-        self._talking, self._ask = talking, ask
+        self._talking, self._ask = connector.talking_to_leader, connector.twice_of_leader
 
     def http(self) -> HttpAdmin:
         """The HTTP administration of the node that is connected to; a context manager."""

@@ -5,11 +5,10 @@ What is settled is simple here: a node gives out only what is committed.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,7 +22,6 @@ from esops.events import (
     StreamInfo,
 )
 from esops.settings import EventStoreDBSettings
-from esops.stores.archiving import StreamPart
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -37,25 +35,24 @@ from esops.stores.counting import CountedLengths
 from esops.stores.eventstoredb import (
     backwards,
     bulk,
-    identity,
     live,
     lookup,
     scavenged,
 )
 from esops.stores.eventstoredb.changes import StreamChanges
-from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
+from esops.stores.eventstoredb.connect import Connector, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.eventstoredb.estimates import NodeCounts
 from esops.stores.eventstoredb.gone import NodeArchived, NodeLosses
+from esops.stores.eventstoredb.identity import NodeIdentity, check_position
 from esops.stores.eventstoredb.listing import StreamNames
+from esops.stores.eventstoredb.many_streams import NodeStreams
 from esops.stores.eventstoredb.node import NodeAdmin
 from esops.stores.eventstoredb.search import NodeSearch
-from esops.stores.parts import LogIdentity, Mark
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.archiving import NodeArchiving
 
-T = TypeVar("T")
 log = structlog.get_logger("esops.eventstoredb")
 
 _LONG = 4 * 1024 * 1024
@@ -88,9 +85,7 @@ class EventStoreDBStore(EventStore):
         """
         self.name = name
         self._connector = Connector(name, settings.uri)
-        self._known: tuple[Position, Mark] | None = None
-        """The last position whose mark was made or recognised."""
-        self.listing = StreamNames(self, self._talking)
+        self.listing = StreamNames(self, self._connector.talking)
         """The names of all streams."""
         self._scavenged = scavenged.Scavenged(
             self._between,
@@ -99,7 +94,7 @@ class EventStoreDBStore(EventStore):
             self._never_scavenged,
         )
         try:
-            with self._talking("list the cluster's members") as link:
+            with self._connector.talking("list the cluster's members") as link:
                 link.client.read_gossip(timeout=link.deadline)
         except ConnectionLost:
             self.close()
@@ -117,48 +112,15 @@ class EventStoreDBStore(EventStore):
 
     # -- the connection
 
-    @contextlib.contextmanager
-    def _talking(self, what: str = "answer") -> Iterator[Link]:
-        """A link for some calls; errors become ours, and a lost link is dropped, so that the next
-        call finds another.
-        """
-        try:
-            link = self._connector.link
-            with link.call(what):
-                yield link
-        except ConnectionLost as lost:
-            self._connector.lost(lost)
-            raise
-
-    @contextlib.contextmanager
-    def _leading(self, what: str = "answer") -> Iterator[Link]:
-        """The same with a link to the leader."""
-        try:
-            link = self._connector.leading
-            with link.call(what):
-                yield link
-        except ConnectionLost as lost:
-            self._connector.lost_leader(lost)
-            raise
-
-    def _twice(self, ask: Callable[[Link], T], what: str) -> T:
-        """A short question, asked again on a new connection where the first is gone: a node that
-        restarted is not noticed.
-        """
-        return _asked_again(self._talking, ask, what)
-
-    def _twice_of_leader(self, ask: Callable[[Link], T], what: str) -> T:
-        return _asked_again(self._leading, ask, what)
-
     @property
     def admin(self) -> NodeAdmin:
         """Projections, persistent subscriptions and scavenges."""
-        return NodeAdmin(self, self._connector, self._leading, self._twice_of_leader)
+        return NodeAdmin(self, self._connector)
 
     @property
     def changes(self) -> StreamChanges:
         """Truncating, deleting and tombstoning streams."""
-        return StreamChanges(self._talking)
+        return StreamChanges(self._connector.talking)
 
     @property
     def archiving(self) -> NodeArchiving:
@@ -166,7 +128,7 @@ class EventStoreDBStore(EventStore):
         # Imported for archiving only: it brings Arrow.
         from esops.stores.eventstoredb.archiving import NodeArchiving
 
-        return NodeArchiving(self, self._connector, self._talking)
+        return NodeArchiving(self, self._connector)
 
     @property
     def lengths(self) -> CountedLengths:
@@ -176,7 +138,12 @@ class EventStoreDBStore(EventStore):
     @cached_property
     def counts(self) -> NodeCounts:
         """Counted where they are few, else estimated."""
-        return NodeCounts(self, self._between, self._twice)
+        return NodeCounts(self, self._between, self._connector.twice)
+
+    @cached_property
+    def many_streams(self) -> NodeStreams:
+        """Several streams asked about at the same time."""
+        return NodeStreams(self, self._connector, self.listing)
 
     @cached_property
     def losses(self) -> NodeLosses:
@@ -193,14 +160,14 @@ class EventStoreDBStore(EventStore):
         """By the index of correlation ids, or a scan."""
         return NodeSearch(self)
 
-    @property
-    def identity(self) -> LogIdentity:
+    @cached_property
+    def identity(self) -> NodeIdentity:
         """By the record at a position."""
-        return self
+        return NodeIdentity(self.name, self._connector)
 
     def ping(self) -> StoreInfo:
         """The node's version, its state, and the cluster's leader."""
-        with self._talking("list the cluster's members") as link:
+        with self._connector.talking("list the cluster's members") as link:
             members = link.client.read_gossip(timeout=link.deadline)
             target = link.target
         states = {
@@ -231,38 +198,10 @@ class EventStoreDBStore(EventStore):
     ) -> Head:
         """The newest event's position, whatever its type: positions are given at the commit."""
         request = bulk.read_all_request(None, backwards=True, limit=1)
-        found = self._twice(lambda link: bulk.first(link, request, "read $all"), "read $all")
+        found = self._connector.twice(
+            lambda link: bulk.first(link, request, "read $all"), "read $all"
+        )
         return Head(found[0].position if found else None)
-
-    gives_again = False
-    covers_before = False  # a read that continues at a mark looks for its record again
-
-    def check_reach(self, position: Position) -> None:
-        """By its parts; where the log ends is seen when the record is looked for."""
-        identity.check_parts(self.name, position)
-
-    def mark_of(self, events: Sequence[RecordedEvent]) -> Mark:
-        """The last record's id, stream and revision."""
-        return identity.mark_of(events[-1])
-
-    def mark(self, position: Position) -> Mark | None:
-        """The record there, and its epoch."""
-        identity.check_position(position)
-        with self._talking("read $all") as link:
-            found = identity.mark(link, position)
-        self._known = None if found is None else (position, found)
-        return found
-
-    def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
-        """By the record at the mark, which each read that continues there looks for again."""
-        with self._talking("read $all") as link:
-            identity.recognise(link, self.name, mark, removed=removed)
-        self._known = (position, mark)
-
-    def tells(self, position: Position, mark: Mark) -> bool | None:
-        """By the record at the mark."""
-        with self._talking("read $all") as link:
-            return identity.tells(link, position, mark)
 
     def read_all(
         self,
@@ -279,7 +218,7 @@ class EventStoreDBStore(EventStore):
         else $all has what was truncated or deleted.
         """
         for position in (after, until):
-            identity.check_position(position)
+            check_position(position)
         if until is None and filter.stream is not None and not filter.archived:
             # Without a question to $all: this user may have the right to read the stream alone.
             link = self._connector.link
@@ -308,7 +247,7 @@ class EventStoreDBStore(EventStore):
     ) -> Iterator[Batch]:
         """From the end of $all, or of the stream, by reads that the server filters."""
         for position in (after, until):
-            identity.check_position(position)
+            check_position(position)
         try:
             link = self._connector.link
             if filter.stream is not None and live.tells_positions(link, filter.stream):
@@ -337,7 +276,7 @@ class EventStoreDBStore(EventStore):
         request = bulk.read_stream_request(stream, limit=1)
         try:
             what = f"read stream {stream!r}"
-            found = self._twice(lambda link: bulk.first(link, request, what), what)
+            found = self._connector.twice(lambda link: bulk.first(link, request, what), what)
         except (Denied, StreamGone):
             return None
         return found[0].version if found else None
@@ -359,7 +298,7 @@ class EventStoreDBStore(EventStore):
         request = bulk.read_stream_request("$scavenges", backwards=True, limit=1)
         try:
             what = "read the history of scavenges"
-            return self._twice(lambda link: bulk.first(link, request, what), what) is None
+            return self._connector.twice(lambda link: bulk.first(link, request, what), what) is None
         except (Denied, StreamGone):
             return False
 
@@ -372,10 +311,7 @@ class EventStoreDBStore(EventStore):
     ) -> Iterator[Batch]:
         """What $all has, as it is."""
         long = until[0] - (after[0] if after else 0) > _LONG
-        # Only where this read continues at a checkpoint that was recognised: a reader's own page in
-        # the middle of the log needs no second look.
-        if self._known is not None and self._known[0] == after:
-            self.recognise(*self._known)
+        self.identity.recognise_again(after)
         try:
             link = self._connector.link
             if (
@@ -399,12 +335,12 @@ class EventStoreDBStore(EventStore):
         filter: EventFilter = EVERYTHING,
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """A catch-up subscription to $all, taken up again from its last position whenever it ends.
 
         Raises ConnectionLost when no node could be reached for ten minutes.
         """
-        identity.check_position(after)
+        check_position(after)
         found = live.follow(self._connector, after, filter, stop, poll)
         # Who follows from a position on is beyond what a scavenge can have left by then.
         end = self.head().position if after is None else None
@@ -452,11 +388,9 @@ class EventStoreDBStore(EventStore):
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """What can be read of it, by two reads of one event each, and its settings by a third."""
-        return self._twice(lambda link: lookup.stream_info(link, stream), f"read stream {stream!r}")
-
-    def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
-        """By the ends of the streams, several asked about at the same time."""
-        return lookup.count_parts(self._connector, parts, archived=archived)
+        return self._connector.twice(
+            lambda link: lookup.stream_info(link, stream), f"read stream {stream!r}"
+        )
 
     def streams(
         self,
@@ -472,22 +406,6 @@ class EventStoreDBStore(EventStore):
         log.info("streams", source=self.listing.source())
         return lookup.infos(self._connector, self.listing.each(filter), limit, closed_by)
 
-    def allowed_streams(
-        self,
-        filter: EventFilter,
-        denied: list[str],
-        *,
-        counted: bool = False,
-        closed_by: Sequence[str] = (),
-        measured: bool = False,  # noqa: ARG002
-        with_settings: bool = False,
-    ) -> Iterator[StreamInfo]:
-        """Any stream may have an ACL. `counted`: with the names from $all."""
-        names = self.listing.each(filter, counted=counted)
-        return lookup.infos(
-            self._connector, names, None, closed_by, denied, with_settings=with_settings
-        )
-
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
     ) -> Position:
@@ -501,17 +419,3 @@ class EventStoreDBStore(EventStore):
     def close(self) -> None:
         """Close the connections to the cluster."""
         self._connector.close()
-
-
-def _asked_again(
-    talking: Callable[[str], contextlib.AbstractContextManager[Link]],
-    ask: Callable[[Link], T],
-    what: str,
-) -> T:
-    try:
-        with talking(what) as link:
-            return ask(link)
-    except ConnectionLost as lost:
-        log.debug("asked again", error=lost.message)
-        with talking(what) as link:
-            return ask(link)

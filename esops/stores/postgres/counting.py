@@ -4,7 +4,7 @@ otherwise by grouping the events (stream_groups.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from esops.events import EventFilter, StreamInfo, StreamKey, category_of
+from esops.events import EventFilter, StreamInfo, StreamKey
 from esops.moments import within
 from esops.stores.lengths import (
     LengthCount,
@@ -76,35 +76,6 @@ class Counting:
         with closing(self._bulk()) as reader:
             for batch in reader.read(iter([statement.as_string(None)])):
                 yield from map(stream_info, zip(*map(column_values, batch.columns), strict=True))
-
-    def categories_of(self, streams: Collection[StreamKey]) -> dict[StreamKey, str | None]:
-        """See EventStore."""
-        layout, own, names = self._layout, self._layout.stream_table, [s.stream for s in streams]
-        if layout.category is not None:
-            statement = sql.SQL("SELECT {}, {}, min({}) FROM {} WHERE {} GROUP BY 1, 2").format(
-                layout.mapped.stream,
-                layout.mapped.tenant,
-                layout.category,
-                layout.events,
-                layout.any_stream(names),
-            )
-        elif own is not None and layout.stream_kind == "uuid":
-            statement = sql.SQL(
-                "SELECT {stream}::text, {tenant}, {category} FROM {table} WHERE {stream} = "
-                "ANY({names}::uuid[])"
-            ).format(
-                stream=own.stream,
-                tenant=own.tenant,
-                category=own.category,
-                table=own.table,
-                names=sql.Literal(names),
-            )
-        else:
-            return {each: category_of(each.stream) for each in streams}
-        with self._control() as connection:
-            rows = connection.execute(statement).fetchall()
-        found = {StreamKey(name, tenant): category for name, tenant, category in rows}
-        return {each: found.get(each) for each in streams}
 
     def _listed(self, statement: sql.Composed) -> Iterator[StreamInfo]:
         return map(stream_info, self._rows(statement))

@@ -224,43 +224,6 @@ class PostgresInline:
         )
         return {StreamKey(*key): last for *key, last in connection.execute(statement).fetchall()}
 
-    def listed(
-        self,
-        connection: psycopg.Connection,
-        filter: EventFilter,
-        after: StreamKey | None,
-        most: int,
-    ) -> list[StreamKey]:
-        """A page of the streams after one, by the index on the library's own list of streams, or on
-        the streams of the events.
-        """
-        layout, table = self._layout, self._layout.stream_table
-        if table is not None:
-            source, stream, tenant = table.table, table.stream, table.tenant
-            where = [table.scope]
-            if filter.category is not None:
-                where.append(table.in_category(filter.category))
-        else:
-            source, tenant = layout.events, layout.mapped.tenant
-            stream = layout.stream_column or layout.mapped.stream
-            where = [layout.where(replace(filter, types=(), archived=True))]
-        if after is not None:
-            beyond = sql.SQL("{s} >= {name}::{kind} AND ({s}, {t}) > ({name}::{kind}, {tenant})")
-            where.append(
-                beyond.format(
-                    s=stream,
-                    t=tenant,
-                    name=sql.Literal(after.stream),
-                    tenant=sql.Literal(after.tenant),
-                    kind=sql.SQL(layout.stream_kind),
-                )
-            )
-        statement = sql.SQL(
-            "SELECT name::text, tenant FROM (SELECT DISTINCT {} AS name, {} AS tenant FROM {} "
-            "WHERE {} ORDER BY 1, 2 LIMIT {}) AS page ORDER BY page.name, page.tenant"
-        ).format(stream, tenant, source, sql.SQL(" AND ").join(where), sql.Literal(most))
-        return [StreamKey(*row) for row in connection.execute(statement).fetchall()]
-
     def _lasts(
         self, connection: psycopg.Connection, streams: Sequence[StreamKey]
     ) -> dict[StreamKey, int]:

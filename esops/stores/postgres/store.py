@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, timedelta
@@ -20,14 +20,12 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
-    StreamKey,
-    is_uuid,
     last_position,
 )
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
-from esops.stores.archiving import StreamPart, TenantScope
+from esops.stores.archiving import TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -39,8 +37,8 @@ from esops.stores.base import (
     missing,
     settled,
 )
+from esops.stores.parts import StoredPayloads
 from esops.stores.positions import check_parts, whole_positions
-from esops.stores.postgres.counted import count_parts, has_events
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.counts import PostgresCounts
 from esops.stores.postgres.dated import PostgresTimes
@@ -53,10 +51,10 @@ from esops.stores.postgres.layouts.base import NO_TENANT, Layout
 from esops.stores.postgres.layouts.finding import find_layout
 from esops.stores.postgres.listening import Listener
 from esops.stores.postgres.losses import PostgresLosses
+from esops.stores.postgres.many_streams import PostgresStreams
 from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.sql_access import PostgresSql
 from esops.stores.postgres.used_again import PostgresArchived
-from esops.stores.whole_streams import GONE, WholeStreams
 
 if TYPE_CHECKING:
     from esops.stores.postgres.archiving import StreamArchiver
@@ -68,8 +66,6 @@ _LISTED_BYTES = 256 << 10
 """Of a batch of streams: what is made of them in Python is many times as large."""
 _GLANCE = timedelta(milliseconds=20)
 """How long one look of a follower waits."""
-_KEYS_AT_ONCE = 10_000
-"""Streams whose names a statement gives."""
 
 
 class PostgresStore(EventStore):
@@ -134,6 +130,11 @@ class PostgresStore(EventStore):
     def names(self) -> PostgresNames:
         """Asked of the server, which has two seconds."""
         return PostgresNames(self)
+
+    @cached_property
+    def many_streams(self) -> PostgresStreams:
+        """Asked of the server in few statements."""
+        return PostgresStreams(self)
 
     @cached_property
     def losses(self) -> PostgresLosses:
@@ -205,6 +206,11 @@ class PostgresStore(EventStore):
             return None
         named = self.layout.mapped.tenant != NO_TENANT
         return TenantScope(self._tenant, self.layout.name, column, named)
+
+    @property
+    def stored_payloads(self) -> StoredPayloads | None:
+        """As the layout unwraps them."""
+        return self.layout.stored_payloads
 
     @property
     def masking(self) -> PostgresMasking:
@@ -371,7 +377,7 @@ class PostgresStore(EventStore):
         filter: EventFilter = EVERYTHING,
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """By looks at the head."""
         self._check(after)
         yield from super().follow(after, filter, stop, poll)
@@ -406,36 +412,6 @@ class PostgresStore(EventStore):
         """Grouped in the server, given out through a cursor."""
         return self.lengths.streams(filter, limit, closed_by, measured)
 
-    def whole_streams(
-        self,
-        streams: Sequence[StreamKey],
-        until: Position,
-        filter: EventFilter = EVERYTHING,
-        begins_with: Collection[str] = (),
-    ) -> WholeStreams:
-        """By the index on streams, in two statements, whatever the number of streams."""
-        self._check(until)
-        if self.layout.stream_kind == "uuid":
-            streams = [each for each in streams if is_uuid(each.stream)]
-        if not streams:
-            return WholeStreams([], {})
-        with self.control() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            events, short = self.inline.whole(connection, streams, filter, until, begins_with)
-        events.sort(key=lambda event: event.position)
-        return WholeStreams(events, dict.fromkeys(short, GONE))
-
-    def stream_keys(self, filter: EventFilter = EVERYTHING) -> Iterator[StreamKey]:
-        """By pages of names, each of which is a statement of its own."""
-        last: StreamKey | None = None
-        while True:
-            with self.control() as connection:
-                page = self.inline.listed(connection, filter, last, _KEYS_AT_ONCE)
-            yield from page
-            if len(page) < _KEYS_AT_ONCE:
-                return
-            last = page[-1]
-
     def stream_info(self, stream: str) -> StreamInfo | None:
         """See EventStore. The first, where several tenants have a stream of that name."""
         info = next(self.streams(self._of_stream(stream), limit=1), None)
@@ -463,24 +439,6 @@ class PostgresStore(EventStore):
             # lives.
             connection.execute("DISCARD SEQUENCES")
             return position
-
-    def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
-        """Counted in the server, by the index on streams and versions."""
-        with self.control() as connection:
-            return count_parts(connection, self.layout, parts, archived=archived)
-
-    def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
-        """Looked up in the server, by the index on streams and versions."""
-        with self.control() as connection:
-            return has_events(connection, self.layout, events, archived=archived)
-
-    def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
-        """As the layout unwraps them."""
-        return self.layout.give_stored_payloads()
-
-    def categories_of(self, streams: Collection[StreamKey]) -> Mapping[StreamKey, str | None]:
-        """From a column of their events, the library's list of streams, or their names."""
-        return self.lengths.categories_of(streams)
 
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table, with the types of events that the configuration names."""

@@ -23,6 +23,7 @@ from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.checkpoints import moved
 from esops.stores.masking import Document
+from esops.stores.parts import StoredPayloads
 from esops.stores.payloads import DECODERS, decode_state
 from esops.stores.postgres.drawn import refuse_beyond
 from esops.stores.postgres.layouts.appending import expect, insert_each
@@ -122,8 +123,13 @@ class Eventsourcing(NumberedLayout):
             else "compressed or encrypted; esops leaves them as they are, with unknown times",
         }
 
-    def give_stored_payloads(self) -> Callable[[bytes], bytes]:
-        """States with the library's types in them, for its own mapper, which needs the topic."""
+    @property
+    def stored_payloads(self) -> StoredPayloads:
+        """States with the library's types in them."""
+        return self
+
+    def give(self) -> Callable[[bytes], bytes]:
+        """For the library's own mapper, which needs the topic."""
         self.decode = _with_its_time
         self.mapped = replace(self.mapped, metadata=_TOPIC)
         return _plain

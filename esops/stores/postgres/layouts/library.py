@@ -7,7 +7,7 @@ without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import ClassVar, Protocol
 
@@ -16,7 +16,7 @@ import psycopg
 from esops.events import Checkpoint, NewEvent, Position, RecordedEvent, StreamKey
 from esops.moments import Moment
 from esops.stores.capabilities import missing
-from esops.stores.parts import Concern, InlineTable, KeptTable
+from esops.stores.parts import Concern, InlineTable, KeptTable, StoredPayloads
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 
 
@@ -115,7 +115,8 @@ class LibraryFeatures:
         del connection
         return []
 
-    def give_stored_payloads(self) -> Callable[[bytes], bytes] | None:
+    @property
+    def stored_payloads(self) -> StoredPayloads | None:
         """See EventStore."""
         return None
 
