@@ -171,12 +171,9 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
         raise no_stream(store, name)
     found.seconds_to_load = time.perf_counter() - began
     found.lost = found.first_version - store.capabilities.first_version
-    found.tenant = previous.tenant
+    found.tenant, found.last_version = previous.tenant, previous.version
     key = StreamKey(name, previous.tenant)
-    found.category, found.last_version = (
-        store.many_streams.categories_of([key])[key],
-        previous.version,
-    )
+    found.category = store.many_streams.categories_of([key])[key]
     info = store.stream_info(name)
     found.commands = None if info is None else info.commands
     closing = set(closed_by)

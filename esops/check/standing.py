@@ -21,7 +21,7 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
 from esops.stores.checkpoints import processor_of
-from esops.stores.parts import InlineTables
+from esops.stores.inline_tables import InlineTables
 from esops.stores.whole_streams import GONE, WholeStreams
 
 LONGEST_MS = 2_000

@@ -18,7 +18,7 @@ from esops.postgres.connection import database_of
 from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
-from esops.stores.parts import InlineTable, KeptTable
+from esops.stores.inline_tables import InlineTable, KeptTable
 
 _Table = TypeVar("_Table", InlineTable, KeptTable)
 FIX = (

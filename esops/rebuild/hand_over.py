@@ -20,7 +20,7 @@ from esops.readmodel.names import ReadModelName
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
 from esops.stores.checkpoints import SET_BACK, checkpoint_of
-from esops.stores.parts import InlineTable, KeptTable
+from esops.stores.inline_tables import InlineTable, KeptTable
 
 
 @dataclass(frozen=True)

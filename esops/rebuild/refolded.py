@@ -26,7 +26,7 @@ from esops.rebuild.unwritten import Unwritten, without_changing_defaults
 from esops.rebuild.verification.sides import Sides
 from esops.settings import VerifySettings
 from esops.stores.base import EventStore
-from esops.stores.parts import InlineTables
+from esops.stores.inline_tables import InlineTables
 
 FOLDED = sql.Identifier("esops_folded")
 """The temporary table; it has the rows that were made last."""

@@ -25,7 +25,7 @@ from esops.rebuild.ignored import ignored_in, kept
 from esops.rebuild.refolded import FOLDED, Key, RefoldedRows, columns, pieces
 from esops.rebuild.verification.comparison import keys_unlike
 from esops.settings import ProjectionSettings
-from esops.stores.parts import StreamLength
+from esops.stores.inline_tables import StreamLength
 
 _STREAMS, _EVENTS = 50, 5_000
 """Of one comparison: it is in memory, and what it finds is written at once."""

@@ -19,7 +19,7 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
 from esops.running.visible import Standing, VisibleEvents
-from esops.stores.parts import Beyond
+from esops.stores.inline_tables import Beyond
 
 _SQL = statements(__package__, "standing")
 

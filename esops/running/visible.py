@@ -28,7 +28,7 @@ from esops.readmodel.rows import BadEvent
 from esops.running.work import Work
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
-from esops.stores.parts import Beyond, InlineTables
+from esops.stores.inline_tables import Beyond, InlineTables
 
 _PIECE = 2_000
 _MOST_BEYOND = 200_000

@@ -1,13 +1,13 @@
 """What esops needs of an event store. Read this file to write one.
 
-A store is a class that derives from `EventStore` and gives it the five abstract methods; the rest
-is done with those in the simplest way, and a store overrides what it can do better. An entry point
-of the group `esops.stores` makes it known (docs/how-to/add-a-store.md), and
+A store is a class that derives from `EventStore` and gives it the five abstract methods. An entry
+point of the group `esops.stores` makes it known (docs/how-to/add-a-store.md), and
 `esops.testing.StoreContract` proves that it keeps its promises.
 
-What only some stores can do are parts (`esops.stores.parts`): attributes that are None where a
-store has no such part. A command that needs a missing one says so by `missing`, and what to do
-instead. Nothing ever asks a store for its class.
+What else is asked of a store are parts, which are its attributes. Some (`counts`, `names`, …) every
+store has: they are built on these methods in the simplest way, and a store brings its own class
+where it can do better. The others (`esops.stores.parts`) are None where a store has none; a command
+that needs one says so by `missing`, and what to do instead. Nothing asks a store for its class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Protocol, Self
@@ -36,9 +36,8 @@ from esops.stores.archived import ArchivedStreams
 from esops.stores.archiving import Archiving, TenantScope
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.counts import EventCounts
-from esops.stores.lengths import (
-    StreamLengths,
-)
+from esops.stores.inline_tables import InlineTables
+from esops.stores.lengths import StreamLengths
 from esops.stores.losses import StreamLosses
 from esops.stores.many_streams import ManyStreams
 from esops.stores.masking import Masking
@@ -47,7 +46,6 @@ from esops.stores.parts import (
     EVERYTHING,
     WITH_ARCHIVED,
     Halves,
-    InlineTables,
     LogIdentity,
     Search,
     ServerAdmin,
@@ -55,7 +53,7 @@ from esops.stores.parts import (
     SqlAccess,
     StoredPayloads,
 )
-from esops.stores.settling import LOOKING, Unsettled, settled
+from esops.stores.settling import LOOKING, Head, Holder, Unsettled, settled
 from esops.stores.times import EventTimes
 
 __all__ = [
@@ -78,9 +76,6 @@ __all__ = [
     "settled",
 ]
 
-_GLANCE = timedelta(milliseconds=20)
-"""How long one look of a follower waits."""
-
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
@@ -95,34 +90,6 @@ class StoreInfo:
     clock: datetime
     detail: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A session or missing number that holds the settled head back: who, doing what, since when."""
-
-    who: str
-    what: str
-    since: datetime | None
-    remedy: str = "Let that session end its transaction, or end the session."
-    """What an operator can do."""
-
-    def in_words(self) -> str:
-        """Who it is, what it does and since when, for a message."""
-        since = ""
-        if self.since is not None:
-            since = f", since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        return f"{self.who} ({self.what}{since})"
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The newest settled position, and who keeps it from being newer."""
-
-    position: Position | None
-    """None where nothing is settled: in an empty store, or while the first events settle."""
-    held_back_by: Sequence[Holder] = ()
-    """Empty only where all that was written before the call is settled."""
 
 
 class Batch(NamedTuple):
@@ -287,7 +254,7 @@ class EventStore(Protocol):
         """The settled head at one look of a follower, which does not ask who holds it back. Where
         nothing was written since the last look, it should cost next to nothing.
         """
-        return self.head(_GLANCE, after).position
+        return self.head(timedelta(milliseconds=20), after).position
 
     def wait(self, timeout: timedelta) -> None:
         """Wait for so long between two looks; less, where the store says that something came."""

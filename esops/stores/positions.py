@@ -62,3 +62,20 @@ def _without_doubles(events: list[RecordedEvent]) -> list[RecordedEvent]:
     for event in sorted(kept.values(), key=lambda each: -each.version):
         by_version.setdefault(event.stream, []).append(event)
     return [by_version[event.stream].pop() for event in kept.values()]
+
+
+def each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
+    """The first of each version and tenant; of a snapshot and the original event, the original.
+
+    Not by position: a node need not tell it where it reads a stream.
+    """
+    version: int | None = None
+    held: dict[str, RecordedEvent] = {}
+    """By tenant."""
+    for event in events:
+        if event.version != version:
+            yield from held.values()
+            version, held = event.version, {}
+        if event.tenant not in held or is_snapshot(held[event.tenant].type):
+            held[event.tenant] = event
+    yield from held.values()

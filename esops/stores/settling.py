@@ -1,9 +1,12 @@
-"""Reading up to what was committed: waiting for it to settle, and the error where it does not."""
+"""Reading up to what was committed: the settled head and who holds it back, waiting for it to
+settle, and the error where it does not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,7 +15,7 @@ from esops.errors import Stopped
 from esops.events import Position
 
 if TYPE_CHECKING:
-    from esops.stores.base import EventStore, Holder
+    from esops.stores.base import EventStore
 
 log = structlog.get_logger("esops.store")
 
@@ -20,6 +23,34 @@ LOOKING = timedelta(seconds=5)
 """How long status, show and doctor wait for the newest events to settle."""
 _QUIETLY = timedelta(milliseconds=500)
 """How long a command waits for events to settle before it says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A session or missing number that holds the settled head back: who, doing what, since when."""
+
+    who: str
+    what: str
+    since: datetime | None
+    remedy: str = "Let that session end its transaction, or end the session."
+    """What an operator can do."""
+
+    def in_words(self) -> str:
+        """Who it is, what it does and since when, for a message."""
+        since = ""
+        if self.since is not None:
+            since = f", since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.who} ({self.what}{since})"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest settled position, and who keeps it from being newer."""
+
+    position: Position | None
+    """None where nothing is settled: in an empty store, or while the first events settle."""
+    held_back_by: Sequence[Holder] = ()
+    """Empty only where all that was written before the call is settled."""
 
 
 class Unsettled(Stopped):

@@ -152,7 +152,7 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
     settled = postgres_kit.store.head(PATIENCE).position
     with open_store("slow", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
-        control = slow._control()
+        control = slow._connections.shared()
         with control.transaction():
             slow.layout.append(control, postgres_kit.stream(), postgres_kit.events("slow"), None)
             postgres_kit.store.append(postgres_kit.stream("order"), postgres_kit.events("fast"))
@@ -174,7 +174,7 @@ def test_a_prepared_transaction_holds_the_head(postgres_kit):
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
     settled = postgres_kit.store.head(PATIENCE).position
     with open_store("two-phase", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
-        control = slow._control()
+        control = slow._connections.shared()
         control.autocommit = False
         slow.layout.append(control, postgres_kit.stream(), postgres_kit.events("prepared"), None)
         postgres_kit.store.head(timedelta(0))
@@ -197,7 +197,7 @@ def test_a_prepared_transaction_holds_the_head(postgres_kit):
 def test_a_rolled_back_writer_leaves_no_gap_behind_that_holds_readers(postgres_kit):
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("a"))
     with open_store("fails", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as failing:
-        control = failing._control()
+        control = failing._connections.shared()
         with control.transaction(force_rollback=True):
             failing.layout.append(
                 control, postgres_kit.stream(), postgres_kit.events("never", "never"), None

@@ -30,11 +30,6 @@ MANY_PARAMETERS = {
 LONG_SQL: dict[str, str] = {}
 """By path: why a long statement is not in a .sql file."""
 NOT_SPLIT_YET = {
-    "esops/stores/archive/joined.py",
-    "esops/stores/base.py",
-    "esops/stores/eventstoredb/store.py",
-    "esops/stores/parts.py",
-    "esops/stores/postgres/store.py",
 }
 """What is being brought within the limits: paths, or path:function."""
 

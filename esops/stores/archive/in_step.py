@@ -95,3 +95,8 @@ class _Ahead(Generic[Place]):
 def place(event: RecordedEvent) -> Position:
     """What events of a log are ordered by."""
     return event.position
+
+
+def version_of(event: RecordedEvent) -> int:
+    """What events of a stream are ordered by."""
+    return event.version

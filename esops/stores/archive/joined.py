@@ -10,7 +10,6 @@ from datetime import timedelta
 from functools import cached_property
 from itertools import islice
 
-from esops.archive_format.snapshots import is_snapshot
 from esops.events import (
     Checkpoint,
     EventFilter,
@@ -22,7 +21,7 @@ from esops.events import (
 from esops.stores.archive.beginnings import JoinedLosses
 from esops.stores.archive.cold import ColdPart
 from esops.stores.archive.downwards import Down, batches_of, downwards
-from esops.stores.archive.in_step import Cold, in_step, pages_of, place
+from esops.stores.archive.in_step import Cold, in_step, pages_of, place, version_of
 from esops.stores.archive.joined_counts import JoinedCounts
 from esops.stores.archive.joined_parts import JoinedNames, JoinedTimes
 from esops.stores.archive.joined_search import JoinedSearch
@@ -42,15 +41,9 @@ from esops.stores.base import (
     passes,
     settled,
 )
-from esops.stores.parts import (
-    Halves,
-    InlineTables,
-    LogIdentity,
-    Search,
-    ServerAdmin,
-    SettlingMemory,
-)
-from esops.stores.positions import each_once
+from esops.stores.inline_tables import InlineTables
+from esops.stores.parts import Halves, LogIdentity, Search, ServerAdmin, SettlingMemory
+from esops.stores.positions import each_once, each_version_once
 
 _AT_ONCE = 5_000
 _A_MOMENT = 1.0
@@ -347,12 +340,12 @@ class JoinedStore(EventStore):
 
         hot = self._hot.read_stream(stream, after_version, backwards, limit)
         both = in_step(
-            pages_of(hot, _version),
+            pages_of(hot, version_of),
             Cold(archived, self._cold.renew),
-            _version,
+            version_of,
             backwards=backwards,
         )
-        merged = _each_version_once(both)
+        merged = each_version_once(both)
         return (
             merged
             if limit is None
@@ -385,24 +378,3 @@ class JoinedStore(EventStore):
         """Close both stores."""
         self.cold.close()
         self._hot.close()
-
-
-def _version(event: RecordedEvent) -> int:
-    return event.version
-
-
-def _each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
-    """The first of each version and tenant; of a snapshot and the original event, the original.
-
-    Not by position: a node need not tell it where it reads a stream.
-    """
-    version: int | None = None
-    held: dict[str, RecordedEvent] = {}
-    """By tenant."""
-    for event in events:
-        if event.version != version:
-            yield from held.values()
-            version, held = event.version, {}
-        if event.tenant not in held or is_snapshot(held[event.tenant].type):
-            held[event.tenant] = event
-    yield from held.values()

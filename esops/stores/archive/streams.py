@@ -25,9 +25,7 @@ def streams_of(
     *,
     measured: bool,
 ) -> Iterator[StreamInfo]:
-    """See EventStore.streams. A stream that was exported by two runs has its events twice in the
-    files: each counts once.
-    """
+    """See EventStore.streams."""
     where, values = files.where(filter)
     closed = "NULL"
     if closed_by:

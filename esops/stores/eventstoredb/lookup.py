@@ -81,6 +81,31 @@ def _settings(link: Link, stream: str, *, needed: bool) -> dict[str, Any]:
         return {}
 
 
+def lowest_readable(connector: Connector, stream: str) -> int | None:
+    """The first version of a stream that clients can read; None where they can read none, or this
+    user may not.
+    """
+    request = bulk.read_stream_request(stream, limit=1)
+    try:
+        what = f"read stream {stream!r}"
+        found = connector.twice(lambda link: bulk.first(link, request, what), what)
+    except (Denied, StreamGone):
+        return None
+    return found[0].version if found else None
+
+
+def never_scavenged(connector: Connector) -> bool:
+    """Whether the server's history of scavenges is not there, of which the last event is kept for
+    ever. False where this user may not read it.
+    """
+    request = bulk.read_stream_request("$scavenges", backwards=True, limit=1)
+    try:
+        what = "read the history of scavenges"
+        return connector.twice(lambda link: bulk.first(link, request, what), what) is None
+    except (Denied, StreamGone):
+        return False
+
+
 def count_parts(connector: Connector, parts: Sequence[StreamPart], *, archived: bool) -> list[int]:
     """How many events of each part of a stream can be read."""
     link = connector.link

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from esops.errors import ConnectionLost, Denied, Unavailable
+from esops.errors import ConnectionLost, Unavailable
 from esops.events import (
     Checkpoint,
     EventFilter,
@@ -91,7 +91,7 @@ class EventStoreDBStore(EventStore):
             self._between,
             lambda: self.head().position,
             lambda: self._connector.link.target,
-            self._never_scavenged,
+            lambda: lookup.never_scavenged(self._connector),
         )
         try:
             with self._connector.talking("list the cluster's members") as link:
@@ -264,22 +264,10 @@ class EventStoreDBStore(EventStore):
         if filter.archived or (filter.types and all(each[:1] == "$" for each in filter.types)):
             return lambda _: True
         return backwards.WhatCounts(
-            self._never_scavenged,
-            self._lowest_readable,
+            lambda: lookup.never_scavenged(self._connector),
+            lambda stream: lookup.lowest_readable(self._connector, stream),
             lambda: self._scavenged.floors(fresh=True),
         ).counts
-
-    def _lowest_readable(self, stream: str) -> int | None:
-        """The first version of a stream that clients can read; None where they can read none, or
-        this user may not.
-        """
-        request = bulk.read_stream_request(stream, limit=1)
-        try:
-            what = f"read stream {stream!r}"
-            found = self._connector.twice(lambda link: bulk.first(link, request, what), what)
-        except (Denied, StreamGone):
-            return None
-        return found[0].version if found else None
 
     def _may_meet_remains(
         self, after: Position | None, until: Position, filter: EventFilter
@@ -290,17 +278,6 @@ class EventStoreDBStore(EventStore):
         if filter.archived or (filter.types and all(each[:1] == "$" for each in filter.types)):
             return False
         return self._scavenged.known or after is None or until[0] - after[0] > _LONG
-
-    def _never_scavenged(self) -> bool:
-        """Whether the server's history of scavenges is not there, of which the last event is kept
-        for ever. False where this user may not read it.
-        """
-        request = bulk.read_stream_request("$scavenges", backwards=True, limit=1)
-        try:
-            what = "read the history of scavenges"
-            return self._connector.twice(lambda link: bulk.first(link, request, what), what) is None
-        except (Denied, StreamGone):
-            return False
 
     def _between(
         self,

@@ -16,7 +16,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.postgres.statements import statements
 from esops.stores.archiving import LateBeginning
-from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
+from esops.stores.inline_tables import Beyond, InlineTable, KeptTable, StreamLength
 from esops.stores.postgres.beginnings import begun_beyond, is_snapshot
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout
 from esops.stores.postgres.layouts.expressions import storable

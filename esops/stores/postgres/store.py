@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
-from psycopg.sql import SQL, Composable, Composed, Literal
+from psycopg.sql import SQL, Composable, Literal
 
-from esops.errors import ConnectionLost, Refused
 from esops.events import (
     Checkpoint,
     EventFilter,
@@ -22,8 +19,8 @@ from esops.events import (
     StreamInfo,
     last_position,
 )
-from esops.postgres.connection import connect, translated
-from esops.postgres.session import READ, use_own_path
+from esops.postgres.connection import translated
+from esops.postgres.session import use_own_path
 from esops.settings import PostgresSettings
 from esops.stores.archiving import TenantScope
 from esops.stores.base import (
@@ -39,6 +36,7 @@ from esops.stores.base import (
 )
 from esops.stores.parts import StoredPayloads
 from esops.stores.positions import check_parts, whole_positions
+from esops.stores.postgres.connections import StoreConnections
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.counts import PostgresCounts
 from esops.stores.postgres.dated import PostgresTimes
@@ -53,19 +51,14 @@ from esops.stores.postgres.listening import Listener
 from esops.stores.postgres.losses import PostgresLosses
 from esops.stores.postgres.many_streams import PostgresStreams
 from esops.stores.postgres.masking import PostgresMasking
+from esops.stores.postgres.settled_head import SettledHead
 from esops.stores.postgres.sql_access import PostgresSql
 from esops.stores.postgres.used_again import PostgresArchived
 
 if TYPE_CHECKING:
     from esops.stores.postgres.archiving import StreamArchiver
-    from esops.stores.postgres.bulk import BulkReader
     from esops.stores.postgres.reading import PagedReader
     from esops.stores.postgres.search import IndexedSearch
-
-_LISTED_BYTES = 256 << 10
-"""Of a batch of streams: what is made of them in Python is many times as large."""
-_GLANCE = timedelta(milliseconds=20)
-"""How long one look of a follower waits."""
 
 
 class PostgresStore(EventStore):
@@ -79,12 +72,14 @@ class PostgresStore(EventStore):
         self.name = name
         self._dsn, self._tenant = settings.dsn, settings.tenant
         self._handled = {name: tuple(types) for name, types in settings.processors.items()}
-        self._connection: psycopg.Connection | None = None
+        self._connections = StoreConnections(name, settings.dsn)
+        self.control, self.listing = self._connections.control, self._connections.listing
+        self.own_connection = self._connections.own
         with translated():
             # Before anything is read: a replica would say something else about what is settled.
-            self._refuse_replica()
-            self.layout: Layout = find_layout(self._control(), name, settings)
-        self._rule = self.layout.rule()
+            self._connections.refuse_replica()
+            self.layout: Layout = find_layout(self._connections.shared(), name, settings)
+        self._head = SettledHead(name, self.layout, self._connections.shared)
         rules = self.layout.archiving
         self.capabilities = replace(
             self.capabilities,
@@ -108,18 +103,11 @@ class PostgresStore(EventStore):
         """Grouped in the server."""
         return Counting(self.layout, self.own_connection, self.control, self.listing)
 
-    def listing(self) -> BulkReader:
-        """A reader of its own for a list of streams."""
-        # Imported where events are read, as below: Arrow takes as long to load as all of esops.
-        from esops.stores.postgres.bulk import BulkReader
-
-        return BulkReader(self._dsn, _LISTED_BYTES)
-
     @cached_property
     def _reader(self) -> PagedReader:
         from esops.stores.postgres.reading import PagedReader
 
-        return PagedReader(self.layout, self._dsn, self._control)
+        return PagedReader(self.layout, self._dsn, self._connections.shared)
 
     @cached_property
     def counts(self) -> PostgresCounts:
@@ -178,7 +166,7 @@ class PostgresStore(EventStore):
     @cached_property
     def memory(self) -> PostgresMemory:
         """In the store's own database."""
-        return PostgresMemory(self.layout, lambda: self._rule, self.control)
+        return PostgresMemory(self.layout, lambda: self._head.rule, self.control)
 
     @cached_property
     def identity(self) -> PostgresIdentity:
@@ -217,46 +205,14 @@ class PostgresStore(EventStore):
         """By updates of the events' rows."""
         return PostgresMasking(self.layout, self._dsn, self.control)
 
-    # -- connections
-
-    @contextmanager
-    def own_connection(self) -> Iterator[psycopg.Connection]:
-        """A connection for one question, beside the store's own."""
-        with translated(), connect(self._dsn, f"streams {self.name}", READ) as connection:
-            yield connection
-
-    def _control(self) -> psycopg.Connection:
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn, f"store {self.name}", READ)
-        return self._connection
-
-    @contextmanager
-    def control(self) -> Iterator[psycopg.Connection]:
-        """The connection for short questions, with errors made ours."""
-        with translated():
-            yield self._control()
-
-    def _refuse_replica(self) -> None:
-        row = self._control().execute("SELECT pg_is_in_recovery()").fetchone()
-        if row is not None and row[0]:
-            raise Refused(
-                f"stores.{self.name}: this server is a replica, and only the primary knows "
-                "what is settled",
-                hint="Name the primary in the DSN (target_session_attrs=read-write finds it among "
-                "several hosts).",
-            )
-
-    def _ask(self, statement: SQL | Composed) -> list[tuple[Any, ...]]:
-        with translated():
-            return self._control().execute(statement).fetchall()
-
     # -- reading and writing
 
     def ping(self) -> StoreInfo:
         """Version, clock and variant."""
-        row = self._ask(SQL("SELECT current_setting('server_version'), clock_timestamp()"))[0]
-        with translated():
-            warnings = self.layout.warnings(self._control())
+        question = "SELECT current_setting('server_version'), clock_timestamp()"
+        with self.control() as connection:
+            (row,) = connection.execute(question).fetchall()
+            warnings = self.layout.warnings(connection)
         absent = self.names.absent_tenant()
         detail = {
             "schema": self.layout.schema,
@@ -275,42 +231,16 @@ class PostgresStore(EventStore):
         stop: Callable[[], bool] = lambda: False,
     ) -> Head:
         """By the layout's rule, with the sessions and missing numbers that hold it back."""
-        with self._settling(after) as connection:
-            position = self._rule.advance(connection, patience, stop)
-            return Head(position, self._rule.held_back_by(connection))
+        return self._head.head(patience, after, stop)
 
     def newest(self, after: Position | None) -> Position | None:
         """By one statement, where no number was drawn since the last look."""
-        with self._settling(after) as connection:
-            if self._rule.rests(connection):
-                return self._rule.settled
-            return self._rule.advance(connection, _GLANCE)
+        return self._head.newest(after)
 
     def wait(self, timeout: timedelta) -> None:
         """Until the library notifies of new events, where it has a channel for that."""
-        with translated():
-            self._listener.wait(self._control(), timeout)
-
-    @contextmanager
-    def _settling(self, after: Position | None) -> Iterator[psycopg.Connection]:
-        if after is not None:
-            self._rule.known_settled(after)
-        try:
-            with translated():
-                yield self._control()
-        except psycopg.errors.UndefinedTable as error:
-            # Renamed or dropped under a running reader, which may be what a restore does.
-            raise Refused(
-                f"a table of the events of store {self.name} is gone: {error.diag.message_primary}",
-                hint="Was it dropped, renamed, or is the store being restored? Run this again when "
-                "it is back.",
-            ) from None
-        except ConnectionLost:
-            # What was being waited for belongs to a server that is gone; look afresh on the next.
-            kept, self._rule = self._rule.memory, self.layout.rule()
-            if kept is not None and self._rule.memory is not None:
-                self._rule.memory.keeps = kept.keeps
-            raise
+        with self.control() as connection:
+            self._listener.wait(connection, timeout)
 
     def read_all(
         self,
@@ -363,7 +293,7 @@ class PostgresStore(EventStore):
             # Imported where events are read, as above.
             from esops.stores.postgres.backwards import BackwardReader
 
-            reader = BackwardReader(self.layout, self._control, self._reader)
+            reader = BackwardReader(self.layout, self._connections.shared, self._reader)
             found = reader.between(after, until, filter, limit)
         for events in found:
             yield Batch(events, last_position(events))
@@ -430,8 +360,7 @@ class PostgresStore(EventStore):
         """Append in one transaction, as the library of the layout does it."""
         if not self.layout.appends:
             raise missing(self, "append")
-        with translated():
-            connection = self._control()
+        with self.control() as connection:
             with connection.transaction():
                 use_own_path(connection)  # for triggers of the application
                 position = self.layout.append(connection, stream, events, expected_version)
@@ -442,8 +371,7 @@ class PostgresStore(EventStore):
 
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table, with the types of events that the configuration names."""
-        with translated():
-            connection = self._control()
+        with self.control() as connection:
             found = self.layout.checkpoints(connection)
             found = of_these_events(connection, self.layout.sequences, found)
         handled = self._handled
@@ -464,8 +392,7 @@ class PostgresStore(EventStore):
             self._reader.close()
         if "_archiver" in vars(self):
             self._archiver.close()
-        if self._connection is not None:
-            with suppress(psycopg.Error):
-                if not self._connection.closed:
-                    self._rule.remember(self._connection, now=True)
-            self._connection.close()
+        connection = self._connections.opened
+        if connection is not None:
+            self._head.remember(connection)
+            connection.close()

@@ -16,7 +16,8 @@ import psycopg
 from esops.events import Checkpoint, NewEvent, Position, RecordedEvent, StreamKey
 from esops.moments import Moment
 from esops.stores.capabilities import missing
-from esops.stores.parts import Concern, InlineTable, KeptTable, StoredPayloads
+from esops.stores.inline_tables import InlineTable, KeptTable
+from esops.stores.parts import Concern, StoredPayloads
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 
 

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from esops.postgres import catalog
 from esops.postgres.statements import statements
-from esops.stores.parts import InlineTable, KeptTable
+from esops.stores.inline_tables import InlineTable, KeptTable
 
 _SQL = statements(__package__, "inline")
 _C = sql.Identifier

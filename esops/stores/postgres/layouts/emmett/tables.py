@@ -21,8 +21,9 @@ from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.inline_tables import InlineTable, KeptTable
 from esops.stores.masking import Document
-from esops.stores.parts import Concern, InlineTable, KeptTable
+from esops.stores.parts import Concern
 from esops.stores.postgres import used_again
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import NO_TENANT, Layout, Mapped, StreamTable

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from esops.postgres import catalog
 from esops.postgres.statements import statements
-from esops.stores.parts import InlineTable, KeptTable
+from esops.stores.inline_tables import InlineTable, KeptTable
 from esops.stores.postgres.layouts.marten.daemon import BOOKKEEPING
 
 _SQL = statements(__package__, "inline")

@@ -17,7 +17,8 @@ from esops.errors import NoTenant, UsageError
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.settings import PostgresSettings
-from esops.stores.parts import Concern, InlineTable, KeptTable
+from esops.stores.inline_tables import InlineTable, KeptTable
+from esops.stores.parts import Concern
 from esops.stores.postgres import used_again
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
