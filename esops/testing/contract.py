@@ -30,8 +30,10 @@ from esops.events import (
     EventFilter,
     Position,
     RecordedEvent,
+    StreamKey,
 )
 from esops.stores import open_store
+from esops.stores.archiving import StreamPart
 from esops.stores.base import WrongExpectedVersion
 from esops.stores.capabilities import MissingCapability
 from esops.testing.claims import StoreClaims
@@ -95,6 +97,28 @@ class StoreContract(StoreClaims):
         )
         # An estimate may be wrong, but says 0 only where there is nothing.
         assert counts == (3, 6) if kit.store.capabilities.count_between else all(counts)
+
+    def test_its_parts_say_what_its_events_say(self, kit: Kit) -> None:
+        """A store's own answers are those that reading its events would give."""
+        store, streams = kit.store, [kit.stream(), kit.stream()]
+        for name in streams:
+            store.append(name, kit.events("opened", "added", "closed"))
+        events = kit.read()
+        end, opened = events[-1].position, EventFilter(types=("opened",))
+        keys = sorted({StreamKey(event.stream, event.tenant) for event in events})
+        # A server may list a new stream a moment later.
+        assert eventually(lambda: set(keys) <= set(store.many_streams.keys()))
+        parts = [StreamPart(key, kit.after(2), kit.after(9)) for key in keys]
+        assert store.many_streams.count_parts(parts) == [2, 2]
+        assert store.many_streams.has_events(events) == [True] * 6
+        whole = store.many_streams.whole(keys, end, opened)
+        assert [each.id for each in whole.events] == [e.id for e in events if e.type == "opened"]
+        assert not whole.lacking
+        assert store.many_streams.categories_of(keys).keys() == set(keys)
+        assert store.counts.passing(opened, end, 9, kit.begin) >= 2
+        assert store.names.any_passes(EventFilter(stream=streams[0])) is not False
+        assert set(keys).isdisjoint(each.key for each in store.losses.late_beginnings())
+        assert set(keys).isdisjoint(store.archived.streams())
 
     def test_a_batch_says_how_far_everything_has_been_seen(self, kit: Kit) -> None:
         """Positions of batches grow, and no event lies beyond its batch's."""
