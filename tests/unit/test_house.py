@@ -29,8 +29,7 @@ MANY_PARAMETERS = {
 """By path and name: why it takes more."""
 LONG_SQL: dict[str, str] = {}
 """By path: why a long statement is not in a .sql file."""
-NOT_SPLIT_YET = {
-}
+NOT_SPLIT_YET = {}
 """What is being brought within the limits: paths, or path:function."""
 
 _PRAGMA = re.compile(r"\s*#\s*(noqa|type:).*$")

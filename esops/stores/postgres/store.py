@@ -36,6 +36,7 @@ from esops.stores.base import (
 )
 from esops.stores.parts import StoredPayloads
 from esops.stores.positions import check_parts, whole_positions
+from esops.stores.postgres.archived import PostgresArchived
 from esops.stores.postgres.connections import StoreConnections
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.counts import PostgresCounts
@@ -53,7 +54,6 @@ from esops.stores.postgres.many_streams import PostgresStreams
 from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.settled_head import SettledHead
 from esops.stores.postgres.sql_access import PostgresSql
-from esops.stores.postgres.used_again import PostgresArchived
 
 if TYPE_CHECKING:
     from esops.stores.postgres.archiving import StreamArchiver
