@@ -21,8 +21,8 @@ from esops.events import EventFilter, NewEvent
 from esops.stores import open_store
 from esops.stores.postgres import counted, light
 from esops.testing import eventually
-from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
 from tests.support.archived import run
+from tests.support.layout_kits import LAYOUTS, LayoutKit, any_kit
 from tests.support.soak import SOAK
 from tests.support.waiting import DEADLINE
 
@@ -38,12 +38,7 @@ in them as in Marten's other variants, so that they are left to soak runs.
 
 @pytest.fixture(params=[each for each in KITS if SOAK or each not in ALIKE])
 def kit(request):
-    if request.param.startswith("eventstoredb"):
-        yield from eventstoredb_kit(request)
-    else:
-        yield from layout_kit(
-            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
-        )
+    yield from any_kit(request, request.param)
 
 
 def configured(kit, folder, **policy):
@@ -74,7 +69,7 @@ def rows(kit) -> list:
     """All that the store has: every row of its tables, or every event and the metadata of this
     test's streams.
     """
-    if hasattr(kit, "connection") and kit.connection is not None:
+    if isinstance(kit, LayoutKit):
         tables = [
             each.as_string(kit.connection)
             for each in kit.store.layout.reads
@@ -190,63 +185,6 @@ def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path, req
         assert verify(*found, kit.store).ok
 
 
-def test_a_stream_goes_on_after_it_was_archived_or_says_that_it_cannot(kit, tmp_path):
-    """Versions never begin again: an append gets the next one, or is refused by the store."""
-    before = fill(kit)
-    for how in ways(kit)[:1]:
-        config = configured(kit, tmp_path, remove=how)
-        run(config, "old", RunRequest(despite_checkpoints=True))
-        stream = next(iter(before))
-        try:
-            kit.store.append(stream, kit.events("late"))
-        except Refused:
-            continue
-        assert [event.version for event in kit.store.read_stream(stream)][-1] == before[stream][
-            -1
-        ].version + 1
-
-
-def test_what_changed_since_it_was_selected_is_left_alone(kit, tmp_path):
-    before = fill(kit)
-    stream = next(iter(before))
-    how = ways(kit)[0]
-    config = configured(kit, tmp_path, remove=how)
-    late = []
-
-    def progress(what: str, done: int, total: int | None) -> None:
-        if what == "streams removed" and not late:
-            late.append(kit.store.append(stream, kit.events("late")))
-
-    outcome = run(config, "old", RunRequest(despite_checkpoints=True), progress=progress)
-    reasons = {each["stream"]: each["reason"] for each in outcome.skipped}
-    assert "changed" in reasons[stream]
-    now = list(kit.store.read_stream(stream))
-    assert [event.id for event in now[:-1]] == [event.id for event in before[stream]]
-
-
-def test_restore_writes_over_nothing(kit, tmp_path):
-    before = fill(kit)
-    config = configured(kit, tmp_path)
-    run(config, "old")
-    ((found, manifest),) = catalog_of(config).sealed()
-    stream = next(iter(before))
-    if getattr(kit, "connection", None) is None:
-        pytest.skip("events of this store cannot be changed")
-    archiving = kit.store.layout.archiving
-    data, version = archiving.columns["data"], archiving.columns["version"]
-    table = kit.store.layout.events.as_string(kit.connection)
-    condition = kit.store.layout.stream_equals(stream).as_string(kit.connection)
-    changed = "'\\x7b2278223a317d'" if kit.store.layout.name == "eventsourcing" else "'{\"x\": 1}'"
-    kit.connection.execute(
-        f"UPDATE {table} SET {data} = {changed} WHERE {condition} AND {version} = {kit.after(1)}"
-    )
-    assert not verify(found, manifest, kit.store).ok
-    with pytest.raises(Refused, match=f"version {kit.after(1)} differs"):
-        restore(found, manifest, kit.store, [stream])
-    with pytest.raises(UsageError, match="no stream 'nonesuch'"):
-        restore(found, manifest, kit.store, ["nonesuch"])
-
-
 def wiped(kit) -> None:
     """As a database is that was restored to before any event."""
     connection = kit.connection
@@ -260,43 +198,51 @@ def wiped(kit) -> None:
         connection.execute(f"ALTER SEQUENCE {sequence.as_string(connection)} RESTART")
 
 
-def test_a_restore_is_refused_whole_where_numbers_are_taken_and_moves_the_sequence(kit, tmp_path):
-    if getattr(kit, "connection", None) is None:
-        pytest.skip("this store cannot be set back")
+def test_what_changed_since_is_left_alone_and_what_left_goes_on_or_says_that_it_cannot(
+    kit, tmp_path
+):
+    """Versions never begin again: an append gets the next one, or is refused by the store."""
     before = fill(kit)
-    run(configured(kit, tmp_path), "old")
-    ((found, manifest),) = catalog_of(configured(kit, tmp_path)).sealed()
-    wiped(kit)
-    with open_store("s", kit.settings) as store:
-        # Two of them: the archived streams beyond have their numbers to themselves.
-        store.append(kit.stream(tag(kit)), kit.events("other", "other"))
-        was = rows(kit)
-        if store.layout.by_transactions:
-            assert restore(found, manifest, store).streams == len(before)
-        else:
-            with pytest.raises(Refused, match="the store has other events at positions of"):
-                restore(found, manifest, store)
-            assert rows(kit) == was
-    wiped(kit)
-    with open_store("s", kit.settings) as store:
-        assert restore(found, manifest, store).streams == len(before)
-        assert {stream: list(store.read_stream(stream)) for stream in before} == before
-        newest = max(event.position for events in before.values() for event in events)
-        assert store.append(kit.stream(tag(kit)), kit.events("next")) > newest
-        assert store.head(PATIENCE).position > newest
+    changed, left, _ = before
+    late = []
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed" and not late:
+            late.append(kit.store.append(changed, kit.events("late")))
+
+    how = ways(kit)[0]
+    config = configured(kit, tmp_path, remove=how)
+    outcome = run(config, "old", RunRequest(despite_checkpoints=True), progress=progress)
+    reasons = {each["stream"]: each["reason"] for each in outcome.skipped}
+    assert reasons.keys() == {changed}
+    assert "changed" in reasons[changed]
+    now = list(kit.store.read_stream(changed))
+    assert [event.id for event in now[:-1]] == [event.id for event in before[changed]]
+
+    stays = kit.store.archiving.removal_strategy(how).keeps
+    assert outcome.removed == sum(len(before[each]) > stays for each in before if each != changed)
+    try:
+        kit.store.append(left, kit.events("next"))
+    except Refused:
+        return
+    newest = list(kit.store.read_stream(left))[-1].version
+    assert newest == before[left][-1].version + 1
 
 
-def test_a_way_that_the_store_has_not_is_refused(kit, tmp_path):
-    how = "tombstone" if "tombstone" not in kit.store.archiving.removals else "archive"
-    with pytest.raises(UsageError, match=f'remove = "{how}"'):
-        plan(configured(kit, tmp_path, remove=how), "old")
-
-
-def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
-    """Positions, filters, search: what the contract asks of a store that is read-only."""
+def test_a_copy_is_read_as_a_store_and_restored_over_nothing(kit, tmp_path):
+    """What is archived without leaving the store."""
     before = fill(kit)
     config = configured(kit, tmp_path)
     run(config, "old")
+    selected(kit, config, before)
+    if isinstance(kit, LayoutKit):  # events of a node cannot be changed, nor can it be set back
+        ((found, manifest),) = catalog_of(config).sealed()
+        other_data(kit, found, manifest, before)
+        taken_numbers(kit, found, manifest, before)
+
+
+def selected(kit, config, before) -> None:
+    """Positions, filters, search: what the contract asks of a store that is read-only."""
     log = [event for event in kit.read() if event.stream in before]
     with open_store("cold", config.stores["cold"]) as cold:
         assert cold.ping().backend == "archive"
@@ -327,6 +273,52 @@ def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
         assert list(cold.read_stream(stream, backwards=True, limit=1)) == before[stream][-1:]
         with pytest.raises(UsageError, match="read-only"):
             cold.append(stream, kit.events("x"))
+
+
+def other_data(kit, found, manifest, before) -> None:
+    """A stream whose events are not those of the archive is told, and not written over."""
+    stream = next(iter(before))
+    archiving = kit.store.layout.archiving
+    data, version = archiving.columns["data"], archiving.columns["version"]
+    table = kit.store.layout.events.as_string(kit.connection)
+    condition = kit.store.layout.stream_equals(stream).as_string(kit.connection)
+    changed = "'\\x7b2278223a317d'" if kit.store.layout.name == "eventsourcing" else "'{\"x\": 1}'"
+    kit.connection.execute(
+        f"UPDATE {table} SET {data} = {changed} WHERE {condition} AND {version} = {kit.after(1)}"
+    )
+    assert not verify(found, manifest, kit.store).ok
+    with pytest.raises(Refused, match=f"version {kit.after(1)} differs"):
+        restore(found, manifest, kit.store, [stream])
+    with pytest.raises(UsageError, match="no stream 'nonesuch'"):
+        restore(found, manifest, kit.store, ["nonesuch"])
+
+
+def taken_numbers(kit, found, manifest, before) -> None:
+    """A restore is refused whole where its numbers are taken, and moves the sequence."""
+    wiped(kit)
+    with open_store("s", kit.settings) as store:
+        # Two of them: the archived streams beyond have their numbers to themselves.
+        store.append(kit.stream(tag(kit)), kit.events("other", "other"))
+        was = rows(kit)
+        if store.layout.by_transactions:
+            assert restore(found, manifest, store).streams == len(before)
+        else:
+            with pytest.raises(Refused, match="the store has other events at positions of"):
+                restore(found, manifest, store)
+            assert rows(kit) == was
+    wiped(kit)
+    with open_store("s", kit.settings) as store:
+        assert restore(found, manifest, store).streams == len(before)
+        assert {stream: list(store.read_stream(stream)) for stream in before} == before
+        newest = max(event.position for events in before.values() for event in events)
+        assert store.append(kit.stream(tag(kit)), kit.events("next")) > newest
+        assert store.head(PATIENCE).position > newest
+
+
+def test_a_way_that_the_store_has_not_is_refused(kit, tmp_path):
+    how = "tombstone" if "tombstone" not in kit.store.archiving.removals else "archive"
+    with pytest.raises(UsageError, match=f'remove = "{how}"'):
+        plan(configured(kit, tmp_path, remove=how), "old")
 
 
 def test_a_store_without_ways_says_so(tmp_path, connection, dsn):

@@ -10,13 +10,14 @@ from esops.errors import AnotherLog, OtherPositions
 from esops.events import Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
-from tests.contract.test_store import LAYOUTS, layout_kit
 from tests.support import numbered
+from tests.support.layout_kits import LAYOUTS, create, layout_kit
 from tests.support.restoring import backups
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_restored_log_is_told_from_the_one_before(layout, server, dsn, connection):
+    create(layout, connection)
     made = layout_kit(layout, dsn, connection)
     kit = next(made)
     shared, lost = kit.stream(), kit.stream()

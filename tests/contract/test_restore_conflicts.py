@@ -23,8 +23,8 @@ from tests.contract.test_archive import (
     tag,
     wiped,
 )
-from tests.contract.test_store import eventstoredb_kit, layout_kit
 from tests.support.archived import run
+from tests.support.layout_kits import any_kit
 
 KITS = (
     "marten-text",
@@ -40,9 +40,7 @@ KITS = (
 
 @pytest.fixture(params=KITS)
 def kit(request):
-    yield from layout_kit(
-        request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
-    )
+    yield from any_kit(request, request.param)
 
 
 RENUMBER = RestoreOptions(renumber=True)
@@ -203,7 +201,7 @@ def test_later_events_of_a_stream_keep_its_head_from_coming_after_them(kit, seal
 
 @pytest.fixture(params=["eventstoredb"])
 def node_kit(request):
-    yield from eventstoredb_kit(request)
+    yield from any_kit(request, request.param)
 
 
 def test_a_node_has_no_new_positions_and_leaves_out_what_is_gone_for_good(node_kit, tmp_path):

@@ -11,17 +11,12 @@ import pytest
 from esops.schema.closing import ClosingRule
 from esops.schema.history import history_of
 from esops.schema.one_shape import shape_of
-from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
+from tests.support.layout_kits import LAYOUTS, any_kit
 
 
 @pytest.fixture(params=[*LAYOUTS, "eventstoredb"])
 def kit(request):
-    if request.param == "eventstoredb":
-        yield from eventstoredb_kit(request)
-    else:
-        yield from layout_kit(
-            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
-        )
+    yield from any_kit(request, request.param)
 
 
 def test_versions_shapes_open_streams_and_changes(kit):

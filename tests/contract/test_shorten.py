@@ -18,8 +18,8 @@ from esops.events import EventFilter
 from esops.stores import open_store
 from esops.testing import eventually
 from tests.contract.test_archive import PATIENCE, catalog_of, configured, tag
-from tests.contract.test_store import eventstoredb_kit, layout_kit
 from tests.support.archived import run
+from tests.support.layout_kits import any_kit
 
 BATCH = 4
 KITS = ["marten-text", "marten-partitioned-conjoined", "emmett", "messagedb", "eventsourcing"]
@@ -27,12 +27,7 @@ KITS = ["marten-text", "marten-partitioned-conjoined", "emmett", "messagedb", "e
 
 @pytest.fixture(params=[*KITS, "eventstoredb", "eventstoredb-real"])
 def kit(request):
-    if request.param.startswith("eventstoredb"):
-        yield from eventstoredb_kit(request)
-    else:
-        yield from layout_kit(
-            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
-        )
+    yield from any_kit(request, request.param)
 
 
 def way(kit) -> str:

@@ -4,33 +4,19 @@ those in Postgres have to.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
-import psycopg
 import pytest
 
 from esops.errors import Refused
-from esops.settings import EventStoreDBSettings, PostgresSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
-from esops.testing import Kit, StoreContract
-from tests.support import emmett, eventsourcing, marten, messagedb
+from esops.testing import StoreContract
+from tests.support.layout_kits import LAYOUTS, any_kit
 from tests.support.waiting import DEADLINE
 
 PATIENCE = timedelta(seconds=DEADLINE)
-
-
-@dataclass
-class LayoutKit(Kit):
-    """A layout's store, with a connection beside it and the way that its library archives a stream,
-    if it does.
-    """
-
-    connection: psycopg.Connection | None = None
-    archive: Callable[[str], None] | None = None
 
 
 def skip_where_writers_queue(kit) -> None:
@@ -38,87 +24,14 @@ def skip_where_writers_queue(kit) -> None:
         pytest.skip("its writers lock the table, one after the other")
 
 
-LAYOUTS = [
-    *marten.VARIANTS,
-    "marten-quick",
-    "marten-tenant",
-    "emmett",
-    "emmett-by-position",
-    "emmett-0.41",
-    "messagedb",
-    "eventsourcing",
-]
-
-
 @pytest.fixture(params=LAYOUTS)
-def postgres_kit(request, dsn, connection):
-    yield from layout_kit(request.param, dsn, connection)
+def postgres_kit(request, layout_databases):
+    yield from layout_databases.kit(request.param)
 
 
 @pytest.fixture(params=[*LAYOUTS, "eventstoredb", "eventstoredb-21.10", "eventstoredb-real"])
 def kit(request):
-    if request.param.startswith("eventstoredb"):
-        yield from eventstoredb_kit(request)
-    else:
-        yield from layout_kit(
-            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
-        )
-
-
-def eventstoredb_kit(request):
-    """On the node in tests/, in two versions, and on a real one where there is one: streams of its
-    own, deleted afterwards.
-    """
-    if request.param == "eventstoredb-real":
-        uri = os.environ.get("ESOPS_TEST_ESDB_URI")
-        if not uri:
-            pytest.skip("ESOPS_TEST_ESDB_URI names no real node")
-    else:
-        uri = request.getfixturevalue("node" if request.param == "eventstoredb" else "old_node").uri
-    settings = EventStoreDBSettings(uri=uri)
-    with open_store("s", settings) as store:
-        kit = Kit(store, settings, begin=store.head().position)
-        yield kit
-        for stream in kit.streams:
-            info = store.stream_info(stream)
-            if info is not None and not info.deleted:
-                store.changes.delete(stream)
-
-
-def layout_kit(name: str, dsn: str, connection):
-    more = {}
-    if name == "messagedb":
-        messagedb.create(connection)
-        settings, archive, text_ids = PostgresSettings(dsn=dsn), None, True
-    elif name == "eventsourcing":
-        eventsourcing.create(connection)
-        settings, archive, text_ids = PostgresSettings(dsn=dsn), None, False
-        more = {"timestamp": {"_type_": "datetime_iso", "_data_": datetime.now(UTC).isoformat()}}
-    elif name.startswith("emmett"):
-        emmett.create(connection, old_processors=name == "emmett-0.41")
-        settings = PostgresSettings(
-            dsn=dsn, ordering="position" if name == "emmett-by-position" else "native"
-        )
-        archive, text_ids = (lambda stream: emmett.archive(connection, stream)), True
-    else:
-        variant = marten.VARIANTS.get(
-            name, marten.Variant(conjoined=name == "marten-tenant", text_ids=True)
-        )
-        marten.create(connection, variant)
-        settings = PostgresSettings(
-            dsn=dsn,
-            append="quick" if name == "marten-quick" else "auto",
-            tenant="*DEFAULT*" if name == "marten-tenant" else None,
-            hole_threshold=timedelta(seconds=0.3),
-        )
-        archive, text_ids = (
-            (lambda stream: marten.archive(connection, variant, stream)),
-            variant.text_ids,
-        )
-    with open_store("s", settings) as store:
-        yield LayoutKit(
-            store, settings, text_ids, more=more, connection=connection, archive=archive
-        )
+    yield from any_kit(request, request.param)
 
 
 class TestEveryStore(StoreContract):

@@ -17,7 +17,7 @@ from esops.postgres.connection import connect
 from esops.settings import PostgresSettings, TableSettings
 from esops.stores import open_store
 from esops.stores.counting import CountedLengths
-from tests.contract.test_store import layout_kit
+from tests.support.layout_kits import create, layout_kit
 
 TIMES = [
     "1970-01-01 00:00:00+00",
@@ -66,6 +66,7 @@ def kept(request, dsn, connection, project):
         settings = {"dsn": dsn, "append": "quick", "table": table}
     else:
         table, column, version, first = TABLES[request.param]
+        create(request.param, connection)
         for kit in layout_kit(request.param, dsn, connection):
             kit.store.append("far-1", kit.events(*["k"] * len(TIMES)))
             kit.store.append("old-1", kit.events("k"))
