@@ -86,8 +86,8 @@ def rows(kit) -> list:
 
 
 def tag(kit) -> str:
-    """A category of this test's own: nodes are shared."""
-    return f"c{id(kit):x}"
+    """A category of this test's own where the store is shared, as nodes are."""
+    return "own" if isinstance(kit, LayoutKit) else f"c{id(kit):x}"
 
 
 def fill(kit, hundreds: int = 0) -> dict[str, list]:

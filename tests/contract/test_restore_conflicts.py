@@ -4,6 +4,8 @@ the streams that are in conflict; each whole or not at all. Every layout.
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from esops.archive.compare import compare
@@ -48,15 +50,29 @@ SKIP = RestoreOptions(skip_conflicts=True)
 BOTH = RestoreOptions(renumber=True, skip_conflicts=True)
 
 
+@pytest.fixture(scope="module")
+def archives():
+    """Of each layout, once it was made: the archive's folder, and what is in it by stream."""
+    return {}
+
+
 @pytest.fixture
-def sealed(kit, tmp_path):
+def sealed(kit, request, archives, tmp_path, tmp_path_factory):
     """An archive of three streams, and a store that was restored to before any event."""
-    before = fill(kit)
+    layout = request.node.callspec.params["kit"]
+    if layout not in archives:
+        folder = tmp_path_factory.mktemp("archive")
+        before = fill(kit)
+        run(configured(kit, folder), "old")
+        archives[layout] = folder, before
+        wiped(kit)
+    folder, before = archives[layout]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     config = configured(kit, tmp_path)
-    run(config, "old")
     ((found, manifest),) = catalog_of(config).sealed()
-    log = [event for event in kit.read() if event.stream in before]
-    wiped(kit)
+    log = sorted(
+        (event for events in before.values() for event in events), key=lambda e: e.position
+    )
     return found, manifest, before, log, config
 
 
