@@ -16,6 +16,7 @@ from esops.stores import open_store
 from esops.trace.conditions import parse_condition
 from esops.trace.log import LogReader, LogRequest
 from tests.support import emmett
+from tests.support.databases import database
 
 DUMPS = {
     "marten": ("marten-9.58-v1", {}),
@@ -34,8 +35,25 @@ def restore(connection, dumps, dump: str) -> None:
     emmett.restore(connection, (dumps / f"{dump}.sql").read_text())
 
 
+@pytest.fixture(scope="module", params=DUMPS)
+def written(request, dumps, server):
+    """What a library wrote, for tests that only read it: the store, and its address."""
+    dump, settings = DUMPS[request.param]
+    with database(server) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            restore(connection, dumps, dump)
+        with open_store("shop", PostgresSettings(dsn=dsn, **settings)) as opened:
+            yield opened, dsn
+
+
+@pytest.fixture
+def store(written):
+    return written[0]
+
+
 @pytest.fixture(params=DUMPS)
-def store(request, dumps, dsn, connection):
+def own_store(request, dumps, dsn, connection):
+    """The same, to be changed."""
     dump, settings = DUMPS[request.param]
     restore(connection, dumps, dump)
     with open_store("shop", PostgresSettings(dsn=dsn, **settings)) as opened:
@@ -61,7 +79,7 @@ def test_the_newest_events_are_the_end_of_the_whole_log(store):
     assert read(store, EventFilter(stream=stream), last=2) == own[-2:]
 
 
-def test_events_of_a_time_are_all_that_bear_it(store, connection):
+def test_events_of_a_time_are_all_that_bear_it(store):
     every = [event for batch in store.read_all() for event in batch.events]
     times = sorted(event.moment for event in every)
     since, before = times[len(times) // 3], times[2 * len(times) // 3]
@@ -79,7 +97,8 @@ def test_events_of_a_time_are_all_that_bear_it(store, connection):
     assert read(store, EventFilter(since=times[-1] + timedelta(days=1))) == []
 
 
-def test_an_index_on_the_time_leads_to_an_old_date_at_a_new_position(store, connection):
+def test_an_index_on_the_time_leads_to_an_old_date_at_a_new_position(own_store, connection):
+    store = own_store
     column = {"marten": "timestamp", "emmett": "created", "messagedb": "time"}.get(
         store.layout.name
     )
@@ -125,15 +144,15 @@ def test_events_with_a_value_in_data_or_metadata(store):
 
 
 @pytest.mark.parametrize(
-    "store", [each for each in DUMPS if DUMPS[each][0] != "emmett-0.42.0"], indirect=True
+    "written", [each for each in DUMPS if DUMPS[each][0] != "emmett-0.42.0"], indirect=True
 )
-def test_the_newest_events_are_read_by_the_index(store, dsn):
+def test_the_newest_events_are_read_by_the_index(written):
     """Nothing sorts, and nothing reads the whole table."""
     from esops.stores.postgres.layouts.base import TRUE
     from esops.stores.postgres.reading import PagedReader
 
-    head = store.head().position
-    layout = store.layout
+    store, dsn = written
+    head, layout = store.head().position, store.layout
     with psycopg.connect(dsn) as connection:
         select = PagedReader(layout, dsn, lambda: connection).select
         ordered = layout.descending + psycopg.sql.SQL(" LIMIT 20")
