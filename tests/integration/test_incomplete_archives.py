@@ -9,6 +9,7 @@ import uuid
 
 import pytest
 
+from esops.archive.run import run as run_policy
 from esops.config import load_config
 from esops.events import NewEvent
 from esops.settings import EventStoreDBSettings, PostgresSettings
@@ -48,8 +49,11 @@ def counts(connection) -> dict[str, int]:
     return dict(connection.execute("SELECT id, n FROM people").fetchall())
 
 
-def archive(project, policy: str = "old", *options: str) -> str:
-    return project.ok("archive", "run", policy, *options, "--output", "json").json["run"]
+def archive(project, policy: str = "old", new: bool = False) -> str:
+    """Run a policy to its end; returns the name of the run."""
+    done = run_policy(load_config(project.folder / "esops.toml"), policy, new_archive=new)
+    assert done.state == "done"
+    return str(done.run)
 
 
 def refuses(project, *words: str, reads: bool = True) -> None:
@@ -159,7 +163,7 @@ def test_runs_in_an_archive_that_is_not_joined_are_away(streams, dsn, connection
     more += "never_younger_than = '0s'\n"
     configure(streams, dsn, HEADS, more)
     archive(streams)
-    run = archive(streams, "w", "--new-archive")
+    run = archive(streams, "w", new=True)
     refuses(streams, "1 event of 1 stream were archived and removed", "archive warm", reads=False)
     assert "joined with archive cold alone" in streams.run(*REBUILD).err
     assert streams.run("rebuild", "people", "--yes").code == 6
