@@ -5,7 +5,6 @@ left out.
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 
 import psycopg
@@ -17,6 +16,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.postgres.reading import PAGE, PageSize
 from tests.support import shop
+from tests.support.project import Project
 from tests.support.waiting import DEADLINE
 
 
@@ -153,18 +153,17 @@ def test_pages_get_smaller_for_a_slow_reader_and_larger_again(monkeypatch):
 def completed(project, words: str) -> list[str]:
     """What the shell offers where a line ends."""
     environment = {
-        **project.environ(),
+        **project.environment,
         "_ESOPS_COMPLETE": "complete_bash",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
-    done = subprocess.run(
-        project.command(), cwd=project.folder, env=environment, capture_output=True, text=True
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
+    done = Project(project.folder, environment, project.warm).run()
+    assert done.err == ""
+    return done.out.split()
 
 
+@pytest.mark.installed
 def test_names_are_completed(dsn, project):
     shop.configure(project, dsn)
     assert completed(project, "esops rebuild ca") == ["cart_summary"]
