@@ -27,9 +27,9 @@ from tests.support.writers import Writers
 
 pytestmark = pytest.mark.slow
 WRITERS = 6
-ENOUGH = rounds(4_000, 100_000)
+ENOUGH = rounds(2_000, 100_000)
 """Events that a case reads at least. It ends when the naive reader, too, has missed some."""
-KILLS = rounds(4, 40)
+KILLS = rounds(3, 40)
 
 CASES = {
     "drawn-in-the-transaction": ("marten", {"append": "quick"}, {}),
