@@ -9,6 +9,7 @@ import uuid
 
 import pytest
 
+from esops.archive.run import RunRequest
 from esops.archive.run import run as run_policy
 from esops.config import load_config
 from esops.events import NewEvent
@@ -51,7 +52,8 @@ def counts(connection) -> dict[str, int]:
 
 def archive(project, policy: str = "old", new: bool = False) -> str:
     """Run a policy to its end; returns the name of the run."""
-    done = run_policy(load_config(project.folder / "esops.toml"), policy, new_archive=new)
+    request = RunRequest(new_archive=new)
+    done = run_policy(load_config(project.folder / "esops.toml"), policy, request)
     assert done.state == "done"
     return str(done.run)
 
