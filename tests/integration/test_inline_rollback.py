@@ -57,13 +57,13 @@ def test_back_under_writers(carts, connection, dsn):
         carts.ok("rebuild", "--blue-green")
         for number in range(rounds(2, 8)):
             began = application.appends
-            until(lambda: application.appends > began + 200)  # noqa: B023
+            until(lambda: application.appends > began + 100)  # noqa: B023
             way = ("switch", "--to", "2") if number % 2 else ("rollback",)
             done = carts.ok(
                 "projection", way[0], "carts", *way[1:], "--accept-code", "--output", "json"
             )
             assert done.json["verification"]["differing"] == 0
-            assert done.json["events"] >= 200
+            assert done.json["events"] >= 100
             held.append(done.json["lock"]["held_seconds"])
     assert application.failures == []
     assert inline_writers.wrong(connection, logic(1)) == []
@@ -78,7 +78,7 @@ def test_back_from_new_logic(carts, connection, dsn):
         switched(carts, dsn, 10)
     new = Application(dsn, streams=100)
     with new.at_work([logic(10)] * 2):
-        until(lambda: new.appends > 200)
+        until(lambda: new.appends > 100)
     # At night: the code before is put back, here and there, and one instance is forgotten.
     configure(carts, dsn, factor=1)
     with old.at_work([logic(1)] * 4):

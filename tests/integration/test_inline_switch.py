@@ -8,13 +8,14 @@ import json
 import shutil
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.support import inline_writers
+from tests.support.databases import database
 from tests.support.inline_writers import FOLD, Application, logic
 from tests.support.soak import rounds
 from tests.support.waiting import finish, kill, until
@@ -239,7 +240,7 @@ def test_settings_that_cannot_be(carts, dsn, options, words):
     assert (refused.code, words in refused.err) == (2, True)
 
 
-def test_refused_where_the_application_does_not_write_it_so(carts, connection, dsn, own_server):
+def test_refused_where_the_application_does_not_write_it_so(carts, connection, dsn, server):
     refused = carts.run("rebuild", "--blue-green", "--no-switch")
     assert (refused.code, "--postpone" in refused.err) == (6, True)
     assert carts.run("rebuild", "--yes").code == 6
@@ -253,8 +254,9 @@ def test_refused_where_the_application_does_not_write_it_so(carts, connection, d
     assert (refused.code, "Let the application make it first" in refused.err) == (6, True)
     text = (carts.folder / "esops.toml").read_text()
     text = text.replace("[projections.carts]", '[projections.carts]\nreadmodel = "far"')
-    carts.write("esops.toml", f'{text}\n[readmodels.far]\ndsn = "{own_server.dsn()}"\n')
-    refused = carts.run("rebuild", "--blue-green")
+    with database(server) as far:
+        carts.write("esops.toml", f'{text}\n[readmodels.far]\ndsn = "{far}"\n')
+        refused = carts.run("rebuild", "--blue-green")
     assert (refused.code, "not in one Postgres database" in refused.err) == (6, True)
 
 
@@ -428,7 +430,7 @@ def wrong_carts(connection, factor: int) -> int:
 def test_nothing_is_lost_under_emmetts_own_writers(project, dsn, connection, emmett):
     configure_pongo(project, dsn)
     held = []
-    with emmett.at_work([1] * 4):
+    with emmett.at_work([1] * rounds(2, 4)):
         until(lambda: connection.execute("SELECT count(*) > 100 FROM carts").fetchone()[0])
         for _ in range(rounds(2, 10)):
             done = project.ok("rebuild", "--blue-green", "--output", "json").json
@@ -445,21 +447,16 @@ def test_nothing_is_lost_under_emmetts_own_writers(project, dsn, connection, emm
 
 def test_emmetts_rows_of_two_logics_are_made_right(project, dsn, connection, emmett):
     configure_pongo(project, dsn)
-    with emmett.at_work([1, 1]):
-        until(lambda: connection.execute("SELECT count(*) > 100 FROM carts").fetchone()[0])
-        configure_pongo(project, dsn, factor=10)
-        project.ok("rebuild", "--blue-green", "--max-diff", "100%")
-        began = connection.execute("SELECT count(*) FROM emt_messages").fetchone()[0]
-        with emmett.at_work([10, 10]):
-            until(
-                lambda: (
-                    connection.execute("SELECT count(*) FROM emt_messages").fetchone()[0]
-                    > began + 200
-                )
-            )
-    mixed = wrong_carts(connection, 10)
-    assert mixed > 10
-    with emmett.at_work([10, 10]):
+    with ExitStack() as new:
+        with emmett.at_work([1, 1]):
+            until(lambda: connection.execute("SELECT count(*) > 100 FROM carts").fetchone()[0])
+            configure_pongo(project, dsn, factor=10)
+            project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+            began = messages(connection)
+            new.enter_context(emmett.at_work([10, 10]))
+            until(lambda: messages(connection) > began + 200)
+        mixed = wrong_carts(connection, 10)
+        assert mixed > 10
         finish_ = ("projection", "finish", "carts", "--yes", "--longest-session", "1s")
         done = project.ok(*finish_, "--output", "json").json
     assert [each for one in emmett.told for each in one["failures"]] == []

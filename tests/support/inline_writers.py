@@ -109,7 +109,7 @@ def upsert(connection, stream: str, data: dict, version: int) -> None:
 class Application:
     """Writers and readers at work; `logic` may be changed meanwhile, as by a deployment."""
 
-    def __init__(self, dsn: str, streams: int = 200, rest: float = 0.01) -> None:
+    def __init__(self, dsn: str, streams: int = 200, rest: float = 0.02) -> None:
         """`rest`: seconds between two appends of a writer, without which they take the whole machine."""
         self._dsn, self._streams, self._rest = dsn, streams, rest
         self._stop = threading.Event()
@@ -163,8 +163,7 @@ class Application:
                 if any(now.get(key, 0) < version for key, version in seen.items()):
                     self.failures.append("reader: time went back")
                 seen = now
-                time.sleep(min(self._rest, 0.005))
-                time.sleep(0.01)
+                time.sleep(0.02)
 
 
 def truth(connection, apply: Apply) -> dict[str, tuple[dict, int]]:
