@@ -12,12 +12,14 @@ from esops.rebuild.load.measuring import Cost, of_cost
 from tests.support import shop
 from tests.support.waiting import kill, until
 
-EVENTS = 3_000
+EVENTS = 2_000
 MICRO = 1e-6
-WORK = "def cart_summary(row, event):\n    end = clock() + 2e-4\n    while clock() < end: pass\n"
-# As if starting a process took no time: this is about a few thousand events.
+WORK = "def cart_summary(row, event):\n    end = clock() + 1e-4\n    while clock() < end: pass\n"
+# As if starting a process took no time: this is about a few thousand events, and a sample of some
+# hundred.
 MEASURED = (
     "from esops.rebuild.load import measuring\nmeasuring.cores = lambda: 2\nmeasuring._START = 0\n"
+    "measuring._MOST_SECONDS = 0.05\n"
 )
 SLOW = "from time import thread_time as clock\n" + shop.PROJECTION.replace(
     "def cart_summary(row, event):\n", WORK
@@ -96,10 +98,16 @@ def test_who_asks_for_a_number_gets_it(carts):
 
 @pytest.mark.parametrize("more", [(), ("--workers", "auto")])
 def test_a_killed_load_resumes_with_the_number_that_was_found(carts, connection, more):
-    project = carts(SLOW.replace("2e-4", "2e-3"))
+    project = carts(SLOW)
+    # A load that cannot end before it was killed; the sample lies before this event.
+    go_on = project.folder / "go-on"
+    waits = f"    while at > 1_500 and not exists({str(go_on)!r}): sleep(0.01)\n"
+    code = SLOW.replace("    if kind ==", f"{waits}    if kind ==", 1)
+    project = carts(f"from os.path import exists\nfrom time import sleep\n{code}")
     process = project.start("rebuild", "--blue-green", "--workers", "auto", "--batch-size", "200")
     until(lambda: shards(connection) > 0)
     assert kill(process)
+    go_on.touch()
     project.patch(MEASURED + "measuring.cores = lambda: 1\n")
     done = project.ok("rebuild", "--blue-green", "--resume", *more)
     assert "2 processes on this machine load up to" in done.err

@@ -9,6 +9,7 @@ import orjson
 import psycopg
 import pytest
 
+from esops.archive.run import run as run_policy
 from esops.config import load_config
 from esops.events import NewEvent
 from esops.settings import EventStoreDBSettings, PostgresSettings
@@ -51,11 +52,12 @@ def configure(project, stores: dict, of: str = "s", rule: str | None = None) -> 
 
 
 def archive(project) -> str:
-    return project.ok("archive", "run", "old", "--output", "json").json["run"]
+    return str(run_policy(load_config(project.folder / "esops.toml"), "old").run)
 
 
-def events(project, store: str) -> int:
-    return len(project.ok("events", "--store", store, "--output", "json").json)
+def events(project, name: str) -> int:
+    with open_store(*load_config(project.folder / "esops.toml").store(name)) as store:
+        return sum(len(batch.events) for batch in store.read_all())
 
 
 def erase(project, *arguments: str) -> Result:
