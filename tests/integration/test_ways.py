@@ -14,7 +14,7 @@ import pytest
 from tests.support import shop
 from tests.support.waiting import end, finish, heard, kill, until
 
-EVENTS = 4_000
+EVENTS = 1_500
 
 HOOK = """#!/bin/sh
 echo "$ESOPS_HOOK $ESOPS_PROJECTION $ESOPS_STATE $ESOPS_FROM_VERSION>$ESOPS_TO_VERSION $ESOPS_EVENTS $ESOPS_REASON" >> told
@@ -461,7 +461,7 @@ def test_an_answer_that_is_lost_after_a_range_took_its_place_does_no_harm(carts,
 def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
     process = carts.start(
-        "rebuild", "--yes", "--ranges", "4", "--batch-size", "50", "--max-rate", "500"
+        "rebuild", "--yes", "--ranges", "4", "--batch-size", "50", "--max-rate", "200"
     )
     until(lambda: connection.execute("SELECT count(*) FROM esops.versions").fetchone() == (2,))
     # A range or two have taken their places, and not the last one.
