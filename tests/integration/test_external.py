@@ -218,7 +218,7 @@ def test_a_view_is_pointed_once_green_is_past_all_that_readers_saw(app, project,
             ).fetchone()
             assert now >= seen, "time moved back"
             seen = now
-            time.sleep(0.003)
+            time.sleep(0.01)
         out, err = process.communicate()
         assert process.returncode == 0, err
         workload.stop()

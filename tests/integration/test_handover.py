@@ -130,13 +130,13 @@ def test_rows_that_differ_where_the_projector_stands_are_compared_when_it_has_re
 
 
 @pytest.fixture
-def impatient(carts, monkeypatch):
-    """Rebuilds that do not wait a minute for the application's projector."""
-    carts.write(
-        "sitecustomize.py",
-        "import esops.rebuild.phases.switching as s, datetime as d\ns._STILLNESS = d.timedelta(seconds=1)\n",
+def impatient(carts):
+    """Rebuilds that do not wait a minute for the application's projector, nor for its rows."""
+    carts.patch(
+        "import datetime as d\n"
+        "import esops.rebuild.phases.switching as s, esops.rebuild.verification.comparer as c\n"
+        "s._STILLNESS = c._CONVERGE_PATIENCE = d.timedelta(seconds=1)\n"
     )
-    carts.environment["PYTHONPATH"] = str(carts.folder)
     return carts
 
 

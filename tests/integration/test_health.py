@@ -570,9 +570,8 @@ def test_a_role_with_the_printed_grants_runs_each_command_and_without_one_is_tol
                 continue
             name = statement.rpartition('"."')[2].partition('"')[0]
             connection.execute(statement.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
-            told = project.run("status")
             found = findings(project)
-            assert name in told.out + told.err + json.dumps(found), statement
+            assert name in json.dumps(found), statement
             assert found.keys() & {"ESOPS-D010", "ESOPS-D001"}
             connection.execute(statement)
     finally:
