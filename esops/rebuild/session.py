@@ -35,8 +35,8 @@ class Session:
         say: Callable[[str], None] = lambda _: None,
         connection: psycopg.Connection | None = None,
     ) -> None:
-        """Take the lock, on a connection that is there already or on a new one; it is this
-        session's from now on. Raises Busy that says who has the lock.
+        """Take the lock, on a connection that is open or on a new one; it is this session's from
+        now on. Raises Busy that says who has the lock.
         """
         self._dsn, self._projection, self._stop, self._say = dsn, projection, stop, say
         purpose = f"rebuild {projection}"
