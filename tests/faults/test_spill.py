@@ -26,12 +26,14 @@ from tests.support.waiting import finish, kill, until
 
 EVENTS = 10_000
 SMALL = """
-from esops.running import apply
+from esops.running import version_tables
 from esops.running.spill import writing
 from esops.stores.postgres import bulk
 
-tables = apply.VersionTables
-apply.VersionTables = lambda **given: tables(**{**given, "cache": given["cache"] // 4})
+tables = version_tables.VersionTables
+version_tables.VersionTables = lambda **given: tables(
+    **{**given, "cache": given["cache"] // 4}
+)
 bulk.BulkReader.__init__.__defaults__ = (bulk.BATCH_BYTES // 4, None)
 writing._LEAST //= 4
 """
