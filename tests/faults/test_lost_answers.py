@@ -15,11 +15,12 @@ from tests.support import shop
 pytestmark = pytest.mark.slow
 LOSING = """
 import esops.rebuild.session as session
+import esops.stores.outage as outage
 import time, types
 from esops.errors import ConnectionLost
 
 # The database is there all the time: nobody waits for it.
-session.time = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None)
+outage.time = types.SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None)
 
 before, lost = session.Session.do, set()
 
