@@ -8,8 +8,6 @@ import pytest
 
 from tests.integration.test_marten_fixtures import REBUILD, configure, marten
 
-pytestmark = pytest.mark.in_process
-
 __all__ = ["marten"]  # a fixture
 
 

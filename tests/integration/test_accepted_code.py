@@ -6,8 +6,6 @@ import pytest
 
 from tests.support import shop
 
-pytestmark = pytest.mark.in_process
-
 POISON = "    assert event.position[0] != {at}, 'poison'\n"
 
 

@@ -44,8 +44,6 @@ from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 from tests.support.soak import SOAK, rounds
 
-pytestmark = pytest.mark.in_process
-
 FIELDS = {"run", "policy", "state", "streams", "events", "bytes", "removed", "skipped"}
 
 

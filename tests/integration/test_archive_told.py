@@ -5,15 +5,12 @@ from __future__ import annotations
 import uuid
 
 import psycopg
-import pytest
 
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.integration.test_archive import new, of, write
 from tests.support import eventsourcing, marten
 from tests.support.databases import database
-
-pytestmark = pytest.mark.in_process
 
 DELETE = 'store = "s"\nstream = "*"\nremove = "delete"'
 KILLED = """

@@ -22,8 +22,6 @@ from esops.testing import eventually
 from tests.integration.test_archive import new, of, write
 from tests.support import emmett, eventsourcing, marten, messagedb
 
-pytestmark = pytest.mark.in_process
-
 DELETE = 'store = "s"\nstream = "*"\nremove = "delete"'
 
 

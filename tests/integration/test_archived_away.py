@@ -15,8 +15,6 @@ from tests.support import shop
 from tests.support.esdb import Nodes
 from tests.support.waiting import end, until
 
-pytestmark = pytest.mark.in_process
-
 POLICY = """
 [archives.cold]
 repository = "cold"

@@ -19,8 +19,6 @@ from esops.stores import open_store
 from esops.stores.archive.archived_away import removed_from
 from tests.support import emmett
 
-pytestmark = pytest.mark.in_process
-
 CUSTOM = """
 CREATE TABLE mine (at bigserial, stream text, version int, kind text, body jsonb, grp text,
     PRIMARY KEY (stream, version));

@@ -13,8 +13,6 @@ import pytest
 from esops.assistants.bounds import MOST, fitted, without_data
 from tests.support import shop
 
-pytestmark = pytest.mark.in_process
-
 NOISY = shop.PROJECTION + '\nprint("this is not the protocol")\n'
 
 

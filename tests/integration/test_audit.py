@@ -20,8 +20,6 @@ from esops.settings import AuditSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
 
-pytestmark = pytest.mark.in_process
-
 FIXTURES = ("emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6")
 CONFIG = """
 [stores.bank]

@@ -18,8 +18,6 @@ from esops.stores import open_store
 from esops.stores.checkpoints import has_read
 from tests.support import emmett, eventsourcing, marten, messagedb
 
-pytestmark = pytest.mark.in_process
-
 TRACKING = "CREATE TABLE views_tracking (application_name text PRIMARY KEY, notification_id bigint)"
 PROCESSOR = (
     "INSERT INTO emt_processors (processor_id, last_processed_checkpoint, "

@@ -10,8 +10,6 @@ from esops.events import EventFilter, StreamKey
 from esops.stores import open_store
 from tests.integration.test_archived_categories import CATEGORIES, fill
 
-pytestmark = pytest.mark.in_process
-
 NAMES = ("custom", "eventsourcing-9.5.6", "marten-9.58-v1", "message-db-1.3.1")
 
 

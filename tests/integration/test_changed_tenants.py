@@ -9,8 +9,6 @@ from esops.stores import open_store
 from tests.integration.test_archive import new, of, write
 from tests.support import emmett, marten
 
-pytestmark = pytest.mark.in_process
-
 DELETE = 'store = "s"\nstream = "cart-*"\nremove = "delete"'
 
 

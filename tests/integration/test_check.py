@@ -12,8 +12,6 @@ from esops.errors import Stopped
 from tests.support import shop
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.in_process
-
 EVENTS = 2_000
 BY_CLIENT = """
 from esops import fold

@@ -10,8 +10,6 @@ import pytest
 
 from tests.support import emmett, kinds, shop
 
-pytestmark = pytest.mark.in_process
-
 EVENTS = 1_000
 DOCUMENTS = """
 from esops import fold

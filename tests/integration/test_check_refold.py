@@ -18,8 +18,6 @@ from esops.readmodel import registry
 from esops.running.throttle import Throttle
 from tests.support import shop
 
-pytestmark = pytest.mark.in_process
-
 EVENTS = 1_000
 
 

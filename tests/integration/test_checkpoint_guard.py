@@ -22,8 +22,6 @@ from esops.stores import open_store
 from tests.support import emmett, messagedb
 from tests.support.esdb import Nodes
 
-pytestmark = pytest.mark.in_process
-
 
 def archived(project, stores: dict, **policy):
     """The store, and all of its streams in a run that removes nothing."""

@@ -13,8 +13,6 @@ from esops.stores import open_store
 from tests.integration.test_compacted_streams import carts_with, check_it_is_seen, compact
 from tests.integration.test_marten_fixtures import COMPACTED, REBUILD, configure, marten
 
-pytestmark = pytest.mark.in_process
-
 __all__ = ["compact", "marten"]  # fixtures
 ERASE = """
 [erase.customer]

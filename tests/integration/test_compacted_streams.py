@@ -18,8 +18,6 @@ from tests.integration.test_marten_fixtures import (
     marten,
 )
 
-pytestmark = pytest.mark.in_process
-
 __all__ = ["marten"]  # a fixture
 APPEND = """
 WITH stream AS (UPDATE mt_streams SET version = version + 1 WHERE id = %s RETURNING id, version)

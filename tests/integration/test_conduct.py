@@ -12,8 +12,6 @@ from esops.readmodel import locks
 from tests.support import shop
 from tests.support.waiting import end, until
 
-pytestmark = pytest.mark.in_process
-
 NEW_CODE = shop.PROJECTION.replace('kind.rpartition("_")[2]', 'kind.rpartition("_")[2].upper()')
 POISON = shop.PROJECTION.replace(
     "    at = event.position[0]\n",

@@ -14,8 +14,6 @@ from tests.support import emmett
 from tests.support.esdb import Nodes
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.in_process
-
 
 @pytest.fixture
 def restored(dumps, connection, dsn, project):

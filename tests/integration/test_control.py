@@ -15,8 +15,6 @@ from esops.running.throttle import Limits, Throttle
 from tests.support import shop
 from tests.support.waiting import end, finish, heard, stays, until
 
-pytestmark = pytest.mark.in_process
-
 EVENTS = 6_000
 
 

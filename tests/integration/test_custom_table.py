@@ -13,8 +13,6 @@ from esops.events import EventFilter, NewEvent, Position
 from esops.settings import PostgresSettings, StoreSettings, TableSettings
 from esops.stores import open_store
 
-pytestmark = pytest.mark.in_process
-
 DESCRIBED = {
     "name": "ledger.entries",
     "stream": "book",

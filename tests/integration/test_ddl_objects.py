@@ -10,8 +10,6 @@ import pytest
 
 from tests.support import shop
 
-pytestmark = pytest.mark.in_process
-
 NAMED = """
 CREATE TABLE {table} (
     cart_id text CONSTRAINT cart_key PRIMARY KEY, client text NOT NULL, items integer NOT NULL,

@@ -17,8 +17,6 @@ from esops.rebuild.left_behind import Root
 from tests.support import shop
 from tests.support.soak import rounds
 
-pytestmark = pytest.mark.in_process
-
 OBJECTS = """
     CREATE VIEW report WITH (security_barrier = true) AS
         SELECT status, sum(total) AS total FROM cart_summary GROUP BY status;

@@ -14,8 +14,6 @@ import pytest
 
 from tests.support import shop
 
-pytestmark = pytest.mark.in_process
-
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 EVENTS, FIRST = 300, 133
 ONE = "CREATE TABLE {table} (cart_id text PRIMARY KEY, items integer NOT NULL DEFAULT 0);"

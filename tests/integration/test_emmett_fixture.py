@@ -10,8 +10,6 @@ import pytest
 
 from tests.support import emmett
 
-pytestmark = pytest.mark.in_process
-
 PROJECTION = """
 from esops import fold
 

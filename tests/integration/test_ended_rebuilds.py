@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.support import shop
-
-pytestmark = pytest.mark.in_process
 
 _RESUME = ("rebuild", "--blue-green", "--resume")
 

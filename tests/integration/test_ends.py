@@ -8,8 +8,6 @@ import pytest
 
 from tests.support import shop
 
-pytestmark = pytest.mark.in_process
-
 
 @pytest.fixture
 def carts(dsn, project):

@@ -25,8 +25,6 @@ from tests.support.project import Result
 from tests.support.soak import SOAK
 from tests.support.waiting import end, until
 
-pytestmark = pytest.mark.in_process
-
 ANN = {"customerId": 42, "email": "ann@example.com", "name": "Ann Miller", "city": "Berlin"}
 BOB = {"customerId": 43, "email": "bob@example.com", "name": "Bob Baker", "city": "Berlin"}
 RULE = {

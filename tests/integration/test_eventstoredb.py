@@ -21,8 +21,6 @@ from tests.support import billing
 from tests.support.esdb import Nodes
 from tests.support.waiting import DEADLINE, finish, until
 
-pytestmark = pytest.mark.in_process
-
 
 def settings(uri: str) -> StoreSettings:
     return EventStoreDBSettings(uri=uri)

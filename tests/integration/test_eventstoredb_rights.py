@@ -16,8 +16,6 @@ from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import billing
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.in_process
-
 ADMINS = ["$admins"]
 POLICY = """
 [archives.cold]

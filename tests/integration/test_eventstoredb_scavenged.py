@@ -17,8 +17,6 @@ from tests.support import billing
 from tests.support.esdb import Nodes
 from tests.support.soak import SOAK
 
-pytestmark = pytest.mark.in_process
-
 ANY = StreamState.ANY
 REBUILD = ("rebuild", "cart_totals", "--blue-green", "--output", "json")
 SOFT, BEYOND = "deleted softly", "truncated beyond its end"

@@ -17,8 +17,6 @@ from esops.stores.eventstoredb.server_projections import ServerProjections
 from tests.support.esdb import Nodes
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.in_process
-
 
 def settings(uri: str) -> StoreSettings:
     return EventStoreDBSettings(uri=uri)

@@ -15,8 +15,6 @@ from esops.trace.search import Tracer
 from tests.support.esdb import Nodes
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.in_process
-
 
 def event(cause: str | None, correlation: str | None) -> NewEvent:
     about = {"$causationId": cause, "$correlationId": correlation}

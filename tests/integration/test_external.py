@@ -17,8 +17,6 @@ import pytest
 from tests.support import application, shop
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.in_process
-
 ROOT = Path(__file__).parent.parent.parent
 EVENTS = 1_000
 

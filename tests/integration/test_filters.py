@@ -14,8 +14,6 @@ from esops.stores.postgres import known
 from tests.support import shop
 from tests.support.waiting import end, heard
 
-pytestmark = pytest.mark.in_process
-
 EVENTS = 200
 
 

@@ -35,8 +35,6 @@ from esops.readmodel.rows import BadEvent
 from tests.support.soak import rounds
 from tests.unit.test_building_blocks import event
 
-pytestmark = pytest.mark.in_process
-
 
 class Table:
     """A table of a fold, and what a version would note of it."""

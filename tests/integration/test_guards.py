@@ -10,8 +10,6 @@ import pytest
 
 from tests.support import kinds, shop
 
-pytestmark = pytest.mark.in_process
-
 EVENTS = 200
 
 

@@ -24,8 +24,6 @@ from esops.stores.postgres.layouts.marten import liveness
 from tests.support import emmett, eventsourcing, kinds, shop
 from tests.support.waiting import finish, heard, until
 
-pytestmark = pytest.mark.in_process
-
 EVENTS = 2_000
 PROGRESSION = """
 CREATE TABLE IF NOT EXISTS shop.mt_event_progression (name varchar PRIMARY KEY, last_seq_id bigint,

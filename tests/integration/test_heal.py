@@ -12,8 +12,6 @@ from tests.integration import test_inline_finish, test_inline_switch
 from tests.support import emmett, inline_writers, kinds, shop
 from tests.support.waiting import end, until
 
-pytestmark = pytest.mark.in_process
-
 TABLE = "cart_summary__v1"
 QUICK = ("--longest-session", "100ms")
 

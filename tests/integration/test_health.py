@@ -24,8 +24,6 @@ from tests.support import billing, emmett, eventsourcing, marten, messagedb, sho
 from tests.support.esdb import Nodes
 from tests.support.waiting import DEADLINE, end
 
-pytestmark = pytest.mark.in_process
-
 CODE = """
 from esops import fold
 

@@ -10,8 +10,6 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support.numbered import LAYOUTS
 
-pytestmark = pytest.mark.in_process
-
 CODE = """
 from esops import fold
 

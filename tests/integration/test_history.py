@@ -10,8 +10,6 @@ import pytest
 from tests.support import shop
 from tests.support.waiting import finish, heard, kill, until
 
-pytestmark = pytest.mark.in_process
-
 
 @pytest.fixture
 def carts(dsn, connection, project):

@@ -270,10 +270,10 @@ def set_up_emmett(project, store: str, models, ordering: str = "native") -> None
     project.configure(
         stores={"s": {"dsn": store, "ordering": ordering}},
         readmodels={"main": {"dsn": models.dsn_given}},
-        projections={NAME: {"python": "code:carts", "tables": [NAME], "ddl": "carts.sql"}},
+        projections={NAME: {"python": "carts_code:carts", "tables": [NAME], "ddl": "carts.sql"}},
     )
     project.write(
-        "code.py",
+        "carts_code.py",
         "from esops import fold\n@fold(key='stream')\ndef carts(row, event):\n"
         "    return {'id': event.stream, 'events': (row or {'events': 0})['events'] + 1}\n",
     )

@@ -18,6 +18,8 @@ from tests.support import shop
 from tests.support.databases import embedded
 from tests.support.waiting import end, stays, until
 
+# Folds here change what holds for a whole process, such as the precision of decimals.
+pytestmark = pytest.mark.own_process
 CODE = """
 from esops import fold
 

@@ -19,6 +19,8 @@ from tests.support.waiting import DEADLINE
 from tests.support.warm import Forked, Warm, running
 
 ESOPS = Path(sys.executable).with_name("esops")
+INSIDE = {"contract", "fast", "integration"}
+"""Folders with tests of what a command does, and not of what becomes of its process."""
 
 
 @dataclass
@@ -140,11 +142,12 @@ def warm():
 
 @pytest.fixture
 def project(tmp_path, request):
-    """Commands are run by a process that forks; those of a test that is marked `installed` are the
-    installed command, in a new interpreter each time, and those of one that is marked `in_process`
-    run in the tests' own one (see tests/support/in_process.py).
+    """Commands are run by a process that forks; in INSIDE, those that end by themselves run in the
+    tests' own one (see tests/support/in_process.py), unless a test is marked `own_process`. Those
+    of a test that is marked `installed` are the installed command, in a new interpreter each time.
     """
     if request.node.get_closest_marker("installed") is not None:
         return Project(tmp_path)
-    inside = request.node.get_closest_marker("in_process") is not None
+    room = request.node.path.parent.name
+    inside = room in INSIDE and request.node.get_closest_marker("own_process") is None
     return Project(tmp_path, warm=request.getfixturevalue("warm"), inside=inside)
