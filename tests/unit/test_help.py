@@ -27,7 +27,11 @@ def everything(command, path=("esops",)):
 def root():
     """The whole command, with all that it imports: not while tests are collected."""
     commands()
-    return typer.main.get_command(app)
+    made = typer.main.get_command(app)
+    # Commands that were called in this process before are the first ones otherwise.
+    order = [*LOADED]
+    made.commands = dict(sorted(made.commands.items(), key=lambda each: order.index(each[0])))
+    return made
 
 
 @functools.cache
