@@ -710,15 +710,15 @@ def test_an_archived_run_of_all_tenants_is_masked_for_one(project, dsn, connecti
 SLOW_RESTORE = """
 import os, time
 if os.environ.get("SLOW"):
-    from esops.archive import restore
-    restore_group = restore._Restoration._restore_group
+    from esops.archive.restoration import Restoration
+    restore_group = Restoration._restore_group
     def slowly(self, group):
         group = group._replace(batches=iter(list(group.batches)))
         open("ready", "w").close()
         while not os.path.exists("go"):
             time.sleep(0.05)
         return restore_group(self, group)
-    restore._Restoration._restore_group = slowly
+    Restoration._restore_group = slowly
 """
 
 
