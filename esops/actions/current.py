@@ -13,18 +13,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
-from esops.actions.in_archives import ArchivePlace
-from esops.actions.in_stores import StreamPlace
 from esops.actions.recording import ActionRecord
-from esops.archive_format.repository import Repository
-from esops.archive_format.runs import RUNS
 from esops.config import Config
 from esops.errors import EsopsError
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations
+
+# What archives and other stores need is imported where one of them is written to: Arrow, Parquet
+# and the clients of object stores take a third of a command's start, and most actions are recorded
+# in a database.
+if TYPE_CHECKING:
+    from esops.archive_format.repository import Repository
 
 log = structlog.get_logger("esops.actions")
 _current: list[ActionRecord] = []
@@ -72,6 +75,8 @@ def in_databases(addresses: Iterable[str], *, upgrade: bool = True) -> bool:
 
 def in_archive(repository: Repository) -> None:
     """The action of this process is about to write into an archive."""
+    from esops.actions.in_archives import ArchivePlace
+
     for record in _current:
         make = partial(ArchivePlace, record.action, repository)
         record.begin_at(("archive", repository.address), make)
@@ -79,6 +84,8 @@ def in_archive(repository: Repository) -> None:
 
 def in_store(config: Config, projection: str) -> None:
     """The action of this process is about to change a projection that runs inside a store."""
+    from esops.actions.in_stores import StreamPlace
+
     name, settings = config.store(config.projection(projection).store)
     for record in _current:
         make = partial(StreamPlace, record.action, name, settings.without_archive)
@@ -89,6 +96,11 @@ def in_all_archives(config: Config) -> None:
     """The action of this process is recorded in the archives of the configuration, for want of a
     better place.
     """
+    if not config.archives:
+        return
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import RUNS
+
     for settings in config.archives.values():
         with suppress(EsopsError):
             repository = Repository(settings)

@@ -92,6 +92,18 @@ def test_help_loads_nothing_heavy():
     assert done.stderr.strip() == "[]"
 
 
+def test_a_command_that_is_recorded_loads_nothing_of_archives_where_there_is_none(project):
+    """What archives need takes a third of a command's start."""
+    shop.configure(project, "host=/nowhere dbname=none")
+    told = project.python(
+        "import sys; sys.argv = ['esops', 'rebuild', '--blue-green']; from esops.cli import main\n"
+        "try: main()\nexcept SystemExit as end: print(end.code)\n"
+        "print([m for m in ('pyarrow.parquet', 'obstore', 'esops.archive_format.lease') if m in "
+        "sys.modules])"
+    )
+    assert told == "3\n[]"
+
+
 def test_version(project):
     assert project.ok("--version").out.startswith("esops 0.")
 
