@@ -44,6 +44,8 @@ SELECT 'more', '', ''
         OR c.relam <> 2  -- heap, as the catalogue is made with it
         OR (SELECT t.reloptions FROM pg_class t WHERE t.oid = c.reltoastrelid) IS NOT NULL
         OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = %(oid)s)
+        -- One that is not enforced has no triggers.
+        OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = %(oid)s AND contype = 'f')
         OR EXISTS (SELECT FROM pg_statistic_ext WHERE stxrelid = %(oid)s)
         OR EXISTS (SELECT FROM pg_policy WHERE polrelid = %(oid)s)
         OR EXISTS (SELECT FROM pg_seclabel WHERE objoid = %(oid)s)

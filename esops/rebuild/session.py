@@ -39,12 +39,8 @@ class Session:
         now on. Raises Busy that says who has the lock.
         """
         self._dsn, self._projection, self._stop, self._say = dsn, projection, stop, say
-        purpose = f"rebuild {projection}"
-        self.connection = connect(dsn, purpose) if connection is None else connection
+        self.connection = _taken_over(connection, dsn, f"rebuild {projection}")
         try:
-            if connection is not None:
-                with translated():
-                    rename(connection, purpose)
             self._take_lock(timedelta(0))
         except BaseException:
             self.connection.close()
@@ -124,3 +120,18 @@ def _dead(entry: journal.JournalEntry, holder: locks.LockHolder) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _taken_over(given: psycopg.Connection | None, dsn: str, purpose: str) -> psycopg.Connection:
+    """The connection that was given, under the name of another purpose; a new one where there is
+    none, or it was lost: a plan may have waited for its answer for hours.
+    """
+    if given is not None:
+        try:
+            with translated():
+                rename(given, purpose)
+        except ConnectionLost:
+            given.close()
+        else:
+            return given
+    return connect(dsn, purpose)

@@ -182,3 +182,22 @@ def test_run_says_what_is_not_built_yet(dsn, project):
     done = project.ok("run", "--until-caught-up")
     assert "1 version caught up" in done.err
     assert "hint=" not in done.err
+
+
+def test_a_session_that_was_lost_while_the_plan_waited_for_its_answer_is_opened_again(
+    config, connection
+):
+    class Slow(Recorder):
+        def end_sessions(self):
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE application_name LIKE 'esops % plan %'"
+            )
+
+        def planned(self, plan):
+            self.end_sessions()
+
+    rebuild(config, operator=Slow())
+    [again] = rebuild(config, request=RebuildRequest(in_place=True), operator=Slow())
+    assert shop.check_version(connection, 1) == 50
+    assert again.events == 500
