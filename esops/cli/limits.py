@@ -4,6 +4,7 @@ work, and of the one that changes them.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from esops.running.throttle import Limits
 
 
+def _finite(value: float | None) -> float | None:
+    """A number that JSON has, since limits are kept as JSON."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
 @option_group(panel="Limits (`projection throttle` changes them while it runs)")
 class LimitOptions:
     """How much the work may burden the read model's server."""
@@ -21,7 +29,11 @@ class LimitOptions:
     max_rate: Annotated[
         float | None,
         typer.Option(
-            "--max-rate", min=1, metavar="EV_S", help="Apply at most EV_S events a second."
+            "--max-rate",
+            min=1,
+            metavar="EV_S",
+            callback=_finite,
+            help="Apply at most EV_S events a second.",
         ),
     ] = None
     max_load: Annotated[
@@ -48,6 +60,7 @@ class LimitOptions:
             "--nice",
             min=0,
             metavar="R",
+            callback=_finite,
             help="Rest R times as long as it works; 1 means half the speed.",
         ),
     ] = None

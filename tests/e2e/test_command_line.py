@@ -126,6 +126,8 @@ MISTAKES = [
         None,
     ),
     (["rebuild", "--blue-green", "--batch-size", "0"], 2, "--batch-size", "--help"),
+    (["rebuild", "--blue-green", "--max-rate", "inf"], 2, "not a finite number", "--help"),
+    (["projection", "check", "cart_summary", "--nice", "inf"], 2, "not a finite number", "--help"),
     (
         ["rebuild", "--blue-green", "--store", "shoop"],
         2,

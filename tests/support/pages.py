@@ -25,8 +25,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 WRITE = bool(os.environ.get("ESOPS_WRITE_PAGES"))
 _FENCE = re.compile(r'^```(?P<language>\w+)?(?: title="(?P<title>[^"]+)")?$')
 _SHELL = {"|", ">", ">>", "<", "&&", "||", "2>&1", "&", ";"}
-_PROGRESS = re.compile(r"^[\w .:()-]+: (?:[\d,]+(?: of [\d,]+)?, [\d,]+/s|waiting\b)")
-"""What a job that takes some seconds says of its progress."""
+_PROGRESS = re.compile(
+    r"^[\w .:()-]+: (?:[\d,]+(?: of [\d,]+)?, [\d,]+/s|waiting\b)|^rebuild (?!\d+: )[\w .,-]+: "
+)
+"""What a job that takes some seconds says of its progress: a rebuild's own lines have its number."""
 _FORMS = [
     (r"\b\d{8}T\d{6}Z-([\w-]+)-[0-9a-f]{6}\b", r"RUN-\1"),
     (r"\bpid=\d+", "pid"),
