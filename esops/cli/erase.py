@@ -84,7 +84,7 @@ class PersonOptions:
 
 @option_group()
 class EraseOptions:
-    """By which rules, and what is kept in mind of it."""
+    """The rules of an erasure, its reason, and what of it is done by hand."""
 
     rule: Annotated[
         list[str] | None,

@@ -1,9 +1,10 @@
 """`esops` run in this process: what a command does, without a process for it.
 
 A fork costs 0.03 s of CPU, and each child then makes anew what its parent has: half of what a small
-command takes. So tests whose subject is what a command does, and not what becomes of its process,
-are marked `in_process`. The command has its own arguments, folder, environment and standard
-streams, by their descriptors, and it finds nothing of what the one before it kept in memory.
+command takes. So where a test's subject is what a command does, and not what becomes of its
+process, it runs here (see `INSIDE` in project.py). It has its own arguments, folder, environment
+and standard streams, by their descriptors, and it finds nothing of what the one before it kept in
+memory.
 """
 
 from __future__ import annotations
