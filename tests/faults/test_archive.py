@@ -29,7 +29,7 @@ from esops.archive_format.repository import Repository, Taken
 from esops.archive_format.runs import Catalog, Run
 from esops.archive_format.schema import Damaged
 from esops.config import load_config
-from esops.errors import Busy, EsopsError, Stopped
+from esops.errors import AbsentArchive, Busy, EsopsError, Stopped
 from esops.events import NewEvent
 from esops.settings import PostgresSettings
 from esops.stores import open_store
@@ -110,11 +110,12 @@ def both(project, dsn: str) -> tuple[dict[str, set], dict[str, set]]:
             for event in batch.events:
                 hot.setdefault(event.stream, set()).add(event.id)
     cold: dict[str, set] = {}
-    # On a slow machine each of the first runs may be killed before it makes the folder. What has
-    # left the store without one is missed by the caller.
-    if not (project.folder / "cold").exists():
+    try:
+        catalog = Catalog(Repository(config.archives["cold"]))
+    except AbsentArchive:
+        # On a slow machine each of the first runs may be killed before it makes the folder. What
+        # has left the store without one is missed by the caller.
         return hot, cold
-    catalog = Catalog(Repository(config.archives["cold"]))
     if catalog.sealed():
         assert all(result.ok for result in verify_runs(config, catalog))
         with open_store("cold", config.stores["cold"]) as store:

@@ -253,5 +253,6 @@ def test_a_kill_at_any_statement_leaves_it_as_it_was_or_as_it_is_to_be(carts, co
         if names == {NEW}:
             break
     assert number > 15, "killed at each statement"
-    assert done.code == 0
+    # On a slow machine the last kill may come after the rename, at what is recorded of it.
+    assert done.code in (0, -signal.SIGKILL)
     assert is_right(connection)

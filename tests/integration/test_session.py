@@ -98,7 +98,7 @@ def settings_of(connection: psycopg.Connection, names) -> dict[str, str]:
 def test_every_session_has_esops_settings_whatever_the_role_has(dsn, connection):
     with role(connection, HOSTILE) as name:
         guest = make_conninfo(dsn, user=name)
-        with psycopg.connect(guest) as plain:
+        with psycopg.connect(guest, autocommit=True) as plain:
             assert settings_of(plain, HOSTILE) != settings_of(plain, HOSTILE) | OURS
         with connect(guest, "test") as mine:
             assert settings_of(mine, OURS) == OURS

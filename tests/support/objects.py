@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -24,6 +25,8 @@ class ObjectStore:
 
     def __init__(self) -> None:
         self.faults: dict[str, str] = {}
+        self._writing = threading.Lock()
+        """moto looks for an object and puts it in two steps; S3 does a conditional write at once."""
 
     def __enter__(self):
         from moto.server import ThreadedMotoServer  # long to import, and few tests need it
@@ -77,9 +80,12 @@ class ObjectStore:
                     for name, value in self.headers.items()
                     if name.lower() != "connection"
                 }
-                with store._client.stream(
-                    self.command, self.path, content=body, headers=headers
-                ) as answer:
+                with (
+                    store._writing if self.command == "PUT" else nullcontext(),
+                    store._client.stream(
+                        self.command, self.path, content=body, headers=headers
+                    ) as answer,
+                ):
                     content = b"".join(answer.iter_raw())
                 if reading and answer.status_code == 200:
                     if "truncate" in hit:
