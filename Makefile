@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: package demo test test-fast soak lint docs snapshots format bench setup picture clean
+.PHONY: package demo test test-fast test-thorough soak lint docs snapshots format bench setup picture clean
 
 demo: $(VENV)/.ready
 	$(BIN)/esops demo
@@ -15,12 +15,17 @@ test: $(VENV)/.ready
 test-fast: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/unit tests/fast
 
+# the rest: each guarantee in its other forms, and the dearest tests; after a large change, and in CI
+test-thorough: $(VENV)/.ready
+	$(BIN)/python -m pytest -m thorough
+
 # before a release: everything with long series of kills and writers, and once more on each
 # Postgres that is installed (apt-get install postgresql); some hours
 soak: $(VENV)/.ready
 	ESOPS_TEST_SOAK=1 $(BIN)/python -m pytest --timeout 1800
 	$(BIN)/python -m tests.support.installed_postgres -- \
-	  $(BIN)/python -m pytest -n 0 tests/contract tests/integration tests/faults
+	  $(BIN)/python -m pytest -n 0 -m 'thorough or not thorough' \
+	    tests/contract tests/integration tests/faults
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from tests.support.browser import browser
 from tests.support.databases import connection, dsn, own_server, server
 from tests.support.esdb import node, old_node, secure
 from tests.support.project import project, warm
+from tests.support.soak import SOAK
 
 __all__ = [
     "browser",
@@ -50,9 +51,18 @@ def pytest_collection_finish():
     gc.enable()
 
 
-def pytest_collection_modifyitems(items):
-    """The longest first, so that the processes that share the tests end at about the same time."""
+def pytest_collection_modifyitems(config, items):
+    """The longest first, so that the processes that share the tests end at about the same time.
+
+    What is marked `thorough` is left to the runs that name it, or the files that have it.
+    """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    named = any(".py" in argument for argument in config.args)
+    if named or config.option.markexpr or SOAK:
+        return
+    thorough = [item for item in items if item.get_closest_marker("thorough")]
+    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=thorough)
 
 
 @pytest.fixture(autouse=True)
