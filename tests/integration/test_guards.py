@@ -30,7 +30,7 @@ def fewer(connection, left: int) -> None:
     connection.execute("DELETE FROM shop.mt_events WHERE seq_id > %s", (left,))
 
 
-@pytest.mark.parametrize("left", [0, EVENTS // 2 - 1])
+@pytest.mark.parametrize("left", [pytest.param(0, marks=pytest.mark.thorough), EVENTS // 2 - 1])
 def test_in_place_refuses_before_it_loses_rows(carts, connection, left):
     before = rows(connection)
     fewer(connection, left)
@@ -90,7 +90,14 @@ def test_a_table_of_unknown_origin_is_not_emptied_for_nothing(dsn, connection, p
     assert rows(connection) == before
 
 
-@pytest.mark.parametrize("kind", ["sql", "handlers", "process"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sql",
+        pytest.param("handlers", marks=pytest.mark.thorough),
+        pytest.param("process", marks=pytest.mark.thorough),
+    ],
+)
 def test_every_kind_refuses_in_place(dsn, connection, project, kind):
     if kind == "process" and shutil.which("node") is None:
         pytest.skip("node is not installed")

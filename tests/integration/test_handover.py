@@ -106,6 +106,7 @@ def test_rows_are_compared_where_the_projector_stands(carts, connection):
     assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
 
 
+@pytest.mark.thorough
 def test_rows_that_differ_where_the_projector_stands_are_compared_when_it_has_read_all(
     carts, connection
 ):
@@ -138,7 +139,9 @@ def impatient(carts):
     return carts
 
 
-@pytest.mark.parametrize("lock", ["DaemonLockId", "the shard's own"])
+@pytest.mark.parametrize(
+    "lock", ["DaemonLockId", pytest.param("the shard's own", marks=pytest.mark.thorough)]
+)
 def test_refused_while_the_daemon_holds_its_lock(impatient, connection, dsn, lock):
     number = (
         liveness.DAEMON_LOCK
@@ -188,6 +191,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500)
 
 
+@pytest.mark.thorough
 def test_that_the_projector_has_stopped_is_said_of_a_moment(impatient, connection, dsn):
     connection.execute("UPDATE shop.mt_event_progression SET last_updated = now()")
     command = ("rebuild", "--blue-green", "--max-diff", "100%")
@@ -355,6 +359,7 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
     assert shard(connection) == int(done.json["position"])
 
 
+@pytest.mark.thorough
 def test_an_assertion_about_both_waits_as_the_comparison_does(impatient, connection):
     """The application is behind when it is asked, and has caught up a moment later."""
     text = (impatient.folder / "esops.toml").read_text()

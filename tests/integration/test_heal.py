@@ -81,7 +81,15 @@ def cart_summary(row, event):
 """ + shop.PROJECTION.partition("def cart_summary(row, event):\n")[2]
 
 
-@pytest.mark.parametrize("kind", ["key function", "handlers", "sql", "process"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("key function", marks=pytest.mark.thorough),
+        pytest.param("handlers", marks=pytest.mark.thorough),
+        "sql",
+        "process",
+    ],
+)
 def test_rows_of_each_kind(kind, dsn, connection, project):
     shop.make(dsn, 400)
     if kind == "key function":
@@ -227,7 +235,7 @@ def guard(connection, table: str, events: str, returns: str = "NULL") -> None:
     )
 
 
-@pytest.mark.parametrize("returns", ["NULL", "NEW"])
+@pytest.mark.parametrize("returns", ["NULL", pytest.param("NEW", marks=pytest.mark.thorough)])
 def test_what_the_table_does_not_take_without_a_word_is_not_called_right(
     returns, served, connection
 ):
@@ -283,7 +291,7 @@ UPDATE cart_summary__v1 SET note = 'important', read = true;
 """
 
 
-@pytest.mark.parametrize("kind", ["fold", "handlers"])
+@pytest.mark.parametrize("kind", ["fold", pytest.param("handlers", marks=pytest.mark.thorough)])
 def test_what_the_table_fills_in_by_itself_is_neither_compared_nor_written(
     kind, dsn, connection, project
 ):
@@ -316,6 +324,7 @@ def test_what_the_table_fills_in_by_itself_is_neither_compared_nor_written(
     assert project.run("projection", "check", "cart_summary").code == 0
 
 
+@pytest.mark.thorough
 def test_columns_that_the_application_fills_in_by_itself_stay(dsn, connection, project):
     inline_writers.create(connection)
     test_inline_switch.configure(project, dsn)

@@ -19,6 +19,7 @@ def numbers(row, event):
 """
 
 
+@pytest.mark.thorough
 def test_status_and_doctor_name_what_holds_back_the_events_after_the_checkpoint(
     project, dsn, connection
 ):

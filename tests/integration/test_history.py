@@ -83,6 +83,7 @@ def test_a_killed_process_has_ended_without_a_word_and_one_at_work_is_running(ca
     until(lambda: told(carts)[-1] == ("run", "cart_summary", "ended without a word"))
 
 
+@pytest.mark.thorough
 def test_a_lost_session_is_no_end(carts, connection):
     """The row is completed although the session that held its lock was ended by the server."""
     carts.ok("rebuild", "--blue-green")
@@ -143,6 +144,7 @@ def test_a_user_whose_name_is_no_text_is_recorded(carts, connection):
     assert users == [("a\\udcffb",)]
 
 
+@pytest.mark.thorough
 def test_a_run_that_begins_before_the_first_rebuild_is_recorded_once_it_follows(carts):
     process = carts.start("run")
     try:
@@ -180,6 +182,7 @@ def test_old_rows_go_by_command(carts, connection):
     assert rows == [("rebuild", 1), ("run", 1000)]
 
 
+@pytest.mark.thorough
 def test_what_was_refused_before_it_wrote_is_told_too(carts, connection):
     carts.ok("rebuild", "--blue-green")
     carts.ok("rebuild", "--blue-green")

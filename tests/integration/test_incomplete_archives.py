@@ -66,7 +66,9 @@ def refuses(project, *words: str, reads: bool = True) -> None:
         assert all(word in refused.err for word in words), refused.err
 
 
-@pytest.mark.parametrize("policy", [HEADS, WHOLE], ids=["heads", "whole"])
+@pytest.mark.parametrize(
+    "policy", [HEADS, pytest.param(WHOLE, marks=pytest.mark.thorough)], ids=["heads", "whole"]
+)
 def test_an_archive_that_is_empty_is_not_a_new_one(streams, dsn, connection, policy):
     configure(streams, dsn, policy)
     cold, elsewhere = streams.folder / "cold", streams.folder / "elsewhere"
@@ -189,7 +191,14 @@ def test_emmetts_list_of_streams_shows_what_is_gone(project, dumps, dsn, connect
         assert [each.key.stream for each in without_beginning(store)] == [stream]
 
 
-@pytest.mark.parametrize("layout", ["marten", "emmett", "message-db"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "marten",
+        pytest.param("emmett", marks=pytest.mark.thorough),
+        pytest.param("message-db", marks=pytest.mark.thorough),
+    ],
+)
 def test_an_older_copy_of_an_archive_is_missed(layout, project, dsn, connection):
     """The newer run took versions that nothing else has; the stream itself has newer ones."""
     prepare(project, connection) if layout == "marten" else OTHERS[layout].create(connection)

@@ -126,7 +126,10 @@ def test_martens_versions_classes_and_flat_tables(restored, dsn, connection):
 
 @pytest.mark.parametrize(
     ("dump", "table"),
-    [("emmett-0.42.0", "shopping_cart_summary"), ("marten-9.58-v1", "mt_doc_account")],
+    [
+        pytest.param("emmett-0.42.0", "shopping_cart_summary", marks=pytest.mark.thorough),
+        ("marten-9.58-v1", "mt_doc_account"),
+    ],
 )
 def test_nobody_writes_to_a_table_that_the_application_writes(
     restored, project, dsn, connection, dump, table
@@ -207,12 +210,13 @@ def test_tables_that_a_processor_makes_are_known_by_its_name(restored, dsn, dump
     ("dump", "table", "own", "others", "with_each_append"),
     [
         ("emmett-0.43.0-beta.39", "product_stats", PRODUCTS, ["shipping"], "shopping_cart_summary"),
-        (
+        pytest.param(
             "marten-9.58-v1",
             "mt_doc_shoppingcart",
             CARTS,
             ["ClientTotals:All", "HighWaterMark"],
             "mt_doc_account",
+            marks=pytest.mark.thorough,
         ),
     ],
 )
@@ -253,6 +257,7 @@ def test_the_table_of_a_processor_is_taken_only_with_its_checkpoint(
     assert f'checkpoint = "{own}"' in said
 
 
+@pytest.mark.thorough
 def test_a_processor_that_the_application_does_not_run_any_more(restored, project, dsn, connection):
     """What its message says to do."""
     restored("marten-9.58-v1")

@@ -166,6 +166,7 @@ def test_rows_are_compared_without_a_lock(seeded, connection, dsn):
     assert items(connection) == {**RIGHT, "cart-1": 5, "cart-2": 7}
 
 
+@pytest.mark.thorough
 def test_who_has_a_row_for_too_long_is_named(seeded, connection, dsn):
     seeded.patch(
         "import datetime\nimport esops.rebuild.healing as h\n"
@@ -181,6 +182,7 @@ def test_who_has_a_row_for_too_long_is_named(seeded, connection, dsn):
     assert items(connection) == RIGHT
 
 
+@pytest.mark.thorough
 def test_rows_that_the_table_does_not_take_are_named(carts, connection, dsn):
     seed(dsn)
     connection.execute("CREATE UNIQUE INDEX by_items ON mt_doc_cart ((data ->> 'Items'))")
@@ -235,6 +237,7 @@ def test_pongos_count_of_writes_stays(project, connection, dsn):
     assert row == ({"_id": "cart-1", "items": 4, "_version": "8"}, 8)
 
 
+@pytest.mark.thorough
 def test_a_role_without_temporary_tables(carts, connection, dsn):
     """The plan says it before the switch, and `finish` says the statement."""
     seed(dsn)

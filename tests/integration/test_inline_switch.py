@@ -66,7 +66,7 @@ def test_nothing_is_lost_under_writers(carts, connection, dsn):
     connection.execute("GRANT SELECT ON mt_doc_cart TO PUBLIC")
     application, held = Application(dsn), []
     with application.at_work([logic(1)] * 4, readers=2):
-        for _ in range(rounds(2, 8)):
+        for _ in range(rounds(1, 8)):
             done = carts.ok("rebuild", "--blue-green", "--output", "json").json
             assert done["verification"]["differing"] == 0
             held.append(done["lock"]["held_seconds"])
@@ -188,9 +188,9 @@ def test_a_long_reader_is_waited_for_without_a_lock(carts, connection, dsn):
                 else False
             )
         )
-        since = time.monotonic()
-        while time.monotonic() - since < 2:
+        for _ in range(40):
             inline_writers.append(writer, "cart-0", logic(1), 1)
+            time.sleep(0.03)
         (waits,) = connection.execute(
             "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
         ).fetchone()
@@ -264,21 +264,23 @@ def test_refused_where_the_application_does_not_write_it_so(carts, connection, d
 
 
 def test_rows_of_old_and_mixed_logic_are_made_right_under_load(carts, connection, dsn):
-    application = Application(dsn, streams=100)
-    with application.at_work([logic(1)] * 4):
-        until(lambda: len(inline_writers.documents(connection)) > 80)
+    streams = rounds(40, 100)
+    application = Application(dsn, streams=streams)
+    with application.at_work([logic(1)] * 2):
+        until(lambda: len(inline_writers.documents(connection)) > streams // 2)
         configure(carts, dsn, factor=10)
         carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
         shown = carts.ok("projection", "show", "carts").out
         assert "rows may be of the old logic" in shown
         # The old instances are at work, and new ones begin.
-        fresh = Application(dsn, streams=100)
+        fresh = Application(dsn, streams=streams)
+        old = application.appends
         with fresh.at_work([logic(10)] * 2):
-            until(lambda: fresh.appends > 100)
+            until(lambda: min(fresh.appends, application.appends - old) > streams)
     mixed = len(inline_writers.wrong(connection, logic(10)))
     assert mixed > 10
     assert "rows may be of the old logic" in carts.ok("status").out
-    with fresh.at_work([logic(10)] * 4):
+    with fresh.at_work([logic(10)] * 2):
         done = carts.ok(
             "projection", "finish", "carts", "--yes", "--longest-session", "1s", "--output", "json"
         ).json
@@ -431,8 +433,8 @@ def test_nothing_is_lost_under_emmetts_own_writers(project, dsn, connection, emm
     configure_pongo(project, dsn)
     held = []
     with emmett.at_work([1] * rounds(2, 4)):
-        until(lambda: connection.execute("SELECT count(*) > 100 FROM carts").fetchone()[0])
-        for _ in range(rounds(2, 10)):
+        until(lambda: connection.execute("SELECT count(*) > 40 FROM carts").fetchone()[0])
+        for _ in range(rounds(1, 10)):
             done = project.ok("rebuild", "--blue-green", "--output", "json").json
             assert done["verification"]["differing"] == 0
             held.append(done["lock"]["held_seconds"])
@@ -445,6 +447,7 @@ def test_nothing_is_lost_under_emmetts_own_writers(project, dsn, connection, emm
     report("Emmett", held, appends, longest)
 
 
+@pytest.mark.thorough
 def test_emmetts_rows_of_two_logics_are_made_right(project, dsn, connection, emmett):
     configure_pongo(project, dsn)
     with ExitStack() as new:
@@ -464,6 +467,7 @@ def test_emmetts_rows_of_two_logics_are_made_right(project, dsn, connection, emm
     print(f"Emmett: {mixed} rows were wrong; {done['healed']} made right, {done['passes']} passes")
 
 
+@pytest.mark.thorough
 def test_back_under_emmetts_own_writers(project, dsn, connection, emmett):
     configure_pongo(project, dsn)
     with emmett.at_work([1] * 2):

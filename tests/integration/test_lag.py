@@ -182,7 +182,9 @@ def test_a_processor_of_several_versions_has_a_series_for_each(project, dsn, con
     ]
 
 
-@pytest.mark.parametrize("ordering", ["native", "position"])
+@pytest.mark.parametrize(
+    "ordering", ["native", pytest.param("position", marks=pytest.mark.thorough)]
+)
 def test_the_transaction_of_a_pair_is_a_decimal_number(dumps, dsn, connection, ordering):
     """It begins with zeros, and Postgres would take it for an octal one."""
     emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())

@@ -60,7 +60,7 @@ def expected(streams, after: int = 0) -> list[tuple[str, int, int, str]]:
     return sorted(found, key=lambda each: (-each[1], each[0]))
 
 
-@pytest.mark.parametrize("analysed", [False, True])
+@pytest.mark.parametrize("analysed", [False, pytest.param(True, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_late_streams_are_found_in_each_variant(dsn, connection, variant, analysed):
     v = VARIANTS[variant]

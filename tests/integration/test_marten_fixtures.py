@@ -246,6 +246,7 @@ def check_what_is_read(dsn: str, truth: dict, variant: str, tenant: str = "") ->
         assert progress == truth["Progress"]
 
 
+@pytest.mark.thorough
 def test_tags_as_hstore(project, dumps):
     """What one column of an extension's type holds is read, archived and restored with its events."""
     with with_extensions() as dsn:
@@ -273,7 +274,9 @@ def test_tags_as_hstore(project, dumps):
             assert connection.execute(rows).fetchall() == before
 
 
-@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])
+@pytest.mark.parametrize(
+    "zone", ["Asia/Tokyo", pytest.param("America/Lima", marks=pytest.mark.thorough)]
+)
 def test_quick_appends_in_another_time_zone_make_nobody_old_too_early(
     project, dsn, connection, marten, zone
 ):
@@ -355,7 +358,7 @@ def test_archiving_names_the_applications_own_projections(project, dsn, connecti
     assert (restored["events"], own <= {*restored["application"]}) == (plan["events"], True)
 
 
-@pytest.mark.parametrize("remove", ["delete", "archive"])
+@pytest.mark.parametrize("remove", ["delete", pytest.param("archive", marks=pytest.mark.thorough)])
 def test_a_plan_a_run_and_the_rows_are_counted_in_one_way(project, dsn, connection, marten, remove):
     """Of the streams, two events are skipped, and one in the middle was deleted by hand."""
     marten("v4")
@@ -437,6 +440,7 @@ def test_a_floor_below_which_a_projection_has_no_history_is_in_the_plan(
     assert connection.execute("SELECT count(*) FROM carts__v1").fetchone() == (carts,)
 
 
+@pytest.mark.thorough
 def test_a_floor_of_one_tenant_is_no_floor_of_the_others(project, dsn, connection, marten):
     """Their events have numbers in common, and the daemon's shard reads all of them."""
     marten("v2")
@@ -522,9 +526,13 @@ def planned(project, policy: str = "old") -> dict:
         # Two applications, one with sessions in Asia/Tokyo.
         ("abs(hashtext(stream_id::text)) % 100 < 45", True),
         # The sessions were set right an hour ago.
-        ("seq_id <= 492", False),
+        pytest.param("seq_id <= 492", False, marks=pytest.mark.thorough),
         # One stream alone.
-        ("stream_id = (SELECT id FROM mt_streams ORDER BY version DESC, id LIMIT 1)", False),
+        pytest.param(
+            "stream_id = (SELECT id FROM mt_streams ORDER BY version DESC, id LIMIT 1)",
+            False,
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_each_stream_has_the_age_that_its_own_last_append_tells(
@@ -604,6 +612,7 @@ def test_a_row_that_was_touched_by_hand_makes_its_stream_young_and_says_so(
     assert planned(project)["streams"] == all_of_them
 
 
+@pytest.mark.thorough
 def test_the_times_of_a_tenant_are_its_own(project, dsn, connection, marten):
     marten("v5t")
     configure(project, dsn, other=OLD)

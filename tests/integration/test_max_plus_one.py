@@ -59,7 +59,9 @@ def start(dsn: str, seed: int, way: str) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.timeout(rounds(200, 900))
-@pytest.mark.parametrize("way", ["locks", "unique index only"])
+@pytest.mark.parametrize(
+    "way", [pytest.param("locks", marks=pytest.mark.thorough), "unique index only"]
+)
 def test_nothing_is_missed_or_doubled_while_writers_are_killed(way, dsn, connection):
     connection.execute(ACURIS)
     chance = random.Random(7)

@@ -91,12 +91,15 @@ def test_what_processes_might_do_otherwise_is_done_again_by_one(carts, connectio
     assert (options["workers"], options["measured"]) == (1, False)
 
 
+@pytest.mark.thorough
 def test_who_asks_for_a_number_gets_it(carts):
     done = rebuilt(carts(LATE), "--workers", "2")
     assert "begins the load again" not in done.err
 
 
-@pytest.mark.parametrize("more", [(), ("--workers", "auto")])
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("--workers", "auto"), marks=pytest.mark.thorough)]
+)
 def test_a_killed_load_resumes_with_the_number_that_was_found(carts, connection, more):
     project = carts(SLOW)
     # A load that cannot end before it was killed; the sample lies before this event.

@@ -352,8 +352,8 @@ def test_commands_that_read_work_on_an_older_form_and_leave_it(old, connection):
     "command",
     [
         ["rebuild", "--blue-green"],
-        ["run", "--until-caught-up"],
-        ["projection", "pause", "cart_summary"],
+        pytest.param(["run", "--until-caught-up"], marks=pytest.mark.thorough),
+        pytest.param(["projection", "pause", "cart_summary"], marks=pytest.mark.thorough),
     ],
 )
 def test_a_command_that_writes_brings_an_older_form_forward(old, connection, command):
@@ -362,6 +362,7 @@ def test_a_command_that_writes_brings_an_older_form_forward(old, connection, com
     assert old.ok("projection", "show", "cart_summary", "--output", "json").json["active"] >= 1
 
 
+@pytest.mark.thorough
 def test_a_rebuild_of_an_older_esops_can_be_aborted(old, connection):
     old.ok("rebuild", "--blue-green", "--no-switch")
     connection.execute(
@@ -379,10 +380,10 @@ def test_a_rebuild_of_an_older_esops_can_be_aborted(old, connection):
     "command",
     [
         ["rebuild", "--blue-green"],
-        ["run", "--until-caught-up"],
+        pytest.param(["run", "--until-caught-up"], marks=pytest.mark.thorough),
         ["projection", "show", "cart_summary"],
-        ["projection", "pause", "cart_summary"],
-        ["projection", "retire", "cart_summary", "--yes"],
+        pytest.param(["projection", "pause", "cart_summary"], marks=pytest.mark.thorough),
+        pytest.param(["projection", "retire", "cart_summary", "--yes"], marks=pytest.mark.thorough),
     ],
 )
 def test_no_command_works_on_a_newer_form(old, connection, command):

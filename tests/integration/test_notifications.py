@@ -118,7 +118,14 @@ def test_a_program_gets_the_fields_without_a_shell(carts):
     assert not (carts.folder / "pwned").exists()
 
 
-@pytest.mark.parametrize("fault", ["status", "gone", "program"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("status", marks=pytest.mark.thorough),
+        "gone",
+        pytest.param("program", marks=pytest.mark.thorough),
+    ],
+)
 def test_what_is_not_delivered_is_a_warning_and_nothing_else(carts, ear, fault):
     keys = {"webhook": ear.url}
     ear.answer = 500

@@ -7,7 +7,7 @@ import pytest
 from tests.support import shop
 
 
-@pytest.mark.parametrize("switch", ["view", "rename"])
+@pytest.mark.parametrize("switch", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
 def test_a_table_refers_to_itself(project, dsn, connection, switch):
     shop.make(dsn, 40)
     to_itself = ", parent text REFERENCES {table}(cart_id), UNIQUE (client, cart_id)\n);"

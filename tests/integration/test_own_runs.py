@@ -207,7 +207,9 @@ def test_two_databases_share_a_repository(project, dsn, connection, other_dsn):
     assert [events(project, name) for name in both] == [12, 12]
 
 
-@pytest.mark.parametrize("told", [{"of": ["s", "t"]}, {}], ids=["of", "log"])
+@pytest.mark.parametrize(
+    "told", [pytest.param({"of": ["s", "t"]}, marks=pytest.mark.thorough), {}], ids=["of", "log"]
+)
 def test_a_restore_knows_the_runs_of_a_renamed_section(told, project, dsn, connection):
     marten.create(connection)
     renamed = {"t": {"dsn": dsn, "archive": "cold", **told}}
@@ -323,6 +325,7 @@ def test_a_stream_that_goes_on_at_home_is_not_restored_into_another_kind(project
     assert connection.execute(streams).fetchall() == [(str(uuid.UUID(int=2)), 3)]
 
 
+@pytest.mark.thorough
 def test_a_renamed_section_of_a_server_misses_nothing(project):
     with Nodes() as nodes:
         node = {"backend": "eventstoredb", "uri": nodes.uri}

@@ -166,7 +166,15 @@ def test_a_partitioned_table_is_judged_by_its_own_index(dsn, connection):
     assert concerns(dsn) == {}
 
 
-@pytest.mark.parametrize("column", ["aggregate_name", "aggregate_id", "version", "type"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        "aggregate_name",
+        pytest.param("aggregate_id", marks=pytest.mark.thorough),
+        pytest.param("version", marks=pytest.mark.thorough),
+        pytest.param("type", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_part_that_is_missing_is_found_and_refused(project, dsn, connection, column):
     """A null is no value to a unique index, and makes the whole name null."""
     castore(connection, PAIRS)
@@ -243,8 +251,8 @@ def test_the_remedy_for_a_partitioned_table_can_be_run_and_cures_it(dsn, connect
     ("by", "part"),
     [
         ("RANGE (at)", "DEFAULT"),
-        ("RANGE (timestamp)", "DEFAULT"),
-        ("LIST (lower(aggregate_id))", "DEFAULT"),
+        pytest.param("RANGE (timestamp)", "DEFAULT", marks=pytest.mark.thorough),
+        pytest.param("LIST (lower(aggregate_id))", "DEFAULT", marks=pytest.mark.thorough),
         ("LIST (aggregate_name)", "DEFAULT PARTITION BY RANGE (at)"),
     ],
 )
@@ -269,7 +277,15 @@ def test_tables_that_inherit_are_to_be_moved(dsn, connection):
     assert concerns(dsn) == {}
 
 
-@pytest.mark.parametrize("column", ["aggregate_name", "aggregate_id", "version", "type"])
+@pytest.mark.parametrize(
+    "column",
+    [
+        pytest.param("aggregate_name", marks=pytest.mark.thorough),
+        pytest.param("aggregate_id", marks=pytest.mark.thorough),
+        "version",
+        pytest.param("type", marks=pytest.mark.thorough),
+    ],
+)
 def test_no_command_takes_an_event_that_lacks_a_part_for_one(project, dsn, connection, column):
     """It would end as a defect of esops, or be applied as what it is not."""
     castore(connection, PAIRS)
@@ -349,6 +365,7 @@ def test_a_policy_by_tenant_is_refused_where_there_are_none(project, dsn, connec
         assert "does not tell streams apart by tenant" in done.err
 
 
+@pytest.mark.thorough
 def test_a_stream_without_a_category_has_none_in_the_archive(project, dsn, connection):
     """Not a part of its name, which may be its tenant."""
     castore(connection, PAIRS)

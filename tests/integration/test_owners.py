@@ -18,7 +18,7 @@ def add_another(project, tables: str, *, options: str = "") -> None:
     project.write("esops.toml", text + section)
 
 
-@pytest.mark.parametrize("switch", ["view", "rename"])
+@pytest.mark.parametrize("switch", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
 def test_another_projections_table_or_view_is_not_taken(dsn, connection, project, switch):
     shop.make(dsn, 60)
     shop.configure(project, dsn, projection_options=f'switch = "{switch}"')
