@@ -24,6 +24,7 @@ from tests.support.databases import database
 from tests.support.soak import SOAK, rounds
 from tests.support.waiting import finish, kill, until
 
+thorough = pytest.mark.thorough
 EVENTS = 10_000
 SMALL = """
 from esops.running import version_tables
@@ -163,7 +164,21 @@ def check(connection, project, version=1):
     assert directories(project) == []
 
 
-@pytest.mark.parametrize("point", POINTS)
+SERIES = [
+    "in the middle of a frame",
+    "between the manifest and the row",
+    "in the middle of the partitions",
+    "in the last transaction",
+]
+"""Of each phase of a spill the moment at which most is undone."""
+
+
+def also(these, kept):
+    """All of these, of which the thorough half has those that are not kept in `make test`."""
+    return [each if each in kept else pytest.param(each, marks=thorough) for each in these]
+
+
+@pytest.mark.parametrize("point", also(POINTS, SERIES))
 def test_killed_at_each_step_and_resumed(connection, carts, point):
     die(carts, POINTS[point])
     again = carts.ok("rebuild", "--blue-green", "--resume")
@@ -175,11 +190,16 @@ def test_killed_at_each_step_and_resumed(connection, carts, point):
 @pytest.mark.parametrize(
     "point",
     [
-        (FILES, "SpillDirectory.keep", "before", 2),
-        (FILES, "SpillDirectory.keep", "after", 2),
-        (FILES, "SpillDirectory.write", "after", 3),
         (FILES, "_append", "after", 70),
-        (FILES, "_sync", "after", 40),
+        *(
+            pytest.param(point, marks=thorough)
+            for point in (
+                (FILES, "SpillDirectory.keep", "before", 2),
+                (FILES, "SpillDirectory.keep", "after", 2),
+                (FILES, "SpillDirectory.write", "after", 3),
+                (FILES, "_sync", "after", 40),
+            )
+        ),
     ],
 )
 def test_killed_between_two_manifests_it_continues_at_the_last_one(connection, carts, point):
@@ -195,20 +215,8 @@ def test_killed_between_two_manifests_it_continues_at_the_last_one(connection, c
     check(connection, carts)
 
 
-LOST_AT = [
-    "before there is a row",
-    "with a row and no directory",
-    "in the middle of a frame",
-    "between the manifest and the row",
-    "before the first partition is in the table",
-    "in the middle of the partitions",
-    "before the last transaction",
-    "before the directory is deleted",
-]
-"""One of each kind: a loss between two of them is as one at the first."""
-
-
-@pytest.mark.parametrize("point", POINTS if SOAK else LOST_AT)
+# What was applied in part is lost in test_the_total_that_is_shown_is_that_of_the_load.
+@pytest.mark.parametrize("point", also(POINTS, ["between the manifest and the row"]))
 def test_killed_and_its_directory_lost(connection, carts, point):
     die(carts, POINTS[point])
     shutil.rmtree(carts.folder_of_spills, ignore_errors=True)
@@ -222,16 +230,18 @@ def test_killed_and_its_directory_lost(connection, carts, point):
 
 DAMAGES = ["cut off", "changed", "no manifest", "another spill's"]
 DAMAGED_AT = ["between the manifest and the row", "in the middle of the partitions"]
+DAMAGED = [
+    (DAMAGED_AT[0], "changed"),
+    (DAMAGED_AT[1], "no manifest"),
+    (DAMAGED_AT[1], "another spill's"),
+]
 
 
 @pytest.mark.parametrize(
     ("point", "damage"),
     [
-        (point, damage)
-        for point in DAMAGED_AT
-        for damage in DAMAGES
-        # Before there is a row, the file's damage is found by the same check of its manifest.
-        if SOAK or point != DAMAGED_AT[0] or damage in {"changed", "no manifest"}
+        pytest.param(*case, marks=() if case in DAMAGED else thorough)
+        for case in itertools.product(DAMAGED_AT, DAMAGES)
     ],
 )
 def test_killed_and_its_files_damaged(connection, carts, point, damage):
@@ -256,6 +266,7 @@ def test_killed_and_its_files_damaged(connection, carts, point, damage):
         assert "cannot be used" in again.err
 
 
+@thorough
 def test_killed_at_random_moments_until_it_comes_through(connection, carts):
     chance, resumed = random.Random(5), ()
     for _ in range(rounds(6, 60)):
@@ -281,7 +292,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("moment", LOST)
+@pytest.mark.parametrize("moment", also(LOST, ["with events that are not written"]))
 def test_a_connection_lost_while_events_are_written_doubles_none(connection, carts, moment):
     carts.environment["LOSE"] = json.dumps(LOST[moment])
     done = carts.ok("rebuild", "--blue-green")
@@ -299,7 +310,7 @@ def test_a_directory_that_nobody_may_write_to(connection, carts):
     check(connection, carts)
 
 
-@pytest.mark.parametrize("bytes_", [2_000, 12_000, *([5_000] if SOAK else [])])
+@pytest.mark.parametrize("bytes_", also([2_000, 5_000, 12_000], [12_000]))
 def test_files_that_cannot_grow(connection, carts, bytes_):
     limit = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_}, {bytes_}))"
     carts.patch(f"{SMALL}\n{limit}")
@@ -308,7 +319,7 @@ def test_files_that_cannot_grow(connection, carts, bytes_):
     check(connection, carts)
 
 
-@pytest.mark.parametrize("limit", ["1kB", "150kB", *(["100kB"] if SOAK else [])])
+@pytest.mark.parametrize("limit", also(["1kB", "150kB", "100kB"], ["1kB"]))
 def test_a_bound_that_takes_several_rounds(connection, carts, limit):
     carts.reconfigure(f'spill_limit = "{limit}"')
     done = carts.ok("rebuild", "--blue-green")
@@ -318,6 +329,7 @@ def test_a_bound_that_takes_several_rounds(connection, carts, limit):
         assert done.err.count("do not fit into memory") > 1
 
 
+@thorough  # the first rebuild of test_in_ranges_each_range_spills is one
 def test_no_spill_at_all(connection, carts):
     carts.reconfigure('spill_limit = "0kB"')
     done = carts.ok("rebuild", "--blue-green")
@@ -375,6 +387,7 @@ def test_other_code_that_is_accepted_begins_the_load_again(connection, carts):
     check(connection, carts)
 
 
+@thorough
 def test_the_installed_command_is_killed_and_resumed(connection, carts):
     installed = carts.installed
     die(installed, POINTS["in the middle of the partitions"])
@@ -382,9 +395,7 @@ def test_the_installed_command_is_killed_and_resumed(connection, carts):
     check(connection, carts)
 
 
-@pytest.mark.parametrize(
-    "point", ["between the manifest and the row", "in the middle of the partitions"]
-)
+@pytest.mark.parametrize("point", also(DAMAGED_AT, ["in the middle of the partitions"]))
 def test_resumed_without_a_switch(connection, carts, point):
     die(carts, POINTS[point], "--no-switch")
     assert carts.run("projection", "switch", "cart_summary", "--to", "1", "--yes").code != 0
@@ -394,9 +405,7 @@ def test_resumed_without_a_switch(connection, carts, point):
     assert state == ("standby",)
 
 
-@pytest.mark.parametrize(
-    "point", ["between the manifest and the row", "in the middle of the partitions"]
-)
+@pytest.mark.parametrize("point", also(DAMAGED_AT, ["between the manifest and the row"]))
 def test_after_an_erasure_nothing_of_its_files_is_used(dsn, connection, carts, point):
     die(carts, POINTS[point])
     spills.outdate([dsn], "shop", "events were erased since")
@@ -421,17 +430,17 @@ def test_files_that_a_killed_process_left_go_with_the_next_spill(connection, car
     check(connection, carts, 2)
 
 
+@thorough
 def test_several_processes_spill_each_for_itself(connection, carts):
-    done = carts.ok("rebuild", "--blue-green", "--workers", "2")
+    carts.ok("rebuild", "--blue-green", "--workers", "2")
     check(connection, carts)
-    del done
 
 
 @pytest.mark.parametrize(
     ("point", "lost"),
     [
         ("in the middle of the partitions", False),
-        ("in the middle of the partitions", True),
+        pytest.param("in the middle of the partitions", True, marks=thorough),
         *(
             (point, lost)
             for point in ("in the middle of a frame", "between the manifest and the row")
@@ -536,7 +545,9 @@ def progress_in(err: str) -> list[tuple[int, int]]:
     return [(int(done.replace(",", "")), int(of.replace(",", ""))) for done, of in shown]
 
 
-@pytest.mark.parametrize("how", ["in rounds", "begun again", "in processes"])
+@pytest.mark.parametrize(
+    "how", ["in rounds", "begun again", pytest.param("in processes", marks=thorough)]
+)
 def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
     """The position stays while a spill is folded, and a lost spill counts no more."""
     carts.patch(DIE + CHATTY)
@@ -557,6 +568,7 @@ def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
     assert all(so_far <= total <= EVENTS * 1.1 for so_far, total in shown), shown
 
 
+@thorough
 def test_processes_that_esops_has_chosen_may_spill(connection, carts):
     """From the first event on: no column comes late where there is no row yet."""
     carts.patch(
