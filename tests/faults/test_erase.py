@@ -44,7 +44,7 @@ if at:
                         (PostgresMasking, "write")):
         setattr(owner, name, deadly(getattr(owner, name)))
 """
-PEOPLE = rounds(4, 60)
+PEOPLE = rounds(3, 60)
 ARCHIVES = {
     "cold": {
         "repository": "cold",
@@ -88,7 +88,9 @@ def left_in(connection, table: str, folder) -> str:
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize("layout", ["marten", "messagedb"])
+@pytest.mark.parametrize(
+    "layout", ["marten", pytest.param("messagedb", marks=pytest.mark.thorough)]
+)
 def test_a_kill_at_any_write_is_finished_by_the_next_run(project, dsn, connection, layout):
     table = {"marten": "mt_events", "messagedb": "message_store.messages"}[layout]
     if layout == "marten":

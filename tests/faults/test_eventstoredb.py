@@ -24,7 +24,7 @@ from tests.support.kills import Kills, unfinished
 from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE, finish
 
-KILLS = rounds(5, 40)
+KILLS = rounds(3, 40)
 
 
 def settings(uri: str) -> StoreSettings:
@@ -106,18 +106,26 @@ def test_a_follow_goes_on_when_the_node_is_killed_and_started_again(tmp_path):
     with Nodes("--file", str(tmp_path / "log")) as nodes:
 
         def disturb() -> None:
-            for round in range(3):
+            for round in range(rounds(2, 3)):
                 client = nodes.client()
                 append_slowly(client, "s-1", round * 40, 40)
                 client.close()
                 nodes.kill()
                 nodes.start()
 
-        assert follow_all(nodes.uri, "s-1", 120, disturb) == list(range(120))
+        count = 40 * rounds(2, 3)
+        assert follow_all(nodes.uri, "s-1", count, disturb) == list(range(count))
 
 
 @pytest.mark.parametrize(
-    "fault", ["cut", "drop in the middle of a read", "consumer too slow", "busy"]
+    "fault",
+    [
+        "cut",
+        *(
+            pytest.param(each, marks=pytest.mark.thorough)
+            for each in ("drop in the middle of a read", "consumer too slow", "busy")
+        ),
+    ],
 )
 def test_a_follow_goes_on_from_its_last_position(fault):
     with Nodes() as nodes:

@@ -25,7 +25,7 @@ from tests.support.soak import rounds
 from tests.support.stuck_calls import STICK, Stuck
 from tests.support.waiting import DEADLINE, end, until
 
-RESTARTS = rounds(4, 40)
+RESTARTS = rounds(2, 40)
 
 
 def test_a_call_that_is_over_and_never_says_so_gives_what_it_had_and_is_lost():
@@ -110,7 +110,7 @@ def test_esops_run_goes_on_after_graceful_restarts_with_calls_that_never_end(
         project.ok("rebuild", "cart_totals", "--blue-green")
         project.patch(STICK)
         run = project.start("run")
-        for _ in range(2):
+        for _ in range(rounds(1, 2)):
             more(nodes, 5)
             until(lambda: billing.table(connection, "cart_totals") == billing.truth(nodes)[0])
             nodes.restart()

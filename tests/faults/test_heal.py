@@ -17,7 +17,7 @@ from tests.support.waiting import end, kill, until
 
 pytestmark = pytest.mark.slow
 TABLE = "cart_summary__v1"
-ROUNDS = rounds(6, 60)
+ROUNDS = rounds(3, 60)
 
 
 EMPTY = '{"cart_id": event.stream, "client": "", "items": 0, "total": 0, "status": "open"}'

@@ -13,8 +13,8 @@ from tests.support.soak import SOAK, rounds
 from tests.support.waiting import finish, kill, until
 
 pytestmark = pytest.mark.slow
-KILLS = rounds(9, 60)
-EVENTS, BATCH = (60_000, "1500") if SOAK else (10_000, "300")
+KILLS = rounds(5, 60)
+EVENTS, BATCH = (60_000, "1500") if SOAK else (5_000, "300")
 
 
 @pytest.mark.timeout(rounds(300, 900))
@@ -25,13 +25,13 @@ def test_rebuilds_killed_over_and_over_equal_the_fold_over_all_events(dsn, conne
     with shop.Workload() as workload:
         workload.add("writer", dsn, seed=1, rate=150)
         workload.add("writer", dsn, seed=2, rate=150)
-        while kills.count < KILLS or not finished:
+        while not _enough(kills) or not finished:
             resume = ("--resume",) if unfinished(connection) else ()
             process = project.start(
                 "rebuild", "--blue-green", *resume, "--batch-size", BATCH, "--quiet"
             )
             # Some have to finish between the kills.
-            to_the_end = kills.count >= KILLS or len(finished) < kills.count // 15
+            to_the_end = _enough(kills) or len(finished) < kills.count // 15
             if not to_the_end and kills.one(process):
                 continue
             out, err = finish(process)
@@ -50,7 +50,6 @@ def test_rebuilds_killed_over_and_over_equal_the_fold_over_all_events(dsn, conne
     rows = shop.check_version(connection, version)
     assert rows > EVENTS // 10
     assert all(report["events"] for report in reports), "the writers were not on"
-    assert len(kills.states) >= 3, f"killed only in {kills.states}"
     seen = connection.execute("SELECT count(*), max(position) FROM cart_summary").fetchone()
     last = connection.execute(
         "SELECT count(DISTINCT stream_id), max(seq_id) FROM shop.mt_events"
@@ -63,7 +62,7 @@ def test_rebuilds_killed_over_and_over_equal_the_fold_over_all_events(dsn, conne
 
 
 def test_a_follower_killed_over_and_over_applies_each_event_once(dsn, connection, project):
-    shop.make(dsn, 5_000)
+    shop.make(dsn, 2_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     chance = random.Random(3)
@@ -79,6 +78,12 @@ def test_a_follower_killed_over_and_over_applies_each_event_once(dsn, connection
         workload.stop()
     project.ok("run", "--until-caught-up")
     shop.check_version(connection, 1)
+
+
+def _enough(kills: Kills) -> bool:
+    """How far a rebuild is when it is killed depends on the machine: some kills more do no harm."""
+    assert kills.count < 3 * KILLS, f"killed only in {kills.states}"
+    return kills.count >= KILLS and len(kills.states) >= 3
 
 
 def _active(connection) -> int:

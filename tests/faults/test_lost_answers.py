@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from tests.faults.test_kill_ways import EVENTS, WAYS, of_kind
+from tests.faults.test_kill_ways import EVENTS, KILLED, WAYS, of_kind
 from tests.integration import test_external as external
 from tests.support import shop
 
@@ -41,7 +41,14 @@ session.Session.do = do
 """
 
 
-@pytest.mark.parametrize("way", ["fold", *WAYS])
+@pytest.mark.parametrize(
+    "way",
+    [
+        # What `make test` kills needs no second look there.
+        pytest.param(each, marks=pytest.mark.thorough) if each in ("fold", *KILLED) else each
+        for each in ("fold", *WAYS)
+    ],
+)
 def test_every_answer_is_lost_once(way, dsn, connection, project):
     shop.make(dsn, EVENTS)
     try:

@@ -12,9 +12,10 @@ from tests.support.kills import state
 from tests.support.waiting import end, finish, until
 
 pytestmark = pytest.mark.slow
+thorough = pytest.mark.thorough
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", [pytest.param("fast", marks=thorough), "immediate"])
 def test_a_rebuild_waits_for_a_restarted_server_and_goes_on(mode, own_server, project):
     dsn = own_server.dsn()
     shop.make(dsn, 10_000)
@@ -29,6 +30,7 @@ def test_a_rebuild_waits_for_a_restarted_server_and_goes_on(mode, own_server, pr
         assert shop.check_version(connection, 1) == 1_000
 
 
+@thorough  # in tests/faults/test_run_together.py three of them wait and go on
 def test_a_follower_waits_for_a_restarted_server_and_goes_on(own_server, project):
     dsn = own_server.dsn()
     shop.make(dsn, 1_000)
@@ -60,7 +62,14 @@ def test_a_server_that_is_down_is_one_sentence_and_exit_3(own_server, project):
     own_server.start()
 
 
-def test_an_archive_run_waits_for_a_restarted_server_as_long_as_it_may_take(own_server, project):
+ARCHIVE = ("archive", "run", "old", "--despite-checkpoints")
+
+
+@pytest.fixture
+def until_left(own_server, project):
+    """A shop of 600 events that takes some seconds to be archived away, and a wait until no more than
+    so many are left in it.
+    """
     dsn = own_server.dsn()
     shop.make(dsn, 600)
     shop.configure(project, dsn)
@@ -70,29 +79,40 @@ def test_an_archive_run_waits_for_a_restarted_server_as_long_as_it_may_take(own_
         "store = 'shop'\ncategory = 'cart'\nremove = 'delete'\nnever_younger_than = '0s'\n"
         "batch = 10\nmax_rate = 150\n"
     )
-    command = ("archive", "run", "old", "--despite-checkpoints")
 
     def wait_for(events: int) -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
             count = "SELECT count(*) FROM shop.mt_events"
             until(lambda: connection.execute(count).fetchone()[0] <= events)
 
-    # Out of time while it waits: it ends as one that can be resumed.
-    process = project.start(*command, "--max-duration", "6s")
-    wait_for(550)
-    own_server.stop("immediate")
-    finish(process)
-    assert process.returncode == 5
-    own_server.start()
-    process = project.start(*command, "--output", "json")
-    wait_for(400)
+    return wait_for
+
+
+def test_an_archive_run_waits_for_a_restarted_server_and_goes_on(own_server, project, until_left):
+    process = project.start(*ARCHIVE, "--output", "json")
+    until_left(550)
     own_server.restart("immediate")
     out, err = finish(process)
     assert process.returncode == 0, err
     assert "waiting for the store" in err
     outcome = json.loads(out)
     assert (outcome["state"], outcome["removed_events"], outcome["left_alone"]) == ("done", 600, 0)
-    wait_for(0)
+    until_left(0)
+
+
+@thorough
+def test_an_archive_run_waits_for_a_server_no_longer_than_it_may_take(
+    own_server, project, until_left
+):
+    process = project.start(*ARCHIVE, "--max-duration", "6s")
+    until_left(550)
+    own_server.stop("immediate")
+    finish(process)
+    assert process.returncode == 5, "it can be resumed"
+    own_server.start()
+    left = project.ok(*ARCHIVE, "--output", "json").json
+    assert (left["state"], left["left_alone"]) == ("done", 0)
+    until_left(0)
 
 
 def _position(connection) -> int:

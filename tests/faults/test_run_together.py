@@ -72,10 +72,10 @@ def sessions(connection) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def shops(dsn, connection, project):
-    shop.make(dsn, 1_000)
+    shop.make(dsn, 500)
     configure(project, dsn)
-    for _ in range(2):
-        project.ok("rebuild", *NAMES, "--blue-green")
+    project.ok("rebuild", *NAMES, "--blue-green")
+    project.ok("rebuild", NAMES[0], "--blue-green")
     return project
 
 
@@ -84,7 +84,7 @@ def test_a_process_that_is_killed_over_and_over(shops, dsn, connection):
     host = shops.start("run")
     try:
         with shop.Workload() as workload:
-            workload.add("writer", dsn, seed=5, rate=200)
+            workload.add("writer", dsn, seed=5, rate=100)
             for _ in range(ROUNDS // 2):
                 before = positions(connection)
                 until(lambda before=before: all_moved(connection, before))
@@ -106,6 +106,7 @@ def test_a_process_that_is_killed_over_and_over(shops, dsn, connection):
     assert set(positions(connection).values()) == {last}
 
 
+@pytest.mark.thorough
 def test_sessions_that_are_ended_one_after_the_other(shops, dsn, connection):
     host = shops.installed.start("run")
     try:

@@ -28,7 +28,13 @@ from tests.support.esdb import Nodes
 from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE, until
 
-VERSIONS = ("20.10", "21.10", "23.10", "24.10")
+thorough = pytest.mark.thorough
+VERSIONS = [
+    # The last one with the fault, and the first one without it.
+    "23.10",
+    "24.10",
+    *(pytest.param(each, marks=thorough) for each in ("20.10", "21.10")),
+]
 ROUNDS = rounds(3, 60)
 BEHIND = "import esops.stores.eventstoredb.live as live\nlive.BEHIND = 1.0\n"
 """Commands that wait a second for a node that is behind, instead of many."""
@@ -162,6 +168,7 @@ def test_a_scavenge_between_the_look_and_the_subscription_is_noticed(monkeypatch
 
 
 @pytest.mark.slow
+@thorough
 def test_random_scavenges_truncations_and_restarts_under_live_appends(
     tmp_path, project, dsn, connection
 ):
@@ -242,7 +249,13 @@ def fill(nodes, streams: int, each: int = 2, first: int = 0) -> None:
         append(nodes, f"cart-{number}", *(item(n) for n in range(each)))
 
 
-@pytest.mark.parametrize("longer", [False, True], ids=["a shorter log", "a longer log"])
+@pytest.mark.parametrize(
+    "longer",
+    [
+        pytest.param(False, id="a shorter log"),
+        pytest.param(True, id="a longer log", marks=thorough),
+    ],
+)
 def test_a_store_that_was_replaced_is_refused(longer, project, dsn):
     project.patch(BEHIND)
     with Nodes("--no-system-projections") as nodes, Nodes("--no-system-projections") as other:
@@ -258,9 +271,14 @@ def test_a_store_that_was_replaced_is_refused(longer, project, dsn):
 
 
 @pytest.mark.parametrize(
-    "grown", [False, True], ids=["shorter than the checkpoint", "grown past it"]
+    ("grown", "scavenged"),
+    [
+        pytest.param(True, True, id="grown past it, scavenged"),
+        pytest.param(True, False, id="grown past it", marks=thorough),
+        pytest.param(False, True, id="shorter than the checkpoint, scavenged", marks=thorough),
+        pytest.param(False, False, id="shorter than the checkpoint", marks=thorough),
+    ],
 )
-@pytest.mark.parametrize("scavenged", [False, True], ids=["", "scavenged"])
 def test_a_store_restored_to_an_earlier_time_is_refused_and_recovered_by_a_rebuild(
     grown, scavenged, tmp_path, project, dsn, connection
 ):

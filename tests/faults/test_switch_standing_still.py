@@ -62,7 +62,14 @@ def longest_read(dsn, stop) -> float:
     return longest
 
 
-@pytest.mark.parametrize("what", ["switch", "rollback", "adoption", "retire"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "switch",
+        "retire",
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in ("rollback", "adoption")),
+    ],
+)
 def test_readers_do_not_wait_for_a_process_that_stands_still(dsn, connection, project, what):
     shop.make(dsn, 300)
     shop.configure(project, dsn)
