@@ -12,7 +12,7 @@ from tests.support.waiting import until
 
 @pytest.mark.installed
 def test_a_nightly_check_and_one_that_is_interrupted(dsn, project, connection):
-    shop.make(dsn, 3_000)
+    shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     nightly = project.ok(

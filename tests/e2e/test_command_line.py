@@ -44,6 +44,12 @@ def test_the_installed_command_works_as_the_forked_one(small, warm):
     forked = Project(small.folder, warm=warm)
     for arguments in (["--version"], ["rebuild", "nope"], ["events", "--limit", "3"]):
         assert small.run(*arguments) == forked.run(*arguments)
+    small.ok("rebuild", "--blue-green")
+
+
+@pytest.mark.thorough
+@pytest.mark.installed
+def test_the_installed_command_starts_processes(small):
     small.ok("rebuild", "--blue-green", "--workers", "2")
     small.ok("run", "--until-caught-up")
 
@@ -346,7 +352,13 @@ def test_events_follow_ends_on_sigterm_and_shows_what_comes(small, dsn):
 
 @pytest.mark.parametrize(
     "command",
-    ["events", "events --output csv", "run --verbose 2>&1", "docs configuration", "--help"],
+    [
+        "events",
+        pytest.param("events --output csv", marks=pytest.mark.thorough),
+        pytest.param("run --verbose 2>&1", marks=pytest.mark.thorough),
+        "docs configuration",
+        "--help",
+    ],
 )
 def test_a_reader_that_ends_first_ends_the_command_quietly(command, small):
     """With the code that a shell shows for SIGPIPE, and no word of it."""
@@ -367,7 +379,10 @@ def test_a_reader_that_ends_first_ends_the_command_quietly(command, small):
         assert done.returncode == 141
 
 
-@pytest.mark.parametrize("command", ["--version", "--help", "docs", "events", "status"])
+@pytest.mark.parametrize(
+    "command",
+    ["--version", "--help", "docs", "events", pytest.param("status", marks=pytest.mark.thorough)],
+)
 def test_what_a_full_disk_does_not_take_is_an_error(command, small):
     done = subprocess.run(
         ["bash", "-c", f"'{small.command()[0]}' {command} > /dev/full"],
@@ -485,6 +500,7 @@ def test_debug_shows_the_traceback_and_nothing_else_does(small):
     assert done.returncode == 2
 
 
+@pytest.mark.thorough
 def test_run_until_caught_up_follows_all_versions(small, dsn, connection):
     small.ok("rebuild", "--blue-green")
     small.ok("rebuild", "--blue-green")

@@ -51,6 +51,8 @@ NOTIFY = """
 [notify.log]
 command = ["true"]
 """
+CORE = ["README.md", "docs/how-to/look-at-events.md", "docs/tutorial/first-rebuild.md"]
+"""Whose command lines `make test` runs."""
 ENDLESS = ("--follow", "--watch", "--serve")
 
 
@@ -71,6 +73,7 @@ def archiving() -> set[str]:
 
 def test_pages_show_commands():
     assert len(documented()) > 20
+    assert {*CORE} < {page for page, _ in documented()}
 
 
 def _endless(line: list[str]) -> bool:
@@ -83,11 +86,26 @@ def _name_in_config(project, old: str = "", new: str = "") -> None:
         project.write("esops.toml", text.replace(f"[projections.{old}]", f"[projections.{new}]"))
 
 
+def parts() -> dict[str, list[str]]:
+    """The pages in parts: those of `make test`, and the others in two that take about the same
+    time.
+    """
+    others = sorted({page for page, _ in documented()} - {*CORE})
+    return {"core": CORE, "first": others[::2], "second": others[1::2]}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "core",
+        pytest.param("first", marks=pytest.mark.thorough),
+        pytest.param("second", marks=pytest.mark.thorough),
+    ],
+)
 def test_each_command_line_works(project, dsn, connection, part):
-    """In two parts, that take about the same time; in each, page after page in one project. What
-    several pages of a part show is run once, unless a page may need what it changes.
+    """In each part page after page in one project. What several of its pages show is run once,
+    unless a page may need what it changes.
     """
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
@@ -103,7 +121,7 @@ def test_each_command_line_works(project, dsn, connection, part):
         project.ok("rebuild", "cart_summary", "--blue-green")
     project.environment["ESOPS_STORE_PASSWORD"] = "unused"
     project.environment["HOME"] = str(project.folder)  # files of a shell
-    pages = sorted({page for page, _ in documented()})[part::2]
+    pages = parts()[part]
     # A rebuild refuses where streams were archived away, so pages that archive come last, and
     # nothing can follow on what takes esops away.
     last, seen = archiving(), []

@@ -16,8 +16,11 @@ from tests.support.npm import from_npm
 SCRIPT = Path(__file__).parent / "node" / "client.mjs"
 PACKAGES = {"@eventstore/db-client": "6.2.1", "@kurrent/kurrentdb-client": "1.3.1"}
 
-
-pytestmark = pytest.mark.xdist_group("node clients")  # they share what npm installs
+# tests/contract/test_eventstoredb_node.py has a client of Python.
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.xdist_group("node clients"),  # they share what npm installs
+]
 
 
 @pytest.fixture(scope="module")

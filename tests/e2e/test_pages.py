@@ -7,6 +7,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from pathlib import Path
 
 import orjson
 import pytest
@@ -49,7 +50,7 @@ def svgs(document: str, name: str) -> str:
     return document.partition(f'id="{name}"')[2].partition("<h2>")[0]
 
 
-def test_the_report_of_streams(shop, project, browser, tmp_path):
+def test_the_report_of_streams(shop, project, browser):
     result = project.run("audit", "streams", "--report", "audit.html")
     assert result.code == 1
     page = project.folder / "audit.html"
@@ -62,6 +63,12 @@ def test_the_report_of_streams(shop, project, browser, tmp_path):
         assert "main-svg" in svgs(document, name), name
     assert "1 stream breaks a budget" in document
     assert len(re.findall('class="point"', svgs(document, "longest"))) == 3
+
+
+@pytest.mark.thorough
+def test_the_report_of_streams_by_day_and_night(shop, project, browser, tmp_path):
+    assert project.run("audit", "streams", "--report", "audit.html").code == 1
+    page = project.folder / "audit.html"
     light, dark = (
         browser.picture(page, tmp_path / f"{dark}.png", dark=dark) for dark in (False, True)
     )
@@ -70,6 +77,7 @@ def test_the_report_of_streams(shop, project, browser, tmp_path):
     assert light != dark
 
 
+@pytest.mark.thorough
 def test_a_report_without_times_or_streams(project, dsn, connection, browser):
     marten.create(connection, marten.Variant(text_ids=True))
     project.write("esops.toml", f"[stores.shop]\ndsn = {json.dumps(dsn)}\n")
@@ -92,12 +100,20 @@ Plotly.relayout(drawn, { "xaxis.range[0]": drawn.layout.xaxis.range[0], "xaxis.r
 """
 
 
-def test_the_page_of_a_trace_and_its_zoom(shop, project, browser):
+def trace(project) -> Path:
     project.ok("trace", "correlation", "flow", "--format", "html", "-o", "trace.html")
-    page = project.folder / "trace.html"
-    text = page.read_text(encoding="utf-8")
+    return project.folder / "trace.html"
+
+
+def test_the_page_of_a_trace_fetches_nothing_and_runs_no_name(shop, project):
+    text = trace(project).read_text(encoding="utf-8")
     assert fetched(text) == []
     assert EVIL not in text
+
+
+@pytest.mark.thorough
+def test_the_page_of_a_trace_and_its_zoom(shop, project, browser):
+    page = trace(project)
     document = browser.document(page, ZOOM)
     assert 'data-zoomed="true"' in document
     assert 'data-type="linear"' in document

@@ -55,6 +55,7 @@ def test_tables_of_your_own(service, project):
     Reader(project, "tutorial/own-tables.md").follow()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_pythons_eventsourcing(service, project, dsn):
     parts = conninfo_to_dict(dsn)
@@ -69,12 +70,14 @@ def test_pythons_eventsourcing(service, project, dsn):
     Reader(project, "tutorial/eventsourcing.md", **environment).follow()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.xdist_group("emmett pages")  # they share what npm installs
 def test_emmett(service, application, project):
     Reader(project, "tutorial/emmett.md").follow()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.xdist_group("emmett pages")  # they share what npm installs
 def test_what_emmett_builds_itself(service, application, project):
@@ -86,12 +89,14 @@ def test_what_emmett_builds_itself(service, application, project):
                 os.kill(int(each.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_marten(service, project, dumps):
     shutil.copy(dumps / "marten-9.58-v1.sql", project.folder)
     Reader(project, "tutorial/marten.md").follow()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_eventstoredb(service, project):
     """On a node of its own: the page counts all events that are there."""
