@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 import psycopg
+import pytest
 
 from esops.settings import PostgresSettings
 from esops.stores import open_store
@@ -41,6 +42,7 @@ def test_a_continuation_in_another_way_counts_all_that_left(project, dsn, connec
     assert (told["removed_events"], told["removed"]) == (15, 3)
 
 
+@pytest.mark.thorough
 def test_a_second_restore_into_another_store_finds_it_complete(project, dsn, server, connection):
     """A library that makes ids of its own was taken to have other events; and a copy of a store's
     events to be the store under another name.

@@ -231,7 +231,9 @@ def test_an_append_that_has_its_event_and_not_yet_its_streams_row_is_waited_for(
     ).fetchall() == [(5, False)]
 
 
-@pytest.mark.parametrize("change", ["gone", "cut", "other"])
+@pytest.mark.parametrize(
+    "change", ["gone", pytest.param("cut", marks=pytest.mark.thorough), "other"]
+)
 def test_a_run_whose_file_is_lost_removes_no_more(change, project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:

@@ -54,7 +54,9 @@ CATEGORIES = {
 }
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(
+    params=[pytest.param("marten-9.58-v1", marks=pytest.mark.thorough), *list(STORES)[1:]]
+)
 def filled(request, project, dumps, dsn, connection):
     return request.param, fill(request.param, project, dumps, dsn, connection)
 

@@ -34,7 +34,7 @@ TENANTS = {"emmett": "emt:default", "marten": "*DEFAULT*"}
 CASES = {"emmett": second_partition, "marten": tenants_in_the_key}
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=["emmett", pytest.param("marten", marks=pytest.mark.thorough)])
 def changed(request, project, dsn, connection):
     """A store of which a stream was archived before tenants told its streams apart; the run."""
     layout = request.param

@@ -22,7 +22,6 @@ from esops.settings import ArchiveSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, marten, messagedb
 from tests.support.project import Result
-from tests.support.soak import SOAK
 from tests.support.waiting import end, until
 
 ANN = {"customerId": 42, "email": "ann@example.com", "name": "Ann Miller", "city": "Berlin"}
@@ -91,7 +90,16 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "marten",
+        pytest.param("marten partitioned", marks=pytest.mark.thorough),
+        "emmett",
+        "message-db",
+        "eventsourcing",
+    ],
+)
 def test_a_person_is_erased_from_each_layout(project, dsn, connection, layout):
     LAYOUTS[layout](connection)
     fill(dsn)
@@ -355,7 +363,12 @@ def test_an_archive_whose_lists_tell_categories_keeps_them(project, dsn, connect
 
 # An archive is sealed in the same way whatever it is of; this layout has more columns in it.
 @pytest.mark.parametrize(
-    "layout", ["marten partitioned", *(["emmett", "eventsourcing"] if SOAK else [])]
+    "layout",
+    [
+        "marten partitioned",
+        pytest.param("emmett", marks=pytest.mark.thorough),
+        pytest.param("eventsourcing", marks=pytest.mark.thorough),
+    ],
 )
 def test_archives_are_sealed_again(project, dsn, connection, layout):
     LAYOUTS[layout](connection)
@@ -442,6 +455,7 @@ def people(row, event):
 """
 
 
+@pytest.mark.thorough
 def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connection):
     marten.create(connection)
     fill(dsn)
@@ -497,7 +511,7 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
     assert "ann@example.com" not in everything(connection)
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("elsewhere", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_what_a_paused_load_has_written_to_files_goes(
     project, dsn, connection, tmp_path, elsewhere
 ):
@@ -532,8 +546,29 @@ def test_what_a_paused_load_has_written_to_files_goes(
     assert erase(project, "--where", "customerId=42", "--yes").code in (0, 1)
 
 
+def test_rows_that_a_process_keeps_in_memory_are_not_folded_again(project, dsn, connection):
+    marten.create(connection)
+    fill(dsn)
+    project.write("people.py", PROJECTION)
+    project.write("people.sql", "CREATE TABLE {table} (id text PRIMARY KEY, email text)")
+    people = {"python": "people:people", "tables": ["people"], "ddl": "people.sql"}
+    configure(project, dsn, projections={"people": people})
+    project.ok("rebuild", "people", "--blue-green")
+    process = project.start("run")
+    held = (
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
+        "WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND application_name LIKE 'esops %'"
+    )
+    until(lambda: connection.execute(held).fetchone() == (1,))
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert (done.code, done.json["rows"]) == (1, 1)
+    assert any("kept fresh by" in note for note in done.json["notes"])
+    end(process)
+
+
+@pytest.mark.thorough
 def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
-    """Unless a process follows it, which keeps rows in memory, or events are missing."""
+    """Unless events are missing, or a process kept them fresh when they were erased."""
     marten.create(connection)
     fill(dsn)
     project.write("people.py", PROJECTION)
@@ -943,7 +978,9 @@ def test_names_are_found_in_both_forms_of_unicode(project, dsn, connection):
     assert (done.code, done.json["events"]) == (0, 2)
 
 
-@pytest.mark.parametrize("make", [marten.create, emmett.create])
+@pytest.mark.parametrize(
+    "make", [marten.create, pytest.param(emmett.create, marks=pytest.mark.thorough)]
+)
 def test_streams_in_an_archive_that_esops_does_not_know_are_no_proof(
     project, dsn, connection, make
 ):
