@@ -92,7 +92,9 @@ def decode(event):
 @pytest.mark.parametrize(
     ("misdeed", "error", "words"),
     [
-        ("os._exit(9)", "ProcessEnded", "ended with code 9"),
+        pytest.param(
+            "os._exit(9)", "ProcessEnded", "ended with code 9", marks=pytest.mark.thorough
+        ),
         ("os.kill(os.getpid(), 9)", "ProcessEnded", "ended with signal 9"),
         ("time.sleep(600)", "Timeout", "not decoded within 1 s"),
     ],
@@ -142,6 +144,7 @@ async def aencode(value):
 """
 
 
+@pytest.mark.thorough
 def test_what_a_function_returns_is_done_before_it_counts_as_decoded(shop):
     for encode in ("encode", "aencode"):
         found = decode(shop, LATER, "--encode", f"{shop.module}_d:{encode}").json
@@ -167,6 +170,7 @@ def decode(event):
 """
 
 
+@pytest.mark.thorough
 def test_copies_of_the_code_and_lone_ends_are_no_matter_of_an_event(shop, monkeypatch):
     monkeypatch.chdir(shop.project.folder)
     found = decode(shop, FORKS).json
@@ -222,15 +226,15 @@ def decode(event):
 """
 
 
-def test_all_other_events_are_decoded_once(shop):
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.thorough), "3"])
+def test_all_other_events_are_decoded_once(shop, workers):
     append(shop, "cart-1", "odd", b'{"deadly": true}')
     append(shop, "cart-2", "odd", b'{"deadly": true}')
     shop.append(20)
-    for workers in ("1", "3"):
-        found = decode(shop, ONE_ENDS, "--workers", workers).json
-        counted = {each["error"]: each["events"] for each in found["failures"]}
-        assert counted == {"ProcessEnded": 2, "ValueError": 10}
-        assert (found["events"], found["not_tried"]) == (222, 0)
+    found = decode(shop, ONE_ENDS, "--workers", workers).json
+    counted = {each["error"]: each["events"] for each in found["failures"]}
+    assert counted == {"ProcessEnded": 2, "ValueError": 10}
+    assert (found["events"], found["not_tried"]) == (222, 0)
 
 
 @pytest.mark.parametrize(
@@ -402,6 +406,7 @@ def test_what_was_found_is_shown_where_it_cannot_be_kept(shop, monkeypatch):
     assert (result.json["failed"], "another run" in result.err) == (10, True)
 
 
+@pytest.mark.thorough
 def test_shapes_beyond_the_bound_are_said(shop, monkeypatch):
     append(shop, "cart-1", "renamed", b'{"name": "x"}')
     monkeypatch.setattr(samples, "_MOST_SHAPES", 1)

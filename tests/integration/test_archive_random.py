@@ -9,7 +9,7 @@ from tests.support.soak import rounds
 def test_random_stores_come_back_as_they_were_or_are_refused(dsn):
     trials = Trials(dsn)
     # One of each few layouts: the long series is run from the command line.
-    wrong = [trials.failure(seed) for seed in range(1, rounds(9, 500))]
+    wrong = [trials.failure(seed) for seed in range(1, rounds(6, 500))]
     trials.close()
     assert not any(wrong), "\n".join(filter(None, wrong))
     assert trials.counts["nothing"] * 4 < len(wrong)

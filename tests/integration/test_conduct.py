@@ -77,6 +77,7 @@ def follower(connection) -> int | None:
     return held and int(held.process.rpartition(":")[2])
 
 
+@pytest.mark.thorough
 def test_a_process_that_is_begun_again_with_changed_code_says_so(carts, dsn, connection):
     host = carts.start("run")
     try:
@@ -140,6 +141,7 @@ def test_a_second_rollback_does_not_undo_the_first(carts, dsn, connection):
     assert show(carts, 2)["state"] == "active"
 
 
+@pytest.mark.thorough
 def test_after_a_table_was_dropped_by_hand_the_advice_works(carts, dsn, connection):
     shop.configure(carts, dsn, code=NEW_CODE)
     carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
@@ -158,6 +160,7 @@ def test_after_a_table_was_dropped_by_hand_the_advice_works(carts, dsn, connecti
     assert connection.execute("SELECT count(*) FROM cart_summary").fetchone()[0]
 
 
+@pytest.mark.thorough
 def test_another_roles_view_is_found_by_the_plan(dsn, connection, project):
     """The hand-made view of doctor's advice, run by an administrator."""
     shop.make(dsn, 60)
@@ -182,6 +185,7 @@ def test_another_roles_view_is_found_by_the_plan(dsn, connection, project):
         connection.execute("DROP OWNED BY viewer CASCADE; DROP ROLE viewer")
 
 
+@pytest.mark.thorough
 def test_a_table_that_nothing_can_be_built_like_needs_its_ddl_first(dsn, connection, project):
     shop.make(dsn, 60)
     shop.configure(project, dsn)

@@ -12,7 +12,6 @@ import pytest
 
 from tests.integration.test_workers import shards
 from tests.support import shop
-from tests.support.soak import SOAK
 from tests.support.waiting import finish, stays, until
 
 EVENTS = 3_000
@@ -20,13 +19,17 @@ EVENTS = 3_000
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dask")]
 
 
-def local_cluster(workers: int = 2, threads: int = 1):
+def local_cluster(workers: int = 2, threads: int = 1, **options):
     """Dask is imported by who needs it, not by each process that collects tests."""
     distributed = pytest.importorskip(
         "distributed", reason="Dask is an extra: pip install 'esops[dask]'"
     )
     return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=threads, dashboard_address=":0", silence_logs=50
+        n_workers=workers,
+        threads_per_worker=threads,
+        dashboard_address=":0",
+        silence_logs=50,
+        **options,
     )
 
 
@@ -63,7 +66,22 @@ def loaded(connection) -> int:
     return sum(each[3] for each in shards(connection))
 
 
-def test_the_clusters_workers_make_what_one_process_makes(carts, engine, connection, dsn):
+def test_a_clusters_workers_make_what_one_process_makes(dsn, project, connection):
+    """A cluster of threads: each works through a process of its own, as in any cluster."""
+    shop.make(dsn, 400)
+    shop.configure(project, dsn)
+    with local_cluster(processes=False, protocol="tcp://") as own:
+        engine = own.scheduler_address.replace("tcp://", "dask://")
+        done = project.ok("rebuild", "--blue-green", "--engine", engine, "--output", "json")
+    assert "2 processes of the Dask cluster at" in done.err
+    assert (done.json["state"], done.json["events"]) == ("switched", 400)
+    assert shop.check_version(connection, 1) == 40
+
+
+@pytest.mark.thorough
+def test_they_take_code_that_has_changed_and_more_processes_than_workers(
+    carts, engine, connection, dsn
+):
     good = (carts.folder / "shop_projections.py").read_text()
     bad = good.replace(
         "    at = event.position[0]\n",
@@ -89,7 +107,7 @@ def test_the_clusters_workers_make_what_one_process_makes(carts, engine, connect
     assert shop.check_version(connection, done.json["to_version"]) >= EVENTS // 10
 
 
-@pytest.mark.skipif(not SOAK, reason="a long one, for make soak")
+@pytest.mark.thorough
 def test_a_shards_process_that_dies_is_begun_again(carts, engine, connection):
     process = carts.start("rebuild", "--blue-green", "--engine", engine, *SLOW)
     until(lambda: loaded(connection) > 500)
@@ -100,7 +118,8 @@ def test_a_shards_process_that_dies_is_begun_again(carts, engine, connection):
     shop.check_version(connection, 1)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, *([signal.SIGTERM] if SOAK else [])])
+@pytest.mark.thorough
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_they_stop_where_the_rebuild_stops_and_a_worker_that_dies_is_replaced(
     carts, engine, connection, how
 ):
@@ -139,6 +158,7 @@ def test_an_engine_that_is_not_there(carts, connection, engine, code, words):
     )
 
 
+@pytest.mark.thorough
 def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connection):
     with local_cluster(workers=1, threads=2) as own:
         scheduler = own.scheduler_address.replace("tcp://", "dask://")

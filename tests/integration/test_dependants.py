@@ -203,6 +203,7 @@ def test_what_refers_to_a_table_is_carried_over_and_back(dsn, roles, project):
     assert connection.execute("SELECT count(*) FROM clients").fetchone()[0] > 0
 
 
+@pytest.mark.thorough
 def test_what_refers_to_a_view_is_carried_over_when_its_columns_change(dsn, roles, project):
     """And triggers, rules and default values of the view itself."""
     connection = roles
@@ -363,7 +364,7 @@ QUERIES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["view", "rename"])
+@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
 def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project):
     """Back and forth between two versions, in the mode `view` with other columns each time, and with
     every kind of object that is carried over.
@@ -387,7 +388,7 @@ def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project)
                 "reader", f"{dsn}{role}", query=query, prepared="label" in query, pause=0.02
             )
         project.ok("rebuild", "--blue-green")
-        for number in range(rounds(2, 50)):
+        for number in range(rounds(1, 50)):
             back = ("switch", "--to", "2") if number % 2 else ("rollback",)
             project.ok("projection", back[0], "cart_summary", *back[1:])
             assert bound_to(connection, "cart_summary") == DIRECT
@@ -452,7 +453,7 @@ REFRESH = (
 )
 
 
-@pytest.mark.parametrize("mode", ["view", "rename"])
+@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
 def test_materialised_views_that_keep_their_rows_are_named(mode, dsn, connection, project):
     """Those that the switch does not populate, each with the statement that does."""
     made(dsn, project, mode)
@@ -538,7 +539,7 @@ def test_what_only_a_table_can_do_is_named_before_the_rebuild(dsn, connection, p
     project.ok("rebuild", "--blue-green", "--dry-run")
 
 
-@pytest.mark.parametrize("mode", ["view", "rename"])
+@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
 def test_a_collation_that_changes_and_a_temporary_view_are_seen_before(
     mode, dsn, connection, project
 ):

@@ -121,7 +121,7 @@ def shop(dsn, connection, project, emmett_uri, emmett_writer):
 
 
 @pytest.mark.slow
-def test_idle_stopped_killed_and_started_again(shop, project):
+def test_one_that_is_idle_is_not_taken_for_stopped(shop, project):
     rebuild = ("rebuild", "--blue-green")
     shop.append(5)
     projector = shop.start()
@@ -144,6 +144,14 @@ def test_idle_stopped_killed_and_started_again(shop, project):
     finish(projector)
     shop.run()
     assert shop.applied() == shop.truth()
+
+
+@pytest.mark.thorough
+@pytest.mark.slow
+def test_stopped_killed_and_started_again(shop, project):
+    rebuild = ("rebuild", "--blue-green")
+    shop.append(5)
+    shop.run()
     # Stopped in order, and behind.
     shop.append(5, seed=2)
     project.ok(*rebuild, "--max-diff", "100%")
@@ -161,6 +169,7 @@ def test_idle_stopped_killed_and_started_again(shop, project):
     assert shop.applied() == shop.truth()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_handed_over_while_a_writer_is_at_work(shop, project):
     """Stopped, or killed in the middle of its work, again and again, without a pause for writers."""
