@@ -26,7 +26,9 @@ def restored(dumps, connection):
         ("marten-9.58-v1", "are those of a single tenant, and no event has tenant 'nobody'"),
         ("marten-9.58-v5t", "has no numbers for a tenant 'nobody'"),
         ("emmett-0.42.0", "emt_messages in schema 'public' has no partition 'nobody'"),
-        ("message-db-1.3.1", "layout messagedb has no tenants"),
+        pytest.param(
+            "message-db-1.3.1", "layout messagedb has no tenants", marks=pytest.mark.thorough
+        ),
         ("eventsourcing-9.5.6", "layout eventsourcing has no tenants"),
     ],
 )

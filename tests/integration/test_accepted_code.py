@@ -19,7 +19,7 @@ def configure(project, dsn, connection, code: str = shop.PROJECTION) -> int:
     return at
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.thorough)])
 def test_several_processes(workers, dsn, connection, project):
     shop.make(dsn, 300)
     configure(project, dsn, connection)

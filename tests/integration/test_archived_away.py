@@ -66,6 +66,7 @@ WAYS = (
 )
 
 
+@pytest.mark.thorough
 def test_every_rebuild_refuses_what_is_away_and_counts_it_once(carts, connection):
     number, events = connection.execute(
         "SELECT count(DISTINCT stream_id), count(*) FROM shop.mt_events"

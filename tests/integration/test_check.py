@@ -122,7 +122,7 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
     )
 
 
-@pytest.mark.parametrize("key", ["stream", "client"])
+@pytest.mark.parametrize("key", ["stream", pytest.param("client", marks=pytest.mark.thorough)])
 def test_what_was_found_wrong_is_looked_at_until_it_is_right(dsn, project, connection, key):
     carts = project
     shop.make(dsn, 500)
@@ -163,6 +163,7 @@ def test_what_was_found_wrong_is_looked_at_until_it_is_right(dsn, project, conne
     assert "found" not in carts.run("status").out
 
 
+@pytest.mark.thorough
 def test_a_sample_says_what_it_would_have_found_and_can_be_drawn_again(carts, connection):
     connection.execute("UPDATE cart_summary__v1 SET items = items + 1")
     drawn = found(carts, "--sample", "20%", "--seed", "one")
@@ -284,6 +285,7 @@ def test_dead_letters_stay_left_out_until_they_are_replayed(dsn, project, connec
     assert "poison" in checked["unchecked_samples"][0]["reason"]
 
 
+@pytest.mark.thorough
 def test_new_dead_letters_of_who_follows_do_not_end_a_check(dsn, project, connection):
     """They are made after the check began, and before it looks where the version stands."""
     shop.make(dsn, 60)

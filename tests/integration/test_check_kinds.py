@@ -71,6 +71,7 @@ def test_kinds_that_read_the_log(dsn, project, connection, kind):
     assert project.run("projection", "check", "cart_summary", "--streams", first).code == 2
 
 
+@pytest.mark.thorough
 def test_a_fold_with_a_key_function_reads_only_the_keys_of_the_sample(dsn, project, connection):
     shop.make(dsn, EVENTS)
     code = """
@@ -184,7 +185,7 @@ def test_nothing_is_called_wrong_while_it_is_followed_and_every_fault_is_found(
     following = project.start("run")
     try:
         planted = [f"cart-{number:08d}" for number in (2, 5, 9)]
-        for _ in range(4):
+        for _ in range(2):
             shop.more(dsn, 300)
             assert found(project, "cart_summary", code=0)["unchecked"] == 0
         connection.execute(
@@ -198,6 +199,7 @@ def test_nothing_is_called_wrong_while_it_is_followed_and_every_fault_is_found(
         following.wait()
 
 
+@pytest.mark.thorough
 def test_streams_of_several_tenants_have_keys_of_their_own(dumps, dsn, project, connection):
     emmett.restore(connection, (dumps / "marten-9.58-v2.sql").read_text())
     project.configure(

@@ -51,7 +51,9 @@ def late(config, events) -> dict[str, int]:
         }
 
 
-@pytest.mark.parametrize("ordering", ["transaction", "position"])
+@pytest.mark.parametrize(
+    "ordering", ["transaction", pytest.param("position", marks=pytest.mark.thorough)]
+)
 def test_a_number_alone_whose_event_is_gone_is_not_the_head(
     project, dumps, dsn, connection, ordering
 ):
@@ -133,6 +135,7 @@ def test_what_is_no_position_is_unknown_and_no_defect(project, dsn, connection):
         assert "it is not known where it stands" in done.err
 
 
+@pytest.mark.thorough
 def test_martens_bookkeeping_and_other_tenants_hold_nothing_back(project, dumps, dsn, connection):
     emmett.restore(connection, (dumps / "marten-9.58-v5t.sql").read_text())
     connection.execute(

@@ -25,7 +25,7 @@ secret = "x0123456789abcdef0123456789abcdef"
 ROW = "SELECT * FROM carts WHERE id = %s"
 
 
-@pytest.mark.parametrize("up_to", [1, 3])
+@pytest.mark.parametrize("up_to", [pytest.param(1, marks=pytest.mark.thorough), 3])
 def test_an_erasure_does_not_fold_what_is_left(project, dsn, connection, marten, compact, up_to):
     marten("v1")
     configure(project, dsn)
@@ -67,7 +67,7 @@ def test_an_erasure_does_not_fold_what_is_left(project, dsn, connection, marten,
     assert connection.execute(ROW, (str(stream),)).fetchall() == before
 
 
-@pytest.mark.parametrize("remove", ["keep", "delete"])
+@pytest.mark.parametrize("remove", [pytest.param("keep", marks=pytest.mark.thorough), "delete"])
 def test_an_archive_without_what_was_compacted_hides_nothing(
     project, dsn, connection, marten, compact, tmp_path, remove
 ):

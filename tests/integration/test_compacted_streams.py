@@ -81,7 +81,13 @@ def check_it_is_seen(project, streams: int, kind: str = COMPACTED) -> None:
     assert (refused.code, words in refused.err) == (6, True), refused.err
 
 
-@pytest.mark.parametrize("kind", [COMPACTED, "JasperFx.Events.Compacted<Shop.ShoppingCart>"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(COMPACTED, marks=pytest.mark.thorough),
+        "JasperFx.Events.Compacted<Shop.ShoppingCart>",
+    ],
+)
 def test_a_stream_compacted_at_its_first_version(project, dsn, connection, marten, compact, kind):
     """Under both ways in which Marten names types of events."""
     marten("v1")
@@ -96,7 +102,7 @@ def test_a_stream_compacted_at_its_first_version(project, dsn, connection, marte
     assert connection.execute("SELECT count(*) FROM carts WHERE client IS NULL").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("wholly", [0, 5])
+@pytest.mark.parametrize("wholly", [0, pytest.param(5, marks=pytest.mark.thorough)])
 def test_what_is_left_tells_nothing_of_what_was_lost(
     project, dsn, connection, marten, compact, wholly
 ):
@@ -172,6 +178,7 @@ def test_what_is_compacted_before_a_version_reads_it_stops_the_version(
     assert connection.execute(items, (str(late),)).fetchone() == (before + 100,)
 
 
+@pytest.mark.thorough
 def test_a_store_joined_with_an_archive_knows_categories_as_well(
     project, dsn, connection, marten, tmp_path
 ):
@@ -208,7 +215,9 @@ def compacting(dsn: str) -> str:
     return json.dumps([sys.executable, "-c", code])
 
 
-@pytest.mark.parametrize("ways", [("--yes",), ("--yes", "--ranges", "4")])
+@pytest.mark.parametrize(
+    "ways", [pytest.param(("--yes",), marks=pytest.mark.thorough), ("--yes", "--ranges", "4")]
+)
 def test_a_rebuild_in_place_looks_again(project, dsn, connection, marten, ways):
     """By ranges, what serves is right up to then, and stays."""
     marten("v1")
@@ -271,6 +280,7 @@ def test_what_is_lost_before_green_reads_it_keeps_it_from_the_switch(
     assert connection.execute("SELECT count(*) FROM carts").fetchone() == (80,)
 
 
+@pytest.mark.thorough
 def test_what_green_has_read_may_be_lost(project, dsn, connection, marten):
     """The rows are those of all events."""
     marten("v1")

@@ -159,6 +159,7 @@ def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
     assert process.returncode == 0
 
 
+@pytest.mark.thorough
 def test_what_esops_run_does_is_paused_too(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
     process = carts.start("run")

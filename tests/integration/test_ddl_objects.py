@@ -76,7 +76,7 @@ def properties(connection, table: str) -> dict[str, list]:
     }
 
 
-@pytest.mark.parametrize("mode", ["view", "rename"])
+@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
 def test_names_in_the_file_work_each_time_and_what_it_leaves_out_is_not_lost(
     mode, dsn, connection, project
 ):
@@ -163,6 +163,7 @@ def test_a_name_that_something_else_has_is_refused_by_the_plan(dsn, connection, 
     assert "leave the name out" in refused.err
 
 
+@pytest.mark.thorough
 def test_an_index_keeps_its_name_where_a_view_shows_the_table(dsn, connection, project):
     """Without a `ddl` file: under its own name, with the version."""
     shop.make(dsn, 20)

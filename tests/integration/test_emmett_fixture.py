@@ -201,6 +201,7 @@ def test_commands_of_workflows_are_told_from_events(dumps, dsn, connection, proj
     assert project.ok("audit", "streams", *only, "--output", "json").json["findings"] == []
 
 
+@pytest.mark.thorough
 def test_a_rollback_needs_no_old_code_where_no_event_came_since(restored, connection, project):
     """A position has the transaction id of the moment, so it advances without an event."""
     project.ok("rebuild", "--blue-green")

@@ -77,7 +77,7 @@ def careless():
         yield Comparing(dsn)
 
 
-@pytest.mark.parametrize("method", ["exact", "sample"])
+@pytest.mark.parametrize("method", ["exact", pytest.param("sample", marks=pytest.mark.thorough)])
 def test_text_is_bytes_in_every_collation(careless, method):
     columns = "id int PRIMARY KEY, name text COLLATE careless"
     some = "SELECT n, 'Bob' FROM generate_series(1, 50) AS n"
@@ -161,7 +161,7 @@ CREATE DOMAIN prices_ AS numeric[]; CREATE DOMAIN cased AS text;
 """
 
 
-@pytest.mark.parametrize("where", ["compare", "careless"])
+@pytest.mark.parametrize("where", ["compare", pytest.param("careless", marks=pytest.mark.thorough)])
 def test_equality_by_type(where, request):
     """One table for all that is equal, one for all that is not: each column is found, and shown."""
     compare = request.getfixturevalue(where)

@@ -69,7 +69,9 @@ def check(compare, connection, table) -> None:
 
 
 @pytest.mark.timeout(rounds(300, 7_200))
-@pytest.mark.parametrize("where", ["embedded", "installed"])
+@pytest.mark.parametrize(
+    "where", ["embedded", pytest.param("installed", marks=pytest.mark.thorough)]
+)
 def test_what_differs_is_found_and_nothing_else(where, request):
     if where == "installed":
         dsn, collations = (

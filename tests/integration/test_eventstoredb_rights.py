@@ -69,7 +69,7 @@ def deny(admin, stream: str, *rights: str) -> None:
     admin.changes.set_metadata(stream, {"$acl": dict.fromkeys(rights, ADMINS)})
 
 
-@pytest.mark.parametrize("right", ["$r", "$mr"])
+@pytest.mark.parametrize("right", ["$r", pytest.param("$mr", marks=pytest.mark.thorough)])
 def test_a_rebuild_needs_no_right_on_single_streams(
     admin, category, reader, project, dsn, connection, right
 ):
@@ -89,7 +89,9 @@ def test_a_rebuild_needs_no_right_on_single_streams(
     assert "ESOPS-D077" in {each["code"] for each in found}
 
 
-@pytest.mark.parametrize(("right", "audited"), [("$r", 4), ("$mr", 5)])
+@pytest.mark.parametrize(
+    ("right", "audited"), [("$r", 4), pytest.param("$mr", 5, marks=pytest.mark.thorough)]
+)
 def test_a_stream_that_may_not_be_read_is_named_and_the_others_are_archived(
     admin, category, reader, project, dsn, right, audited
 ):
@@ -111,7 +113,11 @@ def test_a_stream_that_may_not_be_read_is_named_and_the_others_are_archived(
 
 @pytest.mark.parametrize(
     ("remove", "right", "gone"),
-    [("truncate", "$mw", 12), ("delete", "$d", 16), ("tombstone", "$d", 16)],
+    [
+        ("truncate", "$mw", 12),
+        pytest.param("delete", "$d", 16, marks=pytest.mark.thorough),
+        pytest.param("tombstone", "$d", 16, marks=pytest.mark.thorough),
+    ],
 )
 def test_a_stream_that_may_not_be_removed_stays_and_the_others_go(
     admin, category, reader, project, dsn, remove, right, gone
@@ -159,6 +165,7 @@ def test_rights_are_asked_for_without_a_change(admin, category, reader):
         store.append(f"{category}-1", [event()])
 
 
+@pytest.mark.thorough
 def test_a_restore_names_no_projection_of_the_servers_own(admin, category, secure, project, dsn):
     nodes, _ = secure
     billing.configure(project, nodes.uri, dsn, POLICY.format(category=category, remove="truncate"))

@@ -15,7 +15,6 @@ from esops.stores import open_store
 from esops.stores.eventstoredb import scavenged
 from tests.support import billing
 from tests.support.esdb import Nodes
-from tests.support.soak import SOAK
 
 ANY = StreamState.ANY
 REBUILD = ("rebuild", "cart_totals", "--blue-green", "--output", "json")
@@ -79,7 +78,14 @@ def asked_in_each_way(project, events: list[dict]) -> None:
     assert len(some) == len(events) == 10
 
 
-@pytest.mark.parametrize("how", [SOFT, BEYOND, "too old"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        SOFT,
+        pytest.param(BEYOND, marks=pytest.mark.thorough),
+        pytest.param("too old", marks=pytest.mark.thorough),
+    ],
+)
 def test_the_event_that_a_scavenge_leaves_of_a_stream_without_any_is_no_event(
     nodes, project, dsn, connection, how
 ):
@@ -97,8 +103,7 @@ def test_the_event_that_a_scavenge_leaves_of_a_stream_without_any_is_no_event(
     assert billing.table(connection, "cart_totals") == without(whole, "cart-1")
     events = [json.loads(line) for line in project.ok("events").out.splitlines()]
     assert {each["stream"] for each in events} == {"cart-0", "cart-2"}
-    if how == SOFT or SOAK:
-        asked_in_each_way(project, events)
+    asked_in_each_way(project, events)
     assert (
         project.ok("audit", "streams", "--count", "--output", "json").json["summary"]
         == (project.ok("audit", "streams", "--output", "json").json["summary"])
@@ -168,7 +173,7 @@ never_younger_than = "0s"
     assert "lost the 8 events before it" in refused.err
 
 
-@pytest.mark.parametrize("what", ["truncated", SOFT])
+@pytest.mark.parametrize("what", ["truncated", pytest.param(SOFT, marks=pytest.mark.thorough)])
 def test_a_scavenge_during_a_rebuild_is_noticed_before_the_switch(
     nodes, project, dsn, connection, what
 ):

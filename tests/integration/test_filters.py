@@ -124,6 +124,7 @@ def d051(project) -> list[str]:
     return [each["subject"] for each in found if each["code"] == "ESOPS-D051"]
 
 
+@pytest.mark.thorough
 def test_policies_and_budgets(carts, connection):
     text = (carts.folder / "esops.toml").read_text()
     policy = (
