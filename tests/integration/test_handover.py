@@ -22,6 +22,7 @@ from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
 from esops.stores.postgres.layouts.marten import liveness
 from tests.support import emmett, eventsourcing, kinds, shop
+from tests.support.databases import database
 from tests.support.waiting import finish, heard, until
 
 EVENTS = 2_000
@@ -254,19 +255,18 @@ def test_a_row_that_moves_is_at_work_whatever_the_operator_says(impatient, conne
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500)
 
 
-def test_refused_without_a_checkpoint_or_across_databases(carts, own_server):
+def test_refused_without_a_checkpoint_or_across_databases(carts, server):
     text = (carts.folder / "esops.toml").read_text()
     carts.write("esops.toml", text.replace('checkpoint = "CartSummary:All"\n', ""))
     result = carts.run("rebuild", "--blue-green")
     assert result.code == 6
     assert "checkpoint = " in result.err
-    carts.write(
-        "esops.toml", text + f'readmodel = "far"\n[readmodels.far]\ndsn = "{own_server.dsn()}"\n'
-    )
-    result = carts.run("rebuild", "--blue-green")
-    assert result.code == 6
-    assert "in different databases" in result.err
-    assert carts.run("rebuild", "--yes").code == 6, "in place it would write between"
+    with database(server) as far:
+        carts.write("esops.toml", text + f'readmodel = "far"\n[readmodels.far]\ndsn = "{far}"\n')
+        result = carts.run("rebuild", "--blue-green")
+        assert result.code == 6
+        assert "in different databases" in result.err
+        assert carts.run("rebuild", "--yes").code == 6, "in place it would write between"
 
 
 def test_the_switch_and_the_checkpoint_stand_or_fall_together(carts, connection, dsn):

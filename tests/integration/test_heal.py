@@ -207,7 +207,7 @@ def test_what_a_check_found_wrong_is_made_right(served, connection):
 def test_dead_letters_stay_left_out(dsn, connection, project):
     fails = '    if kind.endswith("confirmed") and at % 2:\n        raise ValueError(at)\n'
     at = "    at = event.position[0]\n"
-    shop.make(dsn, 600)
+    shop.make(dsn, 300)
     shop.configure(
         project,
         dsn,

@@ -67,7 +67,12 @@ def restore(project, run: str, *options: str):
     return project.run("archive", "restore", run, "--yes", *options)
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(
+    params=[
+        each if each == "marten" else pytest.param(each, marks=pytest.mark.thorough)
+        for each in LAYOUTS
+    ]
+)
 def layout(request, project, dsn, connection):
     make, *tables = LAYOUTS[request.param]
     make(connection)

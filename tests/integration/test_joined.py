@@ -133,7 +133,7 @@ never_younger_than = "0s"
 """
 
 
-@pytest.fixture(params=["delete", "archive"])
+@pytest.fixture(params=["delete", pytest.param("archive", marks=pytest.mark.thorough)])
 def begun(request, project, dsn, connection):
     """A configuration whose archive has a run, and 36 events of which the next run takes a half."""
     marten.create(connection, marten.Variant(text_ids=True))

@@ -77,7 +77,14 @@ def own_node():
         yield nodes
 
 
-@pytest.mark.parametrize("library", FROM)
+# Tables of Marten and Emmett are rebuilt inline elsewhere (test_inline_switch.py).
+@pytest.mark.parametrize(
+    "library",
+    [
+        each if each == "message-db" else pytest.param(each, marks=pytest.mark.thorough)
+        for each in FROM
+    ],
+)
 def test_the_table_is_true_of(library, script, dumps, dsn, connection, project):
     said = script["answers"](script["LIBRARIES"][library])
     dump, stream, events, checkpoint = FROM[library]

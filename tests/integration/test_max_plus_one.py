@@ -22,8 +22,8 @@ from tests.support.own_tables import ACURIS, ACURIS_TABLE, CASTORE, CASTORE_TABL
 from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE, until
 
-ENOUGH = rounds(800, 20_000)
-KILLS = rounds(3, 40)
+ENOUGH = rounds(300, 20_000)
+KILLS = rounds(2, 40)
 NO_KEY = "ALTER TABLE es.event DROP CONSTRAINT event_pkey"
 CREATE = 'CREATE UNIQUE INDEX CONCURRENTLY ON "es"."event" ("position");'
 INVALID = "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'es.bad'::regclass"

@@ -49,14 +49,9 @@ def rebuilt(project, *more):
     return done
 
 
-def test_a_slow_fold_gets_two_processes_and_a_quick_one_does_not(carts, connection):
-    project = carts()
-    [planned] = [project.ok("rebuild", "--blue-green", "--workers", "auto", "--dry-run").out]
+def test_a_slow_fold_gets_two_processes_and_a_quick_one_does_not(carts):
+    planned = carts().ok("rebuild", "--blue-green", "--workers", "auto", "--dry-run").out
     assert "  workers: 2 (the fold takes 9" in planned
-    done = rebuilt(project, "--workers", "auto")
-    assert "2 processes on this machine load up to" in done.err
-    shop.check_version(connection, 1)
-
     quick = json.loads(
         carts(shop.PROJECTION)
         .ok("rebuild", "--blue-green", "--workers", "auto", "--dry-run", "--output", "json")
@@ -64,7 +59,14 @@ def test_a_slow_fold_gets_two_processes_and_a_quick_one_does_not(carts, connecti
     )
     assert quick["workers"] == 1
     assert "another process would gain little" in quick["workers_reason"]
-    assert "processes" not in rebuilt(project, "--workers", "auto").err
+
+
+@pytest.mark.thorough
+def test_what_is_planned_for_a_slow_fold_and_a_quick_one_is_done(carts, connection):
+    done = rebuilt(carts(), "--workers", "auto")
+    assert "2 processes on this machine load up to" in done.err
+    shop.check_version(connection, 1)
+    assert "processes" not in rebuilt(carts(shop.PROJECTION), "--workers", "auto").err
 
 
 def test_few_events_are_not_measured_unless_that_is_asked_for(carts):
