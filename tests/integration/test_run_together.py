@@ -15,6 +15,7 @@ import pytest
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.databases import embedded
 from tests.support.waiting import end, stays, until
 
@@ -45,8 +46,7 @@ def configure(project, dsn: str, code: dict[str, str], **more: dict[str, str]) -
 
 
 def rebuild(project, *names: str) -> None:
-    for name in names:
-        project.ok("rebuild", name, "--blue-green")
+    project.ok("rebuild", *names, "--blue-green")
 
 
 def last(connection) -> int:
@@ -83,7 +83,8 @@ def test_over_an_idle_store_statements_and_sessions_are_few_for_however_many_ver
         dsn, names = server.dsn(), [f"carts_{n}" for n in range(4)]
         shop.make(dsn, 100)
         configure(project, dsn, dict.fromkeys(names, CODE))
-        rebuild(project, *names, *names)
+        rebuild(project, *names)
+        rebuild(project, *names)
         log = server.folder / "log"
 
         def statements() -> int:
@@ -168,6 +169,7 @@ def test_code_that_takes_the_place_of_older_code_is_loaded_before_a_version_is_f
     assert "since this version was built" not in err
 
 
+@pytest.mark.thorough
 def test_a_process_says_that_it_follows_a_version_once_it_has_looked_at_the_code(
     dsn, connection, project
 ):
@@ -187,7 +189,7 @@ def test_a_process_says_that_it_follows_a_version_once_it_has_looked_at_the_code
     assert said[0]["pid"] != said[1]["pid"]
 
 
-@pytest.mark.parametrize("isolate", ["false", "true"])
+@pytest.mark.parametrize("isolate", thorough_but(["false", "true"], "false"))
 def test_a_version_that_is_retired_while_events_come_ends_without_an_error(
     isolate, dsn, connection, project
 ):
@@ -310,8 +312,8 @@ def carts(row, event):
     project.write("setting.py", "import decimal\ndecimal.getcontext().prec = 3\n")
     code = {"first": exact, "one": uses, "other": uses, "second": exact}
     configure(project, dsn, code)
-    rebuild(project, *code)
-    project.ok("rebuild", "one", "--blue-green")
+    for each in (*code, "one"):
+        rebuild(project, each)
     host = project.start("run")
     try:
         shop.more(dsn, 60)
@@ -335,7 +337,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("how", ENDINGS)
+@pytest.mark.parametrize("how", thorough_but(ENDINGS, "sys"))
 def test_code_that_would_end_the_process_fails_at_its_event(dsn, connection, project, how):
     shop.make(dsn, 100)
     ending = CODE.replace(
@@ -427,7 +429,8 @@ def test_a_paused_projection_waits_and_the_others_do_not(dsn, connection, projec
 def test_isolate_gives_each_version_a_process(dsn, connection, project):
     shop.make(dsn, 100)
     configure(project, dsn, {"first": CODE, "apart": CODE}, apart={"isolate": "true"})
-    rebuild(project, "first", "apart", "apart")
+    rebuild(project, "first", "apart")
+    rebuild(project, "apart")
     host = project.start("run")
     try:
         until(lambda: list(followers(connection).values()) == [1, 1, 1])
@@ -443,7 +446,8 @@ def test_a_version_that_is_retired_is_let_go_and_one_far_behind_catches_up(
 ):
     shop.make(dsn, 100)
     configure(project, dsn, {"carts": CODE, "others": CODE})
-    rebuild(project, "carts", "carts", "others")
+    rebuild(project, "carts", "others")
+    rebuild(project, "carts")
     shop.more(dsn, 30_000)
     host = project.start("run")
     try:

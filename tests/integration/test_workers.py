@@ -18,9 +18,10 @@ from esops.postgres.sharding import shard_predicate
 from esops.rebuild.load.worker import Task, in_process
 from esops.running.throttle import Limits
 from tests.support import kinds, shop
+from tests.support.cases import thorough_but
 from tests.support.waiting import DEADLINE, end, finish, kill, stays, until
 
-EVENTS = 3_000
+EVENTS = 1_500
 
 
 @pytest.fixture
@@ -66,16 +67,13 @@ def test_three_processes_make_what_one_makes(carts, connection, dsn):
     shop.more(dsn, 500)
     carts.ok("run", "--until-caught-up")
     shop.check_version(connection, 1)
-    again = carts.ok("rebuild", "--blue-green", "--workers", "2", "--output", "json").json
-    assert again["verification"]["differing"] == 0
-    shop.check_version(connection, 2)
 
 
 def test_a_worker_that_dies_is_begun_again(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "1500"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "700"
     )
-    until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
+    until(lambda: sum(each[3] for each in shards(connection)) > 300)
     workers = processes_of(process)
     workers[0].kill()
     _, err = finish(process)
@@ -86,13 +84,13 @@ def test_a_worker_that_dies_is_begun_again(carts, connection):
 
 def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "3", "--batch-size", "100", "--max-rate", "1000"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "500"
     )
-    until(lambda: sum(each[3] for each in shards(connection)) > 500)
+    until(lambda: sum(each[3] for each in shards(connection)) > 300)
     end(process)
     assert process.returncode == 5
     stood = shards(connection)
-    assert len(stood) == 3
+    assert len(stood) == 2
     stays(lambda: shards(connection) == stood, 0.5)  # nobody works on
     carts.ok("projection", "pause", "cart_summary")
     process = carts.start("rebuild", "--blue-green", "--resume")
@@ -105,7 +103,7 @@ def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
     shop.check_version(connection, 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", thorough_but([signal.SIGINT, signal.SIGTERM], signal.SIGTERM))
 def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     """As a terminal's Ctrl-C goes to all processes of a job, and a service manager's end."""
     text = (carts.folder / "shop_projections.py").read_text()
@@ -117,7 +115,7 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     )
     process = subprocess.Popen(
         carts.command(
-            "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "1000"
+            "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "500"
         ),
         cwd=carts.folder,
         env=carts.environ(),
@@ -127,7 +125,7 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
         start_new_session=True,
     )
     threading.Thread(target=process.communicate, daemon=True).start()
-    until(lambda: sum(each[3] for each in shards(connection)) > 500)
+    until(lambda: sum(each[3] for each in shards(connection)) > 300)
     os.killpg(process.pid, number)
     assert process.wait(DEADLINE) == 5
     until(
@@ -146,9 +144,9 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
 
 def test_given_up_it_leaves_nothing(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "2000"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "700"
     )
-    until(lambda: sum(each[3] for each in shards(connection)) > 500)
+    until(lambda: sum(each[3] for each in shards(connection)) > 300)
     kill(process)
     carts.ok("rebuild", "--blue-green", "--abort", "--yes")
     assert shards(connection) == []
@@ -160,12 +158,12 @@ def test_a_poison_event_of_one_shard_stops_all(carts, connection):
     text = (carts.folder / "shop_projections.py").read_text()
     bad = text.replace(
         "    at = event.position[0]\n",
-        "    at = event.position[0]\n    assert at != 2321, 'bad luck'\n",
+        "    at = event.position[0]\n    assert at != 1121, 'bad luck'\n",
     )
     (carts.folder / "shop_projections.py").write_text(bad)
     result = carts.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
-    assert "position 2321" in result.err
+    assert "position 1121" in result.err
     assert "bad luck" in result.err
     config = (carts.folder / "esops.toml").read_text()
     carts.write(
@@ -176,7 +174,7 @@ def test_a_poison_event_of_one_shard_stops_all(carts, connection):
     )
     done = carts.run("rebuild", "--blue-green", "--resume", "--max-dead-letters", "1")
     assert (done.code, "serves now" in done.out) == (1, True)
-    assert connection.execute("SELECT position FROM esops.dead_letters").fetchall() == [("2321",)]
+    assert connection.execute("SELECT position FROM esops.dead_letters").fetchall() == [("1121",)]
 
 
 def test_what_cannot_be_dealt_says_so(dsn, project):
@@ -197,7 +195,7 @@ def test_what_cannot_be_dealt_says_so(dsn, project):
 
 def test_a_process_with_other_code_touches_nothing(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "1000"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "500"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 200)
     kill(process)
@@ -307,18 +305,16 @@ def test_types_that_only_one_process_has_seen_come_back_as_with_one_process(
 def test_a_column_of_one_process_whose_default_is_not_the_same_for_all_rows(
     dsn, connection, project
 ):
-    """One process refuses such a row; several used to leave the others to chance."""
+    """Refused as by one process; several used to leave the others to chance."""
     shop.make(dsn, 100)
     (some,) = connection.execute("SELECT min(stream_id) FROM shop.mt_events").fetchone()
     code = TYPED.format(here=[some], last=100)
     ddl = DDL.replace("'nobody'", "gen_random_uuid()::text")
     shop.configure(project, dsn, code=code, ddl=ddl)
-    for workers in ("1", "2"):
-        refused = project.run("rebuild", "--blue-green", "--workers", workers)
-        assert refused.code == 6, refused.err
-        assert "only_here" in refused.err
-        assert "write it in each row" in refused.err
-        project.ok("rebuild", "--blue-green", "--abort", "--yes")
+    refused = project.run("rebuild", "--blue-green", "--workers", "2")
+    assert refused.code == 6, refused.err
+    assert "only_here" in refused.err
+    assert "write it in each row" in refused.err
 
 
 @pytest.mark.parametrize("killed", ["before the task", "before the answer"])
