@@ -20,6 +20,7 @@ from tests.support.project import Project
 from tests.support.waiting import DEADLINE
 
 
+@pytest.mark.thorough
 def test_the_read_model_may_be_in_another_database(dsn, server, project):
     shop.make(dsn, 3_000)
     with psycopg.connect(server.dsn(), autocommit=True) as admin:
@@ -163,6 +164,7 @@ def completed(project, words: str) -> list[str]:
     return done.out.split()
 
 
+@pytest.mark.thorough
 @pytest.mark.installed
 def test_names_are_completed(dsn, project):
     shop.configure(project, dsn)

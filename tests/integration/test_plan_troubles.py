@@ -180,6 +180,7 @@ def test_a_projection_that_is_not_in_the_file_is_said(carts):
     assert (found["needs"], [*found["unknown"]]) == ("look", ["name"])
 
 
+@pytest.mark.thorough
 def test_settings_that_changed_while_it_was_built_are_of_a_part_of_its_rows(
     carts, built, connection
 ):

@@ -234,6 +234,7 @@ def test_code_that_fails_is_said_with_its_event(store, connection, project):
     assert (ended.code, "the process that ran the code ended" in ended.err) == (3, True)
 
 
+@pytest.mark.thorough
 def test_code_that_looks_at_its_batch_is_found(store, project):
     code = COUNTS.replace("AROUND", "many = getattr(write, 'many', 0)").replace(
         '{"items": 1}', '{"items": 1 + many}'

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.catalogue import catalogue, changes
 
 NAMES = """
@@ -53,6 +54,7 @@ def without_ddl(project) -> None:
     path.write_text(path.read_text().replace('ddl = "cart_summary.sql"\n', ""))
 
 
+@pytest.mark.thorough
 def test_what_serves_bears_the_names_that_it_had(renaming, connection):
     project = renaming(NAMES, ignore=NUMBERED)
     before = catalogue(connection, "cart_summary")
@@ -90,7 +92,7 @@ def roles(connection):
     """)
 
 
-@pytest.mark.parametrize("switch", ["view", "rename"])
+@pytest.mark.parametrize("switch", thorough_but(["view", "rename"], "rename"))
 def test_rights_are_those_of_the_name_and_not_the_defaults(renaming, roles, connection, switch):
     project = renaming(NAMES, switch, NUMBERED)
     connection.execute("""
@@ -336,7 +338,7 @@ def elsewhere(connection, roles):
     connection.execute("DROP TABLESPACE slow")
 
 
-@pytest.mark.parametrize("switch", ["rename", "view"])
+@pytest.mark.parametrize("switch", thorough_but(["rename", "view"], "rename"))
 def test_what_the_table_has_green_has(renaming, elsewhere, connection, switch):
     """Each is made, and is there after the switch; the documentation lists the same."""
     project = renaming(TABLE, switch, (*NUMBERED, "small"))
@@ -483,6 +485,7 @@ def test_a_part_of_another_table_is_refused(renaming, roles, connection):
     assert "is a part of" in refused.err
 
 
+@pytest.mark.thorough
 def test_what_a_view_cannot_do_is_in_the_plan_and_in_the_documentation(renaming, connection):
     """Each statement of the documentation runs with the table, and fails with the view."""
     project = renaming(

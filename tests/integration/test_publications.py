@@ -205,6 +205,7 @@ def test_nothing_that_is_published_is_made_until_subscribers_are_prepared(subscr
     assert subscriber.goes_on()
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_published_is_not_refused(server, project, publisher):
     """Schemas that esops does not write to, UNLOGGED tables, and WAL that nobody decodes."""
     with database(publisher) as dsn, psycopg.connect(dsn, autocommit=True) as source:
@@ -283,6 +284,7 @@ def test_a_table_that_is_published_by_name_is_not_renamed(subscriber, dsn, proje
         assert add in plan
 
 
+@pytest.mark.thorough
 def test_a_subscriber_moves_to_a_publication_of_schemas(subscriber, dsn, project):
     with psycopg.connect(dsn, autocommit=True) as source:
         source.execute("CREATE PUBLICATION application FOR TABLES IN SCHEMA shop")

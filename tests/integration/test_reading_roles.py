@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def _read(dsn: str) -> int:
         return application.execute("SELECT count(*) FROM cart_summary").fetchone()[0]
 
 
-@pytest.mark.parametrize("mode", ["view", "rename"])
+@pytest.mark.parametrize("mode", thorough_but(["view", "rename"], "view"))
 def test_a_first_build_can_be_read_by_the_roles_that_are_named(
     project, dsn, connection, roles, mode
 ):

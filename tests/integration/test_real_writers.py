@@ -19,6 +19,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from tests.support import bank
+from tests.support.cases import thorough_but
 from tests.support.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,9 @@ def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("functions", ["n", "y"], ids=["table lock", "database functions, no lock"])
+@pytest.mark.parametrize(
+    "functions", thorough_but(["n", "y"], "n"), ids=["table lock", "database functions, no lock"]
+)
 def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions):
     parts = conninfo_to_dict(dsn)
     environment = {
@@ -84,6 +87,7 @@ def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions
 pytestmark = pytest.mark.xdist_group("real writers")  # they share what npm installs
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_emmetts_own_event_store_writes_and_is_read_whole(
     dsn, connection, emmett_uri, emmett_writer

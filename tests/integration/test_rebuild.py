@@ -42,6 +42,7 @@ def test_the_first_build_makes_version_1_behind_a_view(built, connection):
     assert version["updated_at"].endswith("Z")
 
 
+@pytest.mark.thorough
 def test_green_gets_what_blue_has(built, connection):
     connection.execute("""
         CREATE ROLE app_reader; CREATE ROLE app_admin;
@@ -111,6 +112,7 @@ def test_green_gets_what_blue_has(built, connection):
         )
 
 
+@pytest.mark.thorough
 def test_an_existing_table_is_adopted_at_the_switch_and_not_before(dsn, connection, project):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
@@ -250,6 +252,7 @@ def test_assertions_hold_the_switch(built, connection):
     built.ok("rebuild", "--blue-green", "--resume")
 
 
+@pytest.mark.thorough
 def test_differences_are_shown_by_column_and_ignored_columns_are_not(built, connection):
     connection.execute(
         "UPDATE cart_summary__v1 SET total = total + 1, status = 'odd' WHERE cart_id IN "
@@ -430,13 +433,12 @@ def test_what_reads_no_events_loads_no_arrow(dsn, project):
 import atexit, sys
 atexit.register(lambda: print("arrow:", "pyarrow" in sys.modules, file=sys.stderr))
 """)
-    for arguments, loads in ((("status",), False), (("rebuild", "--blue-green"), True)):
-        done = subprocess.run(
-            project.command(*arguments),
-            cwd=project.folder,
-            env=project.environ(),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-        )
-        assert f"arrow: {loads}" in done.stderr
+    done = subprocess.run(
+        project.command("status"),
+        cwd=project.folder,
+        env=project.environ(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert "arrow: False" in done.stderr

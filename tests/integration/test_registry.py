@@ -94,6 +94,7 @@ def test_a_switch_reads_the_versions_again_under_its_lock(carts, connection):
     assert "cart_summary__v3" in serves(connection)
 
 
+@pytest.mark.thorough
 def test_two_versions_that_an_older_esops_left_serving_are_named_with_the_way_out(
     carts, connection
 ):
@@ -116,6 +117,7 @@ def test_two_versions_that_an_older_esops_left_serving_are_named_with_the_way_ou
     assert states(connection) == {1: "active", 2: "standby"}
 
 
+@pytest.mark.thorough
 def test_retire_after_belongs_to_its_rebuild(carts, connection):
     def due() -> list[int]:
         config = load_config(carts.folder / "esops.toml")
@@ -163,6 +165,7 @@ def test_nothing_is_dropped_without_being_asked(carts, connection):
     assert connection.execute("SELECT count(*) FROM cart_summary__v1").fetchone()[0] > 0
 
 
+@pytest.mark.thorough
 def test_tables_that_somebody_dropped_are_found_with_the_way_out(carts, connection):
     def finding() -> dict:
         found = carts.run("doctor", "--output", "json").json["findings"]

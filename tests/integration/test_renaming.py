@@ -196,6 +196,7 @@ def test_before_the_registry_is_told_nothing_begins_anew(carts, dsn, connection)
     assert "rename carts NEW" in next(e["fix"] for e in found if e["code"] == "ESOPS-D064")
 
 
+@pytest.mark.thorough
 def test_rename_while_esops_run_is_alive_with_the_old_name(carts, dsn, connection):
     def follower() -> int | None:
         held = locks.holder(connection, locks.version_lock(OLD, 1))

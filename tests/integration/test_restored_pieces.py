@@ -12,6 +12,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.integration.test_archive import new, of, write
 from tests.support import emmett, eventsourcing, marten, messagedb
+from tests.support.cases import thorough_but
 
 DELETE = 'store = "s"\nstream = "*"\nremove = "delete"'
 NAME = str(uuid.UUID(int=7))
@@ -34,7 +35,7 @@ EVENTS = {
 }
 
 
-@pytest.fixture(params=MAKE)
+@pytest.fixture
 def layout(request, connection):
     MAKE[request.param](connection)
     return request.param
@@ -52,6 +53,7 @@ def restored(project, run: str, *options: str):
     return project.run("archive", "restore", run, "--yes", *options)
 
 
+@pytest.mark.parametrize("layout", thorough_but(MAKE, "emmett", "messagedb"), indirect=True)
 def test_pieces_of_a_stream_that_continued_come_back_in_the_order_that_is_named(
     project, dsn, connection, layout
 ):
@@ -95,6 +97,7 @@ def test_pieces_of_a_stream_that_continued_come_back_in_the_order_that_is_named(
         project.ok("archive", "verify", "--against-store")
 
 
+@pytest.mark.parametrize("layout", thorough_but(MAKE, "marten", "eventsourcing"), indirect=True)
 def test_an_older_run_with_other_content_is_refused(project, dsn, connection, layout):
     append = quick(layout)
     write(project, of(dsn, more=f'append = "{append}"'), DELETE)
@@ -125,6 +128,7 @@ def test_an_older_run_with_other_content_is_refused(project, dsn, connection, la
     assert "is outdated" in restored(project, older, "--into", "m").err
 
 
+@pytest.mark.parametrize("layout", thorough_but(MAKE, "marten", "messagedb"), indirect=True)
 def test_pieces_at_new_and_at_old_positions_are_not_mixed(project, dsn, connection, layout):
     append = quick(layout)
     more_keys = f'append = "{append}"'

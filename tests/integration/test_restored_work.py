@@ -8,6 +8,7 @@ import json
 import time
 
 import psycopg
+import pytest
 
 from tests.integration.test_restored_store import (
     NAME,
@@ -45,6 +46,7 @@ def stopped_in_its_load(project, models, *options: str) -> None:
     assert process.returncode == 5
 
 
+@pytest.mark.thorough
 def test_a_load_by_several_processes_is_not_resumed_on_another_history(
     dsn, models, backup, project
 ):
@@ -69,6 +71,7 @@ def test_a_load_by_several_processes_is_not_resumed_on_another_history(
         assert shop.table(models, NAME) == shop.truth(store, 3_500)
 
 
+@pytest.mark.thorough
 def test_a_rebuild_in_place_by_ranges_is_not_resumed_on_another_history(
     dsn, models, backup, project
 ):

@@ -76,6 +76,7 @@ def followers(connection) -> dict[str, set[str]]:
     return dict(rows)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_over_an_idle_store_statements_and_sessions_are_few_for_however_many_versions(project):
     logged = {"log_statement": "'all'", "log_line_prefix": "'%a|'"}

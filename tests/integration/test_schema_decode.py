@@ -112,6 +112,7 @@ def test_a_run_that_is_interrupted_continues_with_the_same_counts(long, evolved,
     assert again.json["failures"] == whole["failures"]
 
 
+@pytest.mark.thorough
 def test_another_run_reads_only_what_is_new_to_the_same_code(long, evolved):
     fine = "def decode(event):\n    return event.json()\n"
     long.write("code.py", fine)
@@ -316,6 +317,7 @@ def emmett_decoder(emmett_writer, project):
     project.write("shoppingCartSchema.js", SCHEMA)
 
 
+@pytest.mark.thorough
 def test_emmetts_own_upcasting(dumps, dsn, connection, project, emmett_decoder):
     emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
     configure(project, dsn)
@@ -395,6 +397,7 @@ JAVA = {
 }  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_java_program_of_the_docs_compiles(tmp_path):
     """Against stand-ins with the signatures of Jackson and of the application's classes."""
     if shutil.which("javac") is None:

@@ -18,6 +18,7 @@ from esops.events import Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import Head
+from tests.support.cases import thorough_but
 from tests.support.numbered import LAYOUTS
 from tests.support.waiting import DEADLINE, until
 
@@ -85,6 +86,9 @@ def test_a_position_that_is_given_twice_is_refused_until_a_rebuild(dsn, connecti
     project.ok("status")
 
 
+@pytest.mark.parametrize(
+    "layout", thorough_but(LAYOUTS, "marten", "emmett", "custom"), indirect=True
+)
 def test_a_table_ahead_of_its_sequence_is_refused_by_every_command(
     layout, dsn, connection, project
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 
 import pytest
 
@@ -57,6 +58,13 @@ def test_controls_show_the_plan_of_the_command_and_do_what_it_does(carts, connec
         assert (actions[-1]["command"], actions[-1]["exit_code"]) == ("projection switch", 0)
         assert "projection switch" in served.get("/history")
 
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_controls_refuse_as_the_command_does_and_a_pause_is_shown(carts, connection):
+    with serving(carts, "--allow-control") as served:
+        path = "/projections/cart_summary"
+        fields = {"form_token": served.form(served.get(path))["form_token"]}
         # A refusal is the command's sentence.
         carts.ok("projection", "rollback", "cart_summary")
         refused = served.post(f"{path}/rollback/plan", **fields)
@@ -79,6 +87,7 @@ def until_over(served, answer):
     path = answer.url.path
     text = answer.text
     while "under way" in text or "waits for its turn" in text:
+        time.sleep(0.05)
         text = served.get(path)
     assert "done</span>" in text, text
 
@@ -131,6 +140,7 @@ def test_what_cannot_be_listened_on_is_a_sentence_and_exit_code_2(project):
     assert "no token is set" in wide.err
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_in_a_browser_it_is_readable_in_light_dark_and_on_a_phone(carts, connection, browser):
     api = pytest.importorskip("playwright.sync_api")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 
 COLUMNS = "cart_id, client, items, total, status, position"
 BY_HAND = {
@@ -16,7 +17,7 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("what", BY_HAND)
+@pytest.mark.parametrize("what", thorough_but(BY_HAND, "a view with a filter"))
 def test_something_else_under_the_name_is_found_by_everybody(what, dsn, connection, project):
     shop.make(dsn, 40)
     shop.configure(project, dsn)

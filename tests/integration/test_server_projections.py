@@ -159,6 +159,7 @@ DETAILED = SUMS.replace(
 )
 
 
+@pytest.mark.thorough
 def test_paths_into_results_are_ignored_or_expected(project, nodes):
     line = "s.lines.push({amount: e.data.amount, seen: 1}); s.at.n = 1; return s;"
     configure(project, nodes, DETAILED.replace("return s;", line))

@@ -15,6 +15,7 @@ import esops
 from esops.errors import Unavailable
 from esops.settings import PostgresSettings
 from esops.stores import open_store
+from tests.support.cases import thorough_but
 from tests.support.numbered import LAYOUTS
 from tests.support.waiting import DEADLINE, until
 
@@ -61,7 +62,9 @@ def test_the_migration_and_the_module_make_the_same_tables():
     ).read_text()
 
 
-@pytest.mark.parametrize("name", ["marten", "marten quick", "messagedb", "custom"])
+@pytest.mark.parametrize(
+    "name", thorough_but(["marten", "marten quick", "messagedb", "custom"], "marten", "custom")
+)
 def test_an_event_that_comes_late_is_an_alarm_until_the_read_model_is_rebuilt(
     name, dsn, connection, project
 ):

@@ -8,6 +8,7 @@ from esops.archive.run import run
 from esops.config import load_config
 from esops.events import Position
 from esops.stores import open_store
+from tests.support.cases import thorough_but
 
 TABLE = """
 CREATE TABLE ev (pos bigint NOT NULL, k text NOT NULL, i text NOT NULL, v int NOT NULL,
@@ -81,7 +82,7 @@ def test_what_an_archive_has_too_is_read_once(shared, connection, gone):
     assert rows == [("c-1", 6), ("c-2", 6), ("c-3", 6)]
 
 
-@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("joined", thorough_but([False, True], True))
 def test_a_batch_ends_where_a_position_ends(shared, connection, joined):
     """Else a reader that stops behind it would go on behind what it has not read."""
     connection.execute(

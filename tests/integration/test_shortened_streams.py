@@ -130,6 +130,7 @@ await store.close();
 """
 
 
+@pytest.mark.thorough
 def test_emmett_folds_what_stays_from_the_event_that_carries_the_state(
     project, dsn, connection, emmett_uri, emmett_writer
 ):

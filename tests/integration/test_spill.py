@@ -209,7 +209,7 @@ def test_a_key_of_several_columns(load):
     assert load.spilled()
 
 
-@settings(max_examples=rounds(15, 400))
+@settings(max_examples=rounds(6, 400))
 @given(
     st.integers(0, 10_000),
     st.integers(1, 3_000),

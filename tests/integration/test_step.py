@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from tests.support import kinds, shop
+from tests.support.cases import thorough_but
 
 NEXT = shop.PROJECTION.replace("count = sign * data", "count = sign * min(2, 9) * data")
 STEP = ("projection", "step", "cart_summary")
@@ -217,7 +218,7 @@ def test_names_and_payloads_reach_neither_terminal_nor_page_as_they_are(
         assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("kind", ["handlers", "sql", "process"])
+@pytest.mark.parametrize("kind", thorough_but(["handlers", "sql", "process"], "sql"))
 def test_rows_of_other_kinds_are_stepped_through_in_temporary_tables(
     kind, dsn, connection, project
 ):

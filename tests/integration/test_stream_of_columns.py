@@ -260,6 +260,7 @@ def test_it_is_archived_and_read_from_there_and_joined(configured, connection):
         assert store.stream_info("order-1").category == "order"
 
 
+@pytest.mark.thorough
 def test_a_read_model_is_rebuilt_from_it_by_workers(configured, connection):
     text = (configured.folder / "esops.toml").read_text()
     projected = '\n[projections.carts]\nstore = "s"\npython = "carts:carts"\ntables = ["carts"]\n'

@@ -17,6 +17,7 @@ from esops.postgres.connection import connect
 from esops.settings import PostgresSettings, TableSettings
 from esops.stores import open_store
 from esops.stores.counting import CountedLengths
+from tests.support.cases import thorough_but
 from tests.support.layout_kits import create, layout_kit
 
 TIMES = [
@@ -47,7 +48,10 @@ COLUMNS = {
 FAR = [text for text in TIMES if text[:4] not in {"1970", "0001", "9999", "2026"}]
 
 
-@pytest.fixture(params=[*TABLES, "custom"])
+KEPT = (*TABLES, "custom")
+
+
+@pytest.fixture
 def kept(request, dsn, connection, project):
     """A store with a stream of all those times, and one of a single old event; its settings in
     esops.toml."""
@@ -106,6 +110,7 @@ def shown(at: str | None) -> str | None:
     return at.replace("T", " ").replace("Z", "+00").replace("000+00", "+00")
 
 
+@pytest.mark.parametrize("kept", thorough_but(KEPT, "marten-text"), indirect=True)
 def test_no_command_stops(kept, project, dsn, connection):
     lines = project.ok("events", "--store", "s", "--stream", "far-1").out.splitlines()
     assert [shown(json.loads(line)["recorded_at"]) for line in lines] == TIMES
@@ -151,6 +156,7 @@ def open_store_of(project):
     return open_store(*config.store("s"))
 
 
+@pytest.mark.parametrize("kept", thorough_but(KEPT, "emmett", "custom"), indirect=True)
 def test_an_archive_keeps_them_exactly(kept, project, dsn, connection):
     planned = project.ok("archive", "plan", "idle", "--output", "json").json
     # How long the other stream has been idle, nobody knows: its last event may be the one at infinity.
@@ -183,6 +189,7 @@ def test_an_archive_keeps_them_exactly(kept, project, dsn, connection):
     assert connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() == before
 
 
+@pytest.mark.parametrize("kept", thorough_but(KEPT, "custom"), indirect=True)
 def test_projections_say_what_they_cannot_take(kept, project, dsn, connection):
     project.write("p.py", CODE)
     project.begin_archive("cold")

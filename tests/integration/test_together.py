@@ -14,7 +14,7 @@ from tests.support import kinds, shop
 from tests.support.kills import state
 from tests.support.waiting import finish, kill, until
 
-EVENTS = 8_000
+EVENTS = 4_000
 TOTALS = """
 from esops import fold
 
@@ -161,7 +161,7 @@ def test_with_writers_on_each_is_verified_and_switched(several, dsn, connection)
 def test_one_that_fails_does_not_stop_the_others(several, connection):
     text = TOTALS.replace(
         '    return {"position"',
-        '    if event.position[0] > 5000: raise ValueError("no more")\n    return {"position"',
+        '    if event.position[0] > 2500: raise ValueError("no more")\n    return {"position"',
     )
     several.write("totals.py", text)
     result = several.run("rebuild", *NAMES, "--blue-green", "--output", "json")

@@ -31,6 +31,7 @@ def followed(connection) -> bool:
     return locks > 0
 
 
+@pytest.mark.thorough
 def test_a_rebuild_that_stopped_for_differences_says_so_wherever_one_looks(carts, dsn):
     shop.configure(carts, dsn, code=OTHER)
     stopped = carts.run("rebuild", "--blue-green")
@@ -131,6 +132,7 @@ def test_a_rebuild_that_is_stopped_says_the_whole_command_and_resumes_with_its_l
     assert again.returncode == 0
 
 
+@pytest.mark.thorough
 def test_versions_without_tables_are_not_shown_as_if_they_had_some(carts):
     carts.ok("rebuild", "--blue-green")
     carts.ok("projection", "retire", NAME, "1", "--yes")

@@ -89,6 +89,7 @@ def test_readers_read_on_and_the_table_is_what_it_was_before_esops(mode, dsn, co
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 300)
 
 
+@pytest.mark.thorough
 def test_a_first_build_in_several_schemas_and_databases_with_what_was_said_of_the_view(
     dsn, connection, server, project
 ):
@@ -161,6 +162,7 @@ def test_what_stands_against_it_is_said_and_nothing_is_changed(dsn, connection, 
     connection.execute("DROP VIEW watched")
 
 
+@pytest.mark.thorough
 def test_rebuilds_other_projects_erasures_and_other_objects_are_refused(dsn, connection, project):
     adopted(connection, dsn, project, "view")
     connection.execute("UPDATE esops.rebuilds SET finished_at = NULL WHERE rebuild = 2")

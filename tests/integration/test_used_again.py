@@ -15,6 +15,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.integration.test_archive import of, write
 from tests.support import emmett, marten
+from tests.support.cases import thorough_but
 from tests.support.databases import database
 from tests.support.waiting import DEADLINE
 
@@ -22,7 +23,7 @@ RUN = ("archive", "run", "old", "--output", "json")
 POLICY = 'store = "s"\nstream = "*"\nremove = "{}"'
 
 
-@pytest.mark.parametrize("removal", ["archive", "delete"])
+@pytest.mark.parametrize("removal", thorough_but(["archive", "delete"], "archive"))
 def test_a_second_life_is_archived_once_and_named_by_each_run(project, dsn, connection, removal):
     emmett.create(connection)
     emmett.append(connection, "cart-1", "opened", "added", "closed")
@@ -45,7 +46,7 @@ def test_a_second_life_is_archived_once_and_named_by_each_run(project, dsn, conn
     assert (last["removed"], last["removed_events"], last["stuck"]) == (1, 2, 0)
 
 
-@pytest.mark.parametrize("removal", ["archive", "delete"])
+@pytest.mark.parametrize("removal", thorough_but(["archive", "delete"], "delete"))
 def test_plan_and_doctor_say_that_a_name_begins_again(project, dsn, connection, removal):
     emmett.create(connection)
     emmett.append(connection, "cart-1", "opened", "added")
@@ -66,7 +67,7 @@ def test_plan_and_doctor_say_that_a_name_begins_again(project, dsn, connection, 
     assert {each["code"] for each in joined} == {each["code"] for each in findings}
 
 
-@pytest.mark.parametrize("removal", ["archive", "delete"])
+@pytest.mark.parametrize("removal", thorough_but(["archive", "delete"], "delete"))
 def test_with_reuse_refused_a_name_continues(project, dsn, connection, removal):
     emmett.create(connection)
     ids = emmett.append(connection, "cart-1", "opened", "added", "closed")
@@ -116,6 +117,7 @@ def test_a_setting_that_cannot_be_kept_is_refused(project, dsn, connection):
     project.ok("archive", "plan", "old")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.xdist_group("real writers")  # they share what npm installs
 @pytest.mark.parametrize("removal", ["archive", "delete"])
@@ -156,7 +158,7 @@ def carts(row, event):
 """
 
 
-@pytest.mark.parametrize("removal", ["archive", "delete"])
+@pytest.mark.parametrize("removal", thorough_but(["archive", "delete"], "archive"))
 def test_two_streams_of_one_name_are_kept_apart(project, dsn, connection, removal):
     emmett.create(connection)
     old = emmett.append(connection, "cart-1", "opened", "added", "added", "closed")
@@ -224,7 +226,7 @@ def long_stream(connection) -> None:
     emmett.append(connection, "cart-2", "opened")
 
 
-@pytest.mark.parametrize("removal", ["archive", "delete"])
+@pytest.mark.parametrize("removal", thorough_but(["archive", "delete"], "archive"))
 def test_with_reuse_refused_a_name_that_has_two_lives_stays(project, dsn, connection, removal):
     emmett.create(connection)
     emmett.append(connection, "cart-1", "opened", "added", "closed")
@@ -244,7 +246,7 @@ def test_with_reuse_refused_a_name_that_has_two_lives_stays(project, dsn, connec
     assert (row["stream_position"], row["is_archived"]) == (2, False)
 
 
-@pytest.mark.parametrize("removal", ["archive", "delete"])
+@pytest.mark.parametrize("removal", thorough_but(["archive", "delete"], "delete"))
 def test_a_long_stream_with_an_obstacle_at_its_end_stays_whole(project, dsn, connection, removal):
     long_stream(connection)
     connection.execute(REFERRING)
@@ -294,6 +296,7 @@ def test_a_stream_that_takes_longer_than_statement_timeout_is_archived_once(
     assert (last["removed_events"], last["stuck"]) == (3000, 0)
 
 
+@pytest.mark.thorough
 def test_each_of_two_archived_streams_comes_back_where_nothing_is_in_its_way(
     project, server, dsn, connection
 ):

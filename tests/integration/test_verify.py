@@ -33,6 +33,7 @@ def configure(project, line: str) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_columns_that_are_meant_to_change_are_shown_and_do_not_count(carts, connection):
     change(carts, '"client": data["ClientId"]', '"client": data["ClientId"].upper()')
     differs = carts.run("rebuild", "--blue-green", "--output", "json")
@@ -97,6 +98,7 @@ def test_a_sample_finds_what_is_common(carts, connection):
     assert accepted.code == 0, accepted.err
 
 
+@pytest.mark.thorough
 def test_a_sample_of_many_is_small(dsn, connection, project):
     project.patch("from esops.rebuild.verification import comparison\ncomparison.SAMPLED = 500")
     shop.make(dsn, 15_000)
@@ -113,6 +115,7 @@ def test_a_sample_of_many_is_small(dsn, connection, project):
     assert "a sample: " in project.run("rebuild", "--blue-green", "--resume").out
 
 
+@pytest.mark.thorough
 def test_what_differs_as_a_page(carts, connection, browser):
     change(carts, '"client": data["ClientId"]', '"client": "<b>" + data["ClientId"]')
     connection.execute(

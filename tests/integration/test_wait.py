@@ -107,6 +107,7 @@ def test_an_event_committed_before_the_command_is_waited_for_behind_an_open_writ
     assert found[0].position >= (head,)
 
 
+@pytest.mark.thorough
 def test_the_version_that_serves_at_the_end_counts(carts, dsn, connection):
     shop.more(dsn, 20)
     carts.ok("rebuild", "--blue-green", "--no-switch")

@@ -184,6 +184,7 @@ echo "$ESOPS_TABLES" > readers
 """
 
 
+@pytest.mark.thorough
 def test_readers_moved_by_a_hook(dsn, connection, project):
     shop.make(dsn, EVENTS)
     shop.configure(project, dsn, projection_options='switch = "hook"\nhooks.switch = ["./move"]')
@@ -279,6 +280,7 @@ def test_readers_are_moved_when_no_older_snapshot_is_left_and_green_is_not_behin
 # -- in place
 
 
+@pytest.mark.thorough
 def test_in_place_asks_and_then_empties_and_fills(carts, connection, dsn):
     assert carts.run("rebuild", "--yes").code == 6, "there is nothing yet"
     carts.ok("rebuild", "--blue-green")

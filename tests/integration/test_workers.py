@@ -142,6 +142,7 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     assert state == ("paused", "asked to stop")
 
 
+@pytest.mark.thorough
 def test_given_up_it_leaves_nothing(carts, connection):
     process = carts.start(
         "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "700"
@@ -302,16 +303,17 @@ def test_types_that_only_one_process_has_seen_come_back_as_with_one_process(
     assert all(row[-1] for row in table(2))
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_column_of_one_process_whose_default_is_not_the_same_for_all_rows(
-    dsn, connection, project
+    workers, dsn, connection, project
 ):
-    """Refused as by one process; several used to leave the others to chance."""
+    """One process refuses such a row; several used to leave the others to chance."""
     shop.make(dsn, 100)
     (some,) = connection.execute("SELECT min(stream_id) FROM shop.mt_events").fetchone()
     code = TYPED.format(here=[some], last=100)
     ddl = DDL.replace("'nobody'", "gen_random_uuid()::text")
     shop.configure(project, dsn, code=code, ddl=ddl)
-    refused = project.run("rebuild", "--blue-green", "--workers", "2")
+    refused = project.run("rebuild", "--blue-green", "--workers", workers)
     assert refused.code == 6, refused.err
     assert "only_here" in refused.err
     assert "write it in each row" in refused.err
