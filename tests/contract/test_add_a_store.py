@@ -92,6 +92,7 @@ def test_a_layout_as_the_page_says(tmp_path, connection, dsn):
     assert "journal" in printed["esops status"]
 
 
+@pytest.mark.thorough  # tests/contract/test_plugin.py has a store in a package, too
 @pytest.mark.slow
 def test_a_store_as_the_page_says(tmp_path):
     printed = follow("Another kind of store", tmp_path)

@@ -13,7 +13,7 @@ from esops.errors import Refused
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.testing import StoreContract
-from tests.support.layout_kits import LAYOUTS, any_kit
+from tests.support.layout_kits import LAYOUTS, NODES, any_kit, kits
 from tests.support.waiting import DEADLINE
 
 PATIENCE = timedelta(seconds=DEADLINE)
@@ -24,12 +24,12 @@ def skip_where_writers_queue(kit) -> None:
         pytest.skip("its writers lock the table, one after the other")
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=kits(LAYOUTS))
 def postgres_kit(request, layout_databases):
     yield from layout_databases.kit(request.param)
 
 
-@pytest.fixture(params=[*LAYOUTS, "eventstoredb", "eventstoredb-21.10", "eventstoredb-real"])
+@pytest.fixture(params=kits([*LAYOUTS, *NODES]))
 def kit(request):
     yield from any_kit(request, request.param)
 

@@ -7,7 +7,7 @@ one costs five times as much. `LayoutKit.connection` is a connection beside the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +31,11 @@ LAYOUTS = [
     "messagedb",
     "eventsourcing",
 ]
+NODES = ["eventstoredb", "eventstoredb-21.10", "eventstoredb-real"]
+ALIKE = {"marten-conjoined", "marten-partitioned", "marten-schema"}
+"""Left to the thorough half: what is special in the first two is in `marten-partitioned-conjoined`,
+and the shop of the other tests has a schema of its own.
+"""
 OBJECTS = """
     SELECT md5(string_agg(concat_ws(' ', c.relnamespace, c.relname, c.relkind, c.relnatts, c.relchecks,
                c.relhastriggers, c.relhasrules, c.reloptions), ';' ORDER BY c.oid)),
@@ -189,6 +194,15 @@ class LayoutDatabases:
     def close(self) -> None:
         for each in self._made.values():
             each.close()
+
+
+def kits(names: Sequence[str], alike: Collection[str] = frozenset(ALIKE)) -> list[object]:
+    """Parameters of a fixture: all of these stores, of which `make test` leaves those out that are
+    `alike`.
+    """
+    return [
+        pytest.param(name, marks=pytest.mark.thorough) if name in alike else name for name in names
+    ]
 
 
 def any_kit(request, name: str) -> Iterator[Kit]:
