@@ -87,7 +87,7 @@ def cart_summary(row, event):
         pytest.param("key function", marks=pytest.mark.thorough),
         pytest.param("handlers", marks=pytest.mark.thorough),
         "sql",
-        "process",
+        pytest.param("process", marks=pytest.mark.thorough),
     ],
 )
 def test_rows_of_each_kind(kind, dsn, connection, project):
@@ -258,6 +258,7 @@ def test_what_the_table_does_not_take_without_a_word_is_not_called_right(
     assert "a trigger, a rule or row security" in served.run(*chosen).out
 
 
+@pytest.mark.thorough
 def test_a_table_of_the_application_that_does_not_take_rows_is_named(dsn, connection, project):
     inline_writers.create(connection)
     test_inline_switch.configure(project, dsn)

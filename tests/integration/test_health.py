@@ -278,6 +278,7 @@ def test_d028_slots_that_keep_wal(project, dsn, connection):
     assert findings(project) == {}
 
 
+@pytest.mark.thorough
 def test_d029_a_replica_that_lags(project, own_server):
     with (
         own_server.replica() as replica,
@@ -331,15 +332,9 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     assert findings(project).keys() == {"ESOPS-D050"}, "no run has made the folder yet"
     (project.folder / "cold").mkdir()
     assert findings(project).keys() == {"ESOPS-D050"}, "an empty mount point is no archive"
-    plan = ("archive", "plan", "old", "--output", "json")
-    assert project.ok(*plan).json["late"] == []
     connection.execute("INSERT INTO mt_event_progression VALUES ('Late:All', 0)")
-    assert [each["despite"] for each in project.ok(*plan).json["late"]] == ["Late:All"]
-    assert project.ok(*plan, "--remove", "keep").json["late"] == []
-    assert "--despite Late:All" in project.ok("archive", "plan", "old").out
     assert project.run("archive", "run", "old").code == 6
-    unknown = project.run("archive", "run", "old", "--despite", "Late:Al")
-    assert (unknown.code, "Did you mean 'Late:All'?" in unknown.err) == (2, True)
+    plan = ("archive", "plan", "old", "--output", "json")
     assert "archive plan old" in findings(project)["ESOPS-D034"]["message"]
     assert project.ok(*plan).json["unfinished"]["late"][0]["despite"] == "Late:All"
     connection.execute("DELETE FROM mt_event_progression")
@@ -354,6 +349,27 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     assert "manifest.json" in findings(project)["ESOPS-D032"]["message"]
     configure(project, dsn, policy.replace("'cold'", "'totals.py'"))
     assert "ESOPS-D032" in findings(project)
+
+
+@pytest.mark.thorough
+def test_a_plan_names_the_readers_that_are_late(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+    configure(
+        project,
+        dsn,
+        'append = "quick"\n[archives.cold]\nrepository = "cold"\n[archives.cold.policies.old]\n'
+        "stream = '*'\nremove = 'delete'\nnever_younger_than = '0s'\n",
+    )
+    plan = ("archive", "plan", "old", "--output", "json")
+    assert project.ok(*plan).json["late"] == []
+    connection.execute("INSERT INTO mt_event_progression VALUES ('Late:All', 0)")
+    assert [each["despite"] for each in project.ok(*plan).json["late"]] == ["Late:All"]
+    assert project.ok(*plan, "--remove", "keep").json["late"] == []
+    assert "--despite Late:All" in project.ok("archive", "plan", "old").out
+    unknown = project.run("archive", "run", "old", "--despite", "Late:Al")
+    assert (unknown.code, "Did you mean 'Late:All'?" in unknown.err) == (2, True)
 
 
 def test_d001_d002_what_cannot_be_reached(project, dsn, connection):
@@ -483,6 +499,7 @@ def test_d005_a_sequence_that_contradicts_its_events(project, dsn, connection):
     project.ok("status")
 
 
+@pytest.mark.thorough
 def test_d017_d018_d019_what_a_node_lacks(project, dsn):
     with Nodes("--no-system-projections") as nodes:
         billing.configure(project, nodes.uri, dsn)
@@ -539,7 +556,12 @@ def test_d020_d021_d022_d023_what_rebuilds_leave_behind(project, dsn, connection
 
 
 @pytest.mark.parametrize(
-    "layout", ["marten", pytest.param("emmett", marks=pytest.mark.thorough), "messagedb"]
+    "layout",
+    [
+        "marten",
+        pytest.param("emmett", marks=pytest.mark.thorough),
+        pytest.param("messagedb", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_role_with_the_printed_grants_runs_each_command_and_without_one_is_told_which(
     project, dsn, connection, layout
@@ -577,6 +599,22 @@ def test_a_role_with_the_printed_grants_runs_each_command_and_without_one_is_tol
             assert name in json.dumps(found), statement
             assert found.keys() & {"ESOPS-D010", "ESOPS-D001"}
             connection.execute(statement)
+    finally:
+        connection.execute("DROP OWNED BY least; DROP ROLE least")
+
+
+def test_the_grants_for_message_db_let_a_role_read_and_rebuild(project, dsn, connection):
+    messagedb.create(connection)
+    connection.execute("CREATE ROLE least LOGIN")
+    try:
+        configure(project, dsn)
+        for statement in project.ok("doctor", "--grants", "least", "--output", "json").json[
+            "statements"
+        ]:
+            connection.execute(statement)
+        configure(project, f"{dsn} user=least")
+        project.ok("rebuild", "totals", "--blue-green")
+        assert not findings(project).keys() & {"ESOPS-D001", "ESOPS-D010", "ESOPS-D024"}
     finally:
         connection.execute("DROP OWNED BY least; DROP ROLE least")
 

@@ -63,6 +63,7 @@ def test_what_is_done_to_a_projection_is_told_from_the_first_rebuild_on(carts, c
     assert len(told(carts, "--projection", name, "--since", "999999999d")) == len(found)
 
 
+@pytest.mark.thorough
 def test_what_only_reads_or_was_tried_leaves_no_row(carts, connection):
     carts.ok("rebuild", "--blue-green")
     before = told(carts)
@@ -168,6 +169,7 @@ def test_tables_of_an_older_esops_are_said_to_be_older(carts, connection):
     assert "Nothing is recorded." in found.out
 
 
+@pytest.mark.thorough
 def test_old_rows_go_by_command(carts, connection):
     carts.ok("rebuild", "--blue-green")
     connection.execute(

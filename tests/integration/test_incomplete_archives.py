@@ -66,9 +66,26 @@ def refuses(project, *words: str, reads: bool = True) -> None:
         assert all(word in refused.err for word in words), refused.err
 
 
-@pytest.mark.parametrize(
-    "policy", [HEADS, pytest.param(WHOLE, marks=pytest.mark.thorough)], ids=["heads", "whole"]
-)
+def test_an_archive_that_is_empty_is_refused(streams, dsn, connection):
+    configure(streams, dsn, HEADS)
+    archive(streams)
+    cold, elsewhere = streams.folder / "cold", streams.folder / "elsewhere"
+    shutil.move(cold, elsewhere)
+    cold.mkdir()
+    refuses(streams, "there is no archive in", "no run has ever begun in it")
+    refused = streams.run("archive", "run", "old")
+    assert (refused.code, "'a-1' are not in store s any more" in refused.err) == (6, True)
+    assert not any(cold.rglob("*"))
+    cold.rmdir()
+    assert streams.run("archive", "run", "old").code == 6
+    assert not cold.exists()
+    shutil.move(elsewhere, cold)
+    streams.ok(*REBUILD)
+    assert counts(connection) == {"a-1": 4, "b-1": 3}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("policy", [HEADS, WHOLE], ids=["heads", "whole"])
 def test_an_archive_that_is_empty_is_not_a_new_one(streams, dsn, connection, policy):
     configure(streams, dsn, policy)
     cold, elsewhere = streams.folder / "cold", streams.folder / "elsewhere"
@@ -137,28 +154,31 @@ def test_a_run_that_is_lost_is_missed(streams, dsn, connection):
     assert counts(connection) == {"a-1": 4, "b-1": 3}
 
 
-def test_an_archive_is_asked_though_its_policies_name_another_store_today(streams, dsn, connection):
+@pytest.mark.parametrize("by", ["alias", pytest.param("s", marks=pytest.mark.thorough)])
+def test_an_archive_is_asked_though_its_policies_name_another_store_today(
+    streams, dsn, connection, by
+):
     """By an alias of the same database, or of a store that they have not named before."""
     marten.create(connection, marten.Variant(text_ids=True, schema="o"))
     more = 'append = "quick"\nschema = '
     stores = of(dsn, more=more + '"public"') + of(dsn, "alias", more + '"public"')
     stores += of(dsn, "other", more + '"o"')
     cold, elsewhere = streams.folder / "cold", streams.folder / "elsewhere"
-    for policy in (WHOLE.replace('"s"', '"alias"'), WHOLE):
-        write(streams, stores, policy, people("s"))
-        name = archive(streams)
-        refuses(streams, "4 events of 1 stream were archived and removed", reads=False)
-        write(streams, stores, policy.replace('"s"', '"other"'), people("s"))
-        refuses(streams, "4 events of 1 stream were archived and removed", reads=False)
-        shutil.move(cold, elsewhere)
-        assert streams.run(*REBUILD).code == 6
-        shutil.move(elsewhere, cold)
-        seal = cold / "runs" / name / "manifest.json"
-        kept = seal.read_bytes()
-        seal.unlink()
-        refuses(streams, f"run {name} in", reads=False)
-        seal.write_bytes(kept)
-        streams.ok("archive", "restore", name, "--into", "s", "--yes")
+    policy = WHOLE.replace('"s"', f'"{by}"')
+    write(streams, stores, policy, people("s"))
+    name = archive(streams)
+    refuses(streams, "4 events of 1 stream were archived and removed", reads=False)
+    write(streams, stores, policy.replace(f'"{by}"', '"other"'), people("s"))
+    refuses(streams, "4 events of 1 stream were archived and removed", reads=False)
+    shutil.move(cold, elsewhere)
+    assert streams.run(*REBUILD).code == 6
+    shutil.move(elsewhere, cold)
+    seal = cold / "runs" / name / "manifest.json"
+    kept = seal.read_bytes()
+    seal.unlink()
+    refuses(streams, f"run {name} in", reads=False)
+    seal.write_bytes(kept)
+    streams.ok("archive", "restore", name, "--into", "s", "--yes")
 
 
 def test_runs_in_an_archive_that_is_not_joined_are_away(streams, dsn, connection):

@@ -164,6 +164,7 @@ def test_nobody_writes_to_a_table_that_the_application_writes(
     assert "ESOPS-D086" in codes(project)
 
 
+@pytest.mark.thorough
 def test_a_table_in_martens_form_that_esops_made_is_its_own(restored, project, dsn, connection):
     restored("marten-9.58-v1")
     ignored = {"ignore": ["mt_last_modified"]}
@@ -209,14 +210,20 @@ def test_tables_that_a_processor_makes_are_known_by_its_name(restored, dsn, dump
 @pytest.mark.parametrize(
     ("dump", "table", "own", "others", "with_each_append"),
     [
-        ("emmett-0.43.0-beta.39", "product_stats", PRODUCTS, ["shipping"], "shopping_cart_summary"),
         pytest.param(
+            "emmett-0.43.0-beta.39",
+            "product_stats",
+            PRODUCTS,
+            ["shipping"],
+            "shopping_cart_summary",
+            marks=pytest.mark.thorough,
+        ),
+        (
             "marten-9.58-v1",
             "mt_doc_shoppingcart",
             CARTS,
             ["ClientTotals:All", "HighWaterMark"],
             "mt_doc_account",
-            marks=pytest.mark.thorough,
         ),
     ],
 )
@@ -339,6 +346,7 @@ FROM mt_events e WHERE stream_id = %(stream)s ORDER BY version DESC LIMIT 1
 """
 
 
+@pytest.mark.thorough
 def test_rows_show_that_each_append_writes_them(restored, project, dsn, connection):
     """Marten keeps the row of progress of a projection that was async once, and a projection may
     have any name.
@@ -373,6 +381,21 @@ def test_rows_show_that_each_append_writes_them(restored, project, dsn, connecti
         refused = project.run(*dry)
         assert (refused.code, 'Set live = "inline"' in refused.err) == (6, True)
         assert codes(project) & {"ESOPS-D086", "ESOPS-D093"}
+
+
+def test_rows_that_each_append_writes_are_known(restored, dsn, connection):
+    """What has a row of progress, and is written in the transactions of its events."""
+    restored("marten-9.58-v1")
+    connection.execute("INSERT INTO mt_event_progression VALUES ('Account:All', 3)")
+    for (stream,) in connection.execute("SELECT id FROM mt_doc_account LIMIT 3").fetchall():
+        with connection.transaction():
+            connection.execute(APPEND, {"stream": stream})
+            connection.execute(
+                "UPDATE mt_doc_account SET mt_last_modified = now() WHERE id = %s", (stream,)
+            )
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        (table,) = (each for each in store.inline.kept() if each.name == "mt_doc_account")
+        assert store.inline.written_with_events(table)
 
 
 @pytest.mark.parametrize("later", [False, True])

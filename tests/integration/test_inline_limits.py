@@ -10,6 +10,7 @@ import pytest
 from tests.integration.test_inline_switch import configure
 from tests.support import inline_writers
 from tests.support.inline_writers import DDL, Application, logic
+from tests.support.soak import rounds
 
 GREEN = DDL.split(";")[0].replace("mt_doc_cart (", "{table} (")
 LOSSES = {
@@ -47,7 +48,7 @@ def carts(project, dsn, connection):
     return project
 
 
-def test_what_would_be_lost_or_would_stop_appends_is_refused(carts, connection, dsn):
+def test_what_would_be_lost_is_refused(carts, connection):
     connection.execute(
         "CREATE TABLE kinds (v varchar PRIMARY KEY); INSERT INTO kinds VALUES ('Shop.Cart')"
     )
@@ -64,6 +65,10 @@ def test_what_would_be_lost_or_would_stop_appends_is_refused(carts, connection, 
             connection.execute("ALTER TABLE mt_doc_cart DROP CONSTRAINT fk")
         else:
             connection.execute(f"DROP {kind} {name}")
+
+
+@pytest.mark.thorough
+def test_a_new_table_that_would_stop_appends_is_refused(carts, connection, dsn):
     connection.execute("CREATE UNIQUE INDEX u ON mt_doc_cart (mt_version, id)")
     for words, ddl in DDLS.items():
         carts.write("carts.sql", ddl)
@@ -93,10 +98,10 @@ def test_a_view_that_is_read_all_the_time(carts, connection, dsn):
                 except psycopg.Error as error:
                     failures.append(str(error))
 
-    threads = [threading.Thread(target=read) for _ in range(2)]
+    threads = [threading.Thread(target=read) for _ in range(rounds(1, 2))]
     for each in threads:
         each.start()
-    application = Application(dsn, streams=20, rest=0.01)
+    application = Application(dsn, streams=20, rest=rounds(2, 1) / 100)
     try:
         with application.at_work([logic(1)] * 2, readers=1):
             carts.ok("rebuild", "--blue-green")

@@ -217,7 +217,7 @@ def test_refused_where_it_is_not_known_what_the_old_table_has(carts, connection,
 @pytest.mark.parametrize(
     "where",
     [
-        "standing.take_up",
+        pytest.param("standing.take_up", marks=pytest.mark.thorough),
         pytest.param("inline_switch.perform", marks=pytest.mark.thorough),
         pytest.param("inline_switch.carried.run", marks=pytest.mark.thorough),
         "journal.note",

@@ -105,6 +105,7 @@ def test_totals_are_not_doubled(config):
         assert store.counts.between(head, head) == 0
 
 
+@pytest.mark.thorough
 def test_progress_and_audit_of_a_rebuild_count_each_event_once(config, project, dsn):
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", text.replace("[stores.s]", '[stores.s]\narchive = "cold"'))

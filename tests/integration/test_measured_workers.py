@@ -99,9 +99,8 @@ def test_who_asks_for_a_number_gets_it(carts):
     assert "begins the load again" not in done.err
 
 
-@pytest.mark.parametrize(
-    "more", [(), pytest.param(("--workers", "auto"), marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("more", [(), ("--workers", "auto")])
 def test_a_killed_load_resumes_with_the_number_that_was_found(carts, connection, more):
     project = carts(SLOW)
     # A load that cannot end before it was killed; the sample lies before this event.

@@ -236,7 +236,7 @@ def made(layout: str, connection, schema: str) -> str:
     [
         "marten",
         pytest.param("emmett", marks=pytest.mark.thorough),
-        "messagedb",
+        pytest.param("messagedb", marks=pytest.mark.thorough),
         pytest.param("eventsourcing", marks=pytest.mark.thorough),
     ],
 )

@@ -31,12 +31,15 @@ DUMPS = {
     "eventsourcing": ("eventsourcing-9.5.6", {}),
 }
 
+FEWER = ("marten-tenants", "marten-partitioned", "emmett-by-position")
+EACH = [pytest.param(each, marks=pytest.mark.thorough) if each in FEWER else each for each in DUMPS]
+
 
 def restore(connection, dumps, dump: str) -> None:
     emmett.restore(connection, (dumps / f"{dump}.sql").read_text())
 
 
-@pytest.fixture(scope="module", params=DUMPS)
+@pytest.fixture(scope="module", params=EACH)
 def written(request, dumps, server):
     """What a library wrote, for tests that only read it: the store, and its address."""
     dump, settings = DUMPS[request.param]
@@ -52,7 +55,7 @@ def store(written):
     return written[0]
 
 
-@pytest.fixture(params=DUMPS)
+@pytest.fixture(params=EACH)
 def own_store(request, dumps, dsn, connection):
     """The same, to be changed."""
     dump, settings = DUMPS[request.param]
@@ -146,7 +149,10 @@ def test_events_with_a_value_in_data_or_metadata(store):
 
 
 @pytest.mark.parametrize(
-    "written", [each for each in DUMPS if DUMPS[each][0] != "emmett-0.42.0"], indirect=True
+    "written",
+    [each for each in DUMPS if each not in FEWER and DUMPS[each][0] != "emmett-0.42.0"]
+    + [pytest.param(each, marks=pytest.mark.thorough) for each in FEWER[:2]],
+    indirect=True,
 )
 def test_the_newest_events_are_read_by_the_index(written):
     """Nothing sorts, and nothing reads the whole table."""

@@ -140,6 +140,7 @@ def test_what_is_not_delivered_is_a_warning_and_nothing_else(carts, ear, fault):
     assert "s3cret" not in done.err
 
 
+@pytest.mark.thorough
 def test_forms_and_filters(carts, ear):
     notify(
         carts,

@@ -154,6 +154,7 @@ def test_every_command_sees_every_event_of_a_store_that_marten_wrote(
     assert connection.execute("SELECT count(*) FROM public.lengths").fetchone()[0] == len(truth)
 
 
+@pytest.mark.thorough
 def test_a_cron_job_is_not_stopped_for_ever_by_one_append_that_was_rolled_back(
     dsn, connection, project
 ):

@@ -20,7 +20,7 @@ def noisy(project, dsn):
 
 
 def test_what_a_projection_prints_stands_in_no_result(noisy, connection):
-    built = noisy.ok("rebuild", "--blue-green", "--workers", "2", "--output", "json")
+    built = noisy.ok("rebuild", "--blue-green", "--output", "json")
     assert built.json["state"] == "switched"
     assert "seen shopping_cart_opened" in built.err
     (key,) = connection.execute("SELECT cart_id FROM cart_summary LIMIT 1").fetchone()
@@ -29,13 +29,20 @@ def test_what_a_projection_prints_stands_in_no_result(noisy, connection):
         ["projection", "check", "cart_summary"],
         ["projection", "step", "cart_summary", key],
         ["projection", "step", "cart_summary", key, "--python", "shop_projections:cart_summary"],
-        ["projection", "test", "cart_summary"],
         ["status"],
     ):
         done = noisy.run(*command, "--output", "json")
         assert done.json, command
     followed = noisy.ok("run", "--until-caught-up", "--log-format", "json")
     assert followed.out == ""
+
+
+@pytest.mark.thorough
+def test_what_several_processes_and_a_trial_print_stands_in_no_result(noisy, connection):
+    built = noisy.ok("rebuild", "--blue-green", "--workers", "2", "--output", "json")
+    assert built.json["state"] == "switched"
+    assert "seen shopping_cart_opened" in built.err
+    assert noisy.ok("projection", "test", "cart_summary", "--output", "json").json
 
 
 def test_a_report_that_cannot_be_written_keeps_a_rebuild_from_its_beginning(noisy, connection):

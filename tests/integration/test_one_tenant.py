@@ -46,7 +46,7 @@ def new(text: str) -> NewEvent:
     return NewEvent(str(uuid.uuid4()), "added", json.dumps({"of": text}).encode())
 
 
-@pytest.fixture(params=LAYOUTS)
+@pytest.fixture(params=["marten", pytest.param("emmett", marks=pytest.mark.thorough)])
 def begun(request, project, dsn, connection):
     """Two tenants with streams of the same names; those called cart are archived and removed."""
     more = LAYOUTS[request.param]

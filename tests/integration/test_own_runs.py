@@ -242,6 +242,7 @@ def test_a_restore_knows_the_runs_of_a_renamed_section(told, project, dsn, conne
         assert list(store.read_stream(name)) == []
 
 
+@pytest.mark.thorough
 def test_a_run_that_a_renamed_section_left_unfinished_is_resumed_and_its_streams_are_found(
     project, dsn, connection
 ):

@@ -92,6 +92,7 @@ def test_two_aggregates_in_one_stream_are_found_and_refused(project, dsn, connec
     project.ok("rebuild", "carts", "--blue-green")
 
 
+@pytest.mark.thorough
 def test_with_ids_of_their_own_only_an_archive_is_refused(project, dsn, connection):
     castore(connection, PAIRS)
     connection.execute("ALTER TABLE castore ADD own uuid DEFAULT gen_random_uuid()")
@@ -253,7 +254,9 @@ def test_the_remedy_for_a_partitioned_table_can_be_run_and_cures_it(dsn, connect
         ("RANGE (at)", "DEFAULT"),
         pytest.param("RANGE (timestamp)", "DEFAULT", marks=pytest.mark.thorough),
         pytest.param("LIST (lower(aggregate_id))", "DEFAULT", marks=pytest.mark.thorough),
-        ("LIST (aggregate_name)", "DEFAULT PARTITION BY RANGE (at)"),
+        pytest.param(
+            "LIST (aggregate_name)", "DEFAULT PARTITION BY RANGE (at)", marks=pytest.mark.thorough
+        ),
     ],
 )
 def test_partitions_that_forbid_the_index_are_a_note(project, dsn, connection, by, part):
