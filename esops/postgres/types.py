@@ -4,7 +4,7 @@ domain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,18 +68,26 @@ def types_of(connection: psycopg.Connection, oid: int) -> Mapping[str, TypedColu
     Raises Refused where the table changes while it is read.
     """
     columns = connection.execute(_SQL["columns"], {"table": oid}).fetchall()
-    types = {
-        each: _Type(name, kind, below, modifier, tuple(names), tuple(parts))
-        for each, name, kind, below, modifier, names, parts in connection.execute(
-            _SQL["trees"], {"table": oid}
-        )
-    }
-    if not types.keys() >= {each for _, each, *_ in columns}:
-        raise Refused("a table was changed while its columns were read", hint="Try again.")
+    types = _all_types(connection, {each for _, each, *_ in columns})
     return {
         name: TypedColumn(_tree(types, each, modifier), type, collation)
         for name, each, modifier, type, collation in columns
     }
+
+
+def _all_types(connection: psycopg.Connection, of: Collection[int]) -> dict[int, _Type]:
+    """These types and all that they are made of, by their oids. Raises Refused as `types_of`."""
+    found: dict[int, _Type] = {}
+    wanted = set(of)
+    while wanted:
+        for each, name, kind, below, modifier, names, parts in connection.execute(
+            _SQL["types"], {"types": [*wanted]}
+        ):
+            found[each] = _Type(name, kind, below, modifier, tuple(names), tuple(parts))
+        if not found.keys() >= wanted:
+            raise Refused("a table was changed while its columns were read", hint="Try again.")
+        wanted = {part for each in wanted for part in found[each].parts} - found.keys()
+    return found
 
 
 def _tree(types: Mapping[int, _Type], oid: int, modifier: int = -1) -> TypeTree:
