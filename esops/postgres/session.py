@@ -240,6 +240,10 @@ def _wanted(facts: ServerFacts, purpose: SessionPurpose) -> dict[str, str]:
     for version, settings in _SINCE.items():
         if facts.version >= version:
             wanted.update(settings)
+    if not purpose.own_path:
+        # Compiling gains nothing for what esops itself asks, and what is planned without scans of
+        # tables looks so expensive that each statement would be compiled.
+        wanted["jit"] = "off"
     if facts.checks_clients:
         wanted["client_connection_check_interval"] = "500ms"
     if (limit := _within.get()) is not None:

@@ -558,4 +558,7 @@ def test_a_collation_that_changes_and_a_temporary_view_are_seen_before(
     connection.execute("CREATE TEMPORARY VIEW mine AS SELECT * FROM cart_summary")
     shop.configure(project, dsn, projection_options=f'switch = "{mode}"')
     refused = project.run("rebuild", "--blue-green", "--dry-run")
-    assert (refused.code, f"session {connection.info.backend_pid}" in refused.err) == (6, True)
+    # Before Postgres 16 no function knows which session a temporary schema belongs to.
+    known = connection.info.server_version >= 160000
+    whose = f"session {connection.info.backend_pid}" if known else "another session"
+    assert (refused.code, whose in refused.err) == (6, True)

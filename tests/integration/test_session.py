@@ -22,6 +22,7 @@ from tests.integration.test_health import findings
 from tests.support import marten, shop
 
 HOSTILE = {
+    "jit": "on",
     "statement_timeout": "250ms",
     "lock_timeout": "1ms",
     "idle_in_transaction_session_timeout": "20ms",
@@ -102,6 +103,10 @@ def test_every_session_has_esops_settings_whatever_the_role_has(dsn, connection)
             assert settings_of(plain, HOSTILE) != settings_of(plain, HOSTILE) | OURS
         with connect(guest, "test") as mine:
             assert settings_of(mine, OURS) == OURS
+            assert settings_of(mine, ["jit"]) == {"jit": "on"}, "the user's SQL runs here"
+        with connect(guest, "test", READ) as reads:
+            assert settings_of(reads, [*OURS, "jit"]) == OURS | {"jit": "off"}
+        with connect(guest, "test") as mine:
             assert settings_of(mine, ["default_transaction_read_only"]) == {
                 "default_transaction_read_only": "off"
             }
