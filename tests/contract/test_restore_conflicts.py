@@ -38,9 +38,11 @@ KITS = (
     "messagedb",
     "eventsourcing",
 )
+ALIKE_HERE = {"marten-uuid", "marten-partitioned-conjoined", "marten-tenant"}
+"""Marten's text ids are in `make test`, and the ids of others are uuids."""
 
 
-@pytest.fixture(params=kits(KITS, {"marten-uuid", "marten-tenant"}))
+@pytest.fixture(params=kits(KITS, ALIKE_HERE))
 def kit(request):
     yield from any_kit(request, request.param)
 

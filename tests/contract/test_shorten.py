@@ -37,7 +37,7 @@ PLANNED = {"marten-text", "eventsourcing", "eventstoredb-real"}
 """The stores where `make test` looks at each policy: where it says so, and where the library does."""
 
 
-@pytest.fixture(params=KITS)
+@pytest.fixture(params=kits(KITS, {"marten-partitioned-conjoined"}))
 def kit(request):
     yield from any_kit(request, request.param)
 

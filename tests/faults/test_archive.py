@@ -360,6 +360,7 @@ def test_a_repository_that_fails_or_lies_costs_no_event(
     check_the_end(project, dsn, before)
 
 
+@thorough
 def test_an_object_store_holds_an_archive_and_all_commands_work_on_it(
     project, dsn, connection, bucket
 ):

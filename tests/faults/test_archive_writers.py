@@ -78,7 +78,7 @@ def test_no_event_is_missing_from_both_places(foreign_key, how, project, dsn, co
     for each in writers:
         each.start()
     try:
-        time.sleep(1)
+        until(lambda: len(written) > STREAMS // 4)
         removed = 0
         for _ in range(rounds(3, 60)):
             removed += run(

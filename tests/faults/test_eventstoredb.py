@@ -43,7 +43,7 @@ def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(
     kills, done, node_kills = Kills(connection, 7), 0, 0
     with Nodes("--file", str(tmp_path / "log")) as nodes:
         billing.configure(project, nodes.uri, dsn)
-        with Writers(nodes.uri, 2) as writers:
+        with Writers(nodes.uri, rounds(1, 2)) as writers:
             while kills.count < KILLS or not done or not node_kills:
                 resume = ("--resume",) if unfinished(connection) else ()
                 rebuild = project.start("rebuild", "cart_totals", "--blue-green", *resume)
@@ -221,13 +221,13 @@ def test_progress_is_kept_where_nothing_matches(node):
     big = json.dumps({"text": "x" * 100_000}).encode()
     with open_store("s", settings(node.uri)) as store:
         begin = store.head().position
-        for _ in range(60):
+        for _ in range(rounds(30, 60)):
             client.append_to_stream(
                 f"big-{uuid.uuid4()}",
                 current_version=StreamState.ANY,
                 events=[NewEvent("big", big)],
             )
-        for _ in range(25):
+        for _ in range(rounds(8, 25)):
             client.append_to_stream(
                 f"small-{uuid.uuid4()}",
                 current_version=StreamState.ANY,

@@ -345,6 +345,11 @@ def eventually_head(store) -> Position:
     return until(head)
 
 
+NEWEST = ["24.10", *(pytest.param(each, marks=thorough) for each in ("20.10", "21.10", "23.10"))]
+"""For what is the same in all of them."""
+
+
+@pytest.mark.parametrize("nodes", NEWEST, indirect=True)
 @pytest.mark.parametrize(
     "how", ["truncated", "max count", "deleted", "deleted and written again", "tombstoned"]
 )
@@ -375,6 +380,7 @@ def test_whatever_lets_a_scavenge_remove_the_event_at_a_checkpoint_is_no_other_l
         assert found[-1] == "cart-9"
 
 
+@pytest.mark.parametrize("nodes", NEWEST, indirect=True)
 def test_following_from_a_position_beyond_the_end_is_refused(nodes, monkeypatch):
     monkeypatch.setattr(live, "BEHIND", 0.5)
     with open_store("s", settings(nodes.uri)) as store:

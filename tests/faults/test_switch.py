@@ -142,6 +142,8 @@ def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(
     assert may == (True,)
 
 
+# tests/integration/test_run.py has the refusal.
+@pytest.mark.thorough
 def test_rollback_to_a_version_left_behind_is_refused_when_its_code_is_gone(
     dsn, connection, project
 ):
