@@ -213,6 +213,7 @@ def test_that_the_projector_has_stopped_is_said_of_a_moment(impatient, connectio
     assert 'works only with live = "app"' in useless.err
 
 
+@pytest.mark.thorough
 def test_a_row_that_moves_is_at_work_whatever_the_operator_says(impatient, connection, dsn):
     """As of one that was killed, and that something started again meanwhile."""
     command = ("rebuild", "--blue-green", "--max-diff", "100%", "--processor-stopped")

@@ -166,6 +166,7 @@ def test_what_is_refused(served, dsn, connection):
     assert "code of cart_summary has changed" in changed.err
 
 
+@pytest.mark.thorough
 def test_rows_that_the_application_writes_with_each_append(dsn, connection, project):
     inline_writers.create(connection)
     test_inline_switch.configure(project, dsn)
@@ -357,6 +358,7 @@ def test_columns_that_the_application_fills_in_by_itself_stay(dsn, connection, p
     assert last == len(before)
 
 
+@pytest.mark.thorough
 def test_a_stream_of_several_tenants_is_made_right_in_each(dumps, dsn, project, connection):
     emmett.restore(connection, (dumps / "marten-9.58-v2.sql").read_text())
     project.configure(

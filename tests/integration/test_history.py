@@ -31,10 +31,7 @@ def test_what_is_done_to_a_projection_is_told_from_the_first_rebuild_on(carts, c
     carts.ok("projection", "rollback", "cart_summary")
     carts.ok("projection", "switch", "cart_summary", "--to", "2")
     carts.run("projection", "pause", "cart_summary")
-    throttle = ["projection", "throttle", "cart_summary", "--max-rate", "500"]
-    # As containers, cron and the pages' controls start it.
-    as_a_module = [sys.executable, "-m", "esops", *throttle]
-    subprocess.run(as_a_module, cwd=carts.folder, env=carts.environ(), check=True)
+    carts.ok("projection", "throttle", "cart_summary", "--max-rate", "500")
     carts.ok("projection", "resume", "cart_summary")
     carts.ok("projection", "retire", "cart_summary", "--yes")
     carts.ok("run", "--until-caught-up")
@@ -64,6 +61,17 @@ def test_what_is_done_to_a_projection_is_told_from_the_first_rebuild_on(carts, c
 
 
 @pytest.mark.thorough
+def test_what_is_started_as_a_module_is_told_by_the_same_words(carts):
+    """As containers, cron and the pages' controls start it."""
+    carts.ok("rebuild", "--blue-green")
+    throttle = ["projection", "throttle", "cart_summary", "--max-rate", "500"]
+    as_a_module = [sys.executable, "-m", "esops", *throttle]
+    subprocess.run(as_a_module, cwd=carts.folder, env=carts.environ(), check=True)
+    (last,) = carts.ok("history", "--last", "1", "--output", "json").json["actions"]
+    assert (last["command"], last["options"]) == ("projection throttle", "--max-rate 500")
+
+
+@pytest.mark.thorough
 def test_what_only_reads_or_was_tried_leaves_no_row(carts, connection):
     carts.ok("rebuild", "--blue-green")
     before = told(carts)
@@ -78,10 +86,10 @@ def test_what_only_reads_or_was_tried_leaves_no_row(carts, connection):
 def test_a_killed_process_has_ended_without_a_word_and_one_at_work_is_running(carts):
     carts.ok("rebuild", "--blue-green")
     process = carts.start("run")
-    until(lambda: told(carts)[-1][0] == "run")
+    until(lambda: told(carts)[-1][0] == "run", every=0.2)
     assert told(carts)[-1] == ("run", "cart_summary", "running")
     kill(process)
-    until(lambda: told(carts)[-1] == ("run", "cart_summary", "ended without a word"))
+    until(lambda: told(carts)[-1] == ("run", "cart_summary", "ended without a word"), every=0.2)
 
 
 @pytest.mark.thorough
@@ -89,7 +97,7 @@ def test_a_lost_session_is_no_end(carts, connection):
     """The row is completed although the session that held its lock was ended by the server."""
     carts.ok("rebuild", "--blue-green")
     process = carts.start("run")
-    until(lambda: told(carts)[-1][0] == "run")
+    until(lambda: told(carts)[-1][0] == "run", every=0.2)
     ended = connection.execute(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
         "WHERE application_name LIKE 'esops %% record of actions' AND datname = current_database()"
@@ -123,7 +131,7 @@ def test_a_lock_on_the_table_holds_up_neither_a_command_nor_the_end_of_a_run(car
     """Each would wait for as long as the lock is held."""
     carts.ok("rebuild", "--blue-green")
     process = carts.start("run")
-    until(lambda: told(carts)[-1][0] == "run")
+    until(lambda: told(carts)[-1][0] == "run", every=0.2)
     with connection.transaction():
         connection.execute("LOCK TABLE esops.actions IN SHARE MODE")
         paused = carts.run("projection", "pause", "cart_summary")
@@ -151,7 +159,7 @@ def test_a_run_that_begins_before_the_first_rebuild_is_recorded_once_it_follows(
     try:
         heard(process, "no version is built yet")
         carts.ok("rebuild", "--blue-green")
-        until(lambda: ("run", "cart_summary", "running") in told(carts))
+        until(lambda: ("run", "cart_summary", "running") in told(carts), every=0.2)
     finally:
         process.terminate()
         finish(process)
@@ -208,8 +216,8 @@ def test_archive_runs_are_told_from_the_archive_and_a_killed_one_by_its_lease(ca
     carts.patch(
         "import time; from esops.archive import run; run.checkpoint_guard.check_despite = lambda *_: time.sleep(60)"
     )
-    process = carts.installed.start("archive", "run", "old")
-    until(lambda: told(carts)[-1][2] == "running")
+    process = carts.start("archive", "run", "old")
+    until(lambda: told(carts)[-1][2] == "running", every=0.2)
     kill(process)
     assert told(carts) == [
         ("archive run", "old", "done"),

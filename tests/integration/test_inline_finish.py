@@ -103,6 +103,7 @@ def test_everything_tells_of_such_rows_until_somebody_has_looked_at_them(seeded,
     )
 
 
+@pytest.mark.thorough
 def test_columns_that_the_table_fills_itself(carts, connection, dsn):
     connection.execute(
         "ALTER TABLE mt_doc_cart ADD n bigint GENERATED ALWAYS AS IDENTITY, "
@@ -220,6 +221,7 @@ def carts(row, event):
 """
 
 
+@pytest.mark.thorough
 def test_pongos_count_of_writes_stays(project, connection, dsn):
     """It is in the row twice, and Pongo compares it when it writes."""
     inline_writers.create(connection)

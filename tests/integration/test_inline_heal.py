@@ -94,6 +94,7 @@ def test_what_an_instance_writes_back_that_had_loaded_a_wrong_row_is_made_right(
     assert items(connection) == {**RIGHT, "cart-1": 5}
 
 
+@pytest.mark.thorough
 def test_rows_that_do_not_stay_right_are_named(carts, connection, dsn, monkeypatch):
     monkeypatch.setattr(inline_heal, "_PATIENCE", inline_heal.timedelta(seconds=0.4))
     spoil(connection, "cart-1")

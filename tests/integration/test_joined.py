@@ -243,6 +243,7 @@ def test_the_newest_events_of_both_parts_are_the_end_of_the_whole_log(config):
             assert [(e.version, e.type) for e in found] == [(5, "added"), (6, "closed")]
 
 
+@pytest.mark.thorough
 def test_what_leaves_the_store_while_it_is_read_backwards_comes_from_the_archive(
     config, monkeypatch
 ):

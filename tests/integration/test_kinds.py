@@ -256,6 +256,13 @@ def test_several_tables_are_built_verified_switched_and_retired_together(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^cart' ORDER BY 1"
     ).fetchall()
     assert left == [("cart_items__v2",), ("carts__v2",)]
+
+
+@pytest.mark.thorough
+def test_a_difference_in_one_of_several_tables_is_shown_with_its_table(two_tables, connection, dsn):
+    project = two_tables
+    for _ in range(2):
+        project.ok("rebuild", "carts", "--blue-green")
     text = (
         (project.folder / "carts.py")
         .read_text()
@@ -421,6 +428,7 @@ def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, wo
     assert words in result.err
 
 
+@pytest.mark.thorough
 def test_a_line_without_an_end_is_an_error_and_not_all_of_memory(program):
     program.patch(
         "from esops.projections.kinds import lines, program\n"

@@ -66,9 +66,12 @@ def test_a_reader_of_a_stream_is_measured_in_that_stream():
         client.close()
         store.append("other-1", new(40))
         # A group notes its place a moment after it was told.
-        until(lambda: lags(store)["cart-1::mail"] == lags(store)["$ce-order::mail"] == (0, False))
+        until(
+            lambda: lags(store)["cart-1::mail"] == lags(store)["$ce-order::mail"] == (0, False),
+            every=0.2,
+        )
         store.append("order-2", new(2))
-        until(lambda: lags(store)["$ce-order::mail"] == (2, True))
+        until(lambda: lags(store)["$ce-order::mail"] == (2, True), every=0.2)
         assert lags(store)["cart-1::mail"] == (0, False)
         (place,) = [e.place for e in store.checkpoints() if e.name == "$ce-order::mail"]
         assert place == "$ce-order: 2"

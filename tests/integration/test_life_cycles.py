@@ -120,6 +120,7 @@ def test_the_table_is_true_of(library, script, dumps, dsn, connection, project):
     project.ok("projection", "rollback", "counts", "--accept-code")
 
 
+@pytest.mark.thorough
 def test_what_is_inline_needs_one_database(own_node, script, dsn, connection, project):
     said = script["answers"](script["LIBRARIES"]["EventStoreDB"])
     assert (said.inline, said.sets_checkpoints) == (False, False)

@@ -323,6 +323,7 @@ def test_a_status_whose_only_store_cannot_be_opened_is_no_success(project, dsn, 
         assert "several event stores" in told.out
 
 
+@pytest.mark.thorough
 def test_archiving_names_the_applications_own_projections(project, dsn, connection, marten):
     """They lose the rows where they are rebuilt, and do not read again what comes back."""
     marten("v1")
@@ -415,6 +416,7 @@ def documents(row, event):
     assert done["verification"]["differing"] == 0
 
 
+@pytest.mark.thorough
 def test_a_floor_below_which_a_projection_has_no_history_is_in_the_plan(
     project, dsn, connection, marten
 ):

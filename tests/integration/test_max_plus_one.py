@@ -65,7 +65,7 @@ def start(dsn: str, seed: int, way: str) -> subprocess.Popen:
 def test_nothing_is_missed_or_doubled_while_writers_are_killed(way, dsn, connection):
     connection.execute(ACURIS)
     chance = random.Random(7)
-    writers = [start(dsn, seed, way) for seed in range(4)]
+    writers = [start(dsn, seed, way) for seed in range(rounds(3, 4))]
     seen: list[tuple[int, str, int]] = []
     killed, position = 0, None
     deadline = time.monotonic() + rounds(90, 600)

@@ -69,6 +69,7 @@ def test_what_is_planned_for_a_slow_fold_and_a_quick_one_is_done(carts, connecti
     assert "processes" not in rebuilt(carts(shop.PROJECTION), "--workers", "auto").err
 
 
+@pytest.mark.thorough
 def test_few_events_are_not_measured_unless_that_is_asked_for(carts):
     project = carts()
     assert "workers:" not in project.ok("rebuild", "--blue-green", "--dry-run").out

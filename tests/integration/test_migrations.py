@@ -381,7 +381,7 @@ def test_a_rebuild_of_an_older_esops_can_be_aborted(old, connection):
     [
         ["rebuild", "--blue-green"],
         pytest.param(["run", "--until-caught-up"], marks=pytest.mark.thorough),
-        ["projection", "show", "cart_summary"],
+        pytest.param(["projection", "show", "cart_summary"], marks=pytest.mark.thorough),
         pytest.param(["projection", "pause", "cart_summary"], marks=pytest.mark.thorough),
         pytest.param(["projection", "retire", "cart_summary", "--yes"], marks=pytest.mark.thorough),
     ],

@@ -114,11 +114,8 @@ def test_every_event_of_a_store_that_marten_wrote_is_read(variant, dumps, dsn, c
     assert read == truth
 
 
-# All commands read up to the head of the store; v2 is in a schema of its own.
-@pytest.mark.parametrize(
-    "variant",
-    [each if each == "v2" else pytest.param(each, marks=pytest.mark.thorough) for each in FIXTURES],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("variant", FIXTURES)
 def test_every_command_sees_every_event_of_a_store_that_marten_wrote(
     variant, dumps, dsn, connection, project
 ):

@@ -99,6 +99,7 @@ def test_readers_are_known_by_their_log_and_not_by_a_name(text_ids, server, dsn,
     assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (0,)
 
 
+@pytest.mark.thorough
 def test_readers_of_another_log_hold_nothing_back(text_ids, server, dsn, connection):
     """In one database for the read models of two stores."""
     with database(server) as elsewhere:

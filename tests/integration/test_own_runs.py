@@ -30,9 +30,6 @@ def other_dsn(server):
 
 
 MAKE = {"marten": marten.create, "emmett": emmett.create, "message-db": messagedb.create}
-EACH = [
-    each if each == "marten" else pytest.param(each, marks=pytest.mark.thorough) for each in MAKE
-]
 
 
 def new(**data) -> NewEvent:
@@ -72,7 +69,10 @@ def codes(project) -> list[str]:
     return [each["code"] for each in found]
 
 
-@pytest.mark.parametrize("layout", EACH)
+@pytest.mark.parametrize(
+    "layout",
+    [each if each == "marten" else pytest.param(each, marks=pytest.mark.thorough) for each in MAKE],
+)
 def test_two_sections_of_one_database_miss_nothing(layout, project, dsn, connection):
     MAKE[layout](connection)
     fill(dsn)
@@ -262,7 +262,8 @@ def test_a_run_that_a_renamed_section_left_unfinished_is_resumed_and_its_streams
     assert "ESOPS-D051" not in codes(project)
 
 
-@pytest.mark.parametrize("layout", EACH)
+@pytest.mark.thorough
+@pytest.mark.parametrize("layout", MAKE)
 def test_what_came_back_at_new_positions_is_read_once_under_any_name(
     layout, project, dsn, connection
 ):
@@ -310,6 +311,7 @@ def test_a_restore_knows_the_runs_of_other_archives(project, dsn, connection):
     assert events(project, "s") == 7
 
 
+@pytest.mark.thorough
 def test_a_stream_that_goes_on_at_home_is_not_restored_into_another_kind(project, dsn, connection):
     marten.create(connection)
     fill(dsn)
