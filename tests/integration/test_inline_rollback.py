@@ -11,7 +11,7 @@ from tests.integration.test_inline_switch import configure, objects, report
 from tests.support import inline_writers, marten
 from tests.support.inline_writers import FOLD, Application, logic
 from tests.support.soak import rounds
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 GROUPS = """
 from esops import fold
@@ -134,6 +134,7 @@ def test_what_was_not_settled_at_the_switch_is_applied_once(carts, connection, d
     assert rows(connection)["cart-quiet"] == 10
     done = carts.ok("projection", "rollback", "carts", "--output", "json").json
     assert (done["events"], done["from_version"], done["to_version"]) == (3, 2, 1)
+    assert mixed(carts, "the logic of v2")
     assert rows(connection) == {
         "cart-0": 2,
         "cart-1": 3,
@@ -238,7 +239,7 @@ def test_killed_and_begun_again(carts, connection, dsn, where):
         f"g.{where} = killed\n"
     )
     killed = carts.start("projection", "rollback", "carts")
-    killed.wait(60)
+    killed.wait(DEADLINE)
     assert killed.returncode != 0
     assert rows(connection) == {"cart-0": 10, "cart-1": 20, "cart-2": 10}
     carts.patch("")

@@ -23,7 +23,7 @@ from esops.stores.checkpoints import checkpoint_of, has_read
 from esops.stores.eventstoredb.node import _in_stream, _reads
 from tests.support import emmett, messagedb
 from tests.support.esdb import Nodes
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 
 def new(number: int) -> list[NewEvent]:
@@ -59,7 +59,7 @@ def test_a_reader_of_a_stream_is_measured_in_that_stream():
             ("cart-1::mail", "$ce-order::mail", "$all::all"), (None, None)
         )
         for stream in ("cart-1", "$ce-order"):
-            subscription = client.read_subscription_to_stream("mail", stream, timeout=20)
+            subscription = client.read_subscription_to_stream("mail", stream, timeout=DEADLINE)
             for _, message in zip(range(3), subscription, strict=False):
                 subscription.ack(message)
             subscription.stop()

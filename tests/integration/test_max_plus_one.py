@@ -58,7 +58,7 @@ def start(dsn: str, seed: int, way: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(rounds(200, 900))
+@pytest.mark.timeout(rounds(300, 900))
 @pytest.mark.parametrize(
     "way", [pytest.param("locks", marks=pytest.mark.thorough), "unique index only"]
 )
@@ -68,7 +68,7 @@ def test_nothing_is_missed_or_doubled_while_writers_are_killed(way, dsn, connect
     writers = [start(dsn, seed, way) for seed in range(rounds(3, 4))]
     seen: list[tuple[int, str, int]] = []
     killed, position = 0, None
-    deadline = time.monotonic() + rounds(90, 600)
+    deadline = time.monotonic() + rounds(150, 600)
     try:
         with open_store("s", described(dsn)) as store:
 
@@ -123,9 +123,9 @@ def test_a_writer_that_has_not_committed_holds_nothing_back(dsn, connection):
         write(other, "2")
         with open_store("s", described(dsn)) as store:
             began = time.monotonic()
-            head = store.head(timedelta(seconds=20))
+            head = store.head(timedelta(seconds=DEADLINE))
             assert (head.position, list(head.held_back_by)) == (Position((3,)), [])
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < DEADLINE / 3
         other.rollback()
     write(connection, "3")
     with open_store("s", described(dsn)) as store:
@@ -174,7 +174,7 @@ def test_a_number_that_was_left_out_is_passed_late_and_its_coming_is_an_alarm(ds
             assert head.position == Position((3,))
             assert head.held_back_by
             other.rollback()
-            assert store.head(timedelta(seconds=20)).position == Position((5,))
+            assert store.head(timedelta(seconds=DEADLINE)).position == Position((5,))
     connection.execute("INSERT INTO es.event VALUES (4, 'x', '1', 0, 'added', now(), '{}', NULL)")
     with open_store("s", described(dsn)) as store:
         assert [each.position for each in store.memory.late()] == [Position((4,))]

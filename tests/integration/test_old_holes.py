@@ -29,8 +29,8 @@ from tests.support.waiting import DEADLINE, end, until
 from tests.support.writers import Writers
 
 PATIENCE = timedelta(seconds=DEADLINE)
-AT_ONCE = timedelta(seconds=0.9)
-"""What a store with old holes may take longer than one without."""
+AT_ONCE = timedelta(seconds=2.5)
+"""Less than the threshold for which a number would be watched that nothing proves to be old."""
 FIXTURES = ("v1", "v2", "v3", "v4", "v5", "v7")
 THRESHOLD = "2s"
 """Longer than a writer takes from drawing a number to its insert, on a busy machine, too."""
