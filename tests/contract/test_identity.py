@@ -11,11 +11,11 @@ from esops.events import Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import numbered
-from tests.support.layout_kits import LAYOUTS, create, layout_kit
+from tests.support.layout_kits import LAYOUTS, create, kits, layout_kit
 from tests.support.restoring import backups
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", kits(LAYOUTS))
 def test_a_restored_log_is_told_from_the_one_before(layout, server, dsn, connection):
     create(layout, connection)
     made = layout_kit(layout, dsn, connection)

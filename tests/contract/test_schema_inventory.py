@@ -11,10 +11,10 @@ import pytest
 from esops.schema.closing import ClosingRule
 from esops.schema.history import history_of
 from esops.schema.one_shape import shape_of
-from tests.support.layout_kits import LAYOUTS, any_kit
+from tests.support.layout_kits import LAYOUTS, any_kit, kits
 
 
-@pytest.fixture(params=[*LAYOUTS, "eventstoredb"])
+@pytest.fixture(params=kits([*LAYOUTS, "eventstoredb"]))
 def kit(request):
     yield from any_kit(request, request.param)
 

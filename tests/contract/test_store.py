@@ -13,7 +13,7 @@ from esops.errors import Refused
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.testing import StoreContract
-from tests.support.layout_kits import LAYOUTS, NODES, any_kit, kits
+from tests.support.layout_kits import ALIKE, LAYOUTS, NODES, any_kit, kits
 from tests.support.waiting import DEADLINE
 
 PATIENCE = timedelta(seconds=DEADLINE)
@@ -24,7 +24,11 @@ def skip_where_writers_queue(kit) -> None:
         pytest.skip("its writers lock the table, one after the other")
 
 
-@pytest.fixture(params=kits(LAYOUTS))
+ALIKE_HERE = ALIKE | {"marten-6", "marten-optional", "marten-binary", "emmett-0.41"}
+"""What is special in these is in columns, and not in how positions come."""
+
+
+@pytest.fixture(params=kits(LAYOUTS, ALIKE_HERE))
 def postgres_kit(request, layout_databases):
     yield from layout_databases.kit(request.param)
 

@@ -35,9 +35,10 @@ def test_the_tour_ends_with_nothing_wrong(project):
         assert not (project.folder / ".esops-demo").exists()
 
 
-def test_up_status_down(project):
+def test_up_status_down(project, warm):
+    installed, project = project, Project(project.folder, project.environment, warm=warm)
     assert project.run("demo", "status").code == 1
-    project.ok("demo", "up")
+    installed.ok("demo", "up")
     try:
         status = project.ok("demo", "status", "--output", "json").json
         assert status["running"] == {"postgres": True, "esops run": True, "writer": True}
@@ -49,6 +50,6 @@ def test_up_status_down(project):
         assert project.ok("demo", "status", "--output", "json").json["up"]
         project.folder = project.folder.parent
     finally:
-        project.ok("demo", "down")
+        installed.ok("demo", "down")
     assert project.run("demo", "status").code == 1
     assert "no demo here" in project.ok("demo", "down").out

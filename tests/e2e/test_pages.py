@@ -50,14 +50,20 @@ def svgs(document: str, name: str) -> str:
     return document.partition(f'id="{name}"')[2].partition("<h2>")[0]
 
 
-def test_the_report_of_streams(shop, project, browser):
-    result = project.run("audit", "streams", "--report", "audit.html")
-    assert result.code == 1
-    page = project.folder / "audit.html"
-    text = page.read_text(encoding="utf-8")
+def report(project) -> Path:
+    assert project.run("audit", "streams", "--report", "audit.html").code == 1
+    return project.folder / "audit.html"
+
+
+def test_the_report_of_streams_fetches_nothing_and_runs_no_name(shop, project):
+    text = report(project).read_text(encoding="utf-8")
     assert fetched(text) == []
     assert EVIL not in text
-    document = browser.document(page)
+
+
+@pytest.mark.thorough
+def test_the_report_of_streams(shop, project, browser):
+    document = browser.document(report(project))
     assert 'data-drawn="4"' in document
     for name in ("lengths", "growth", "months", "longest"):
         assert "main-svg" in svgs(document, name), name
@@ -67,8 +73,7 @@ def test_the_report_of_streams(shop, project, browser):
 
 @pytest.mark.thorough
 def test_the_report_of_streams_by_day_and_night(shop, project, browser, tmp_path):
-    assert project.run("audit", "streams", "--report", "audit.html").code == 1
-    page = project.folder / "audit.html"
+    page = report(project)
     light, dark = (
         browser.picture(page, tmp_path / f"{dark}.png", dark=dark) for dark in (False, True)
     )

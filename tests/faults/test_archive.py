@@ -339,9 +339,8 @@ def bucket(objects, project, monkeypatch):
 @pytest.mark.parametrize(
     "fault",
     [
-        "error",
         "alter",
-        *(pytest.param(each, marks=thorough) for each in ("hang", "truncate", "lose")),
+        *(pytest.param(each, marks=thorough) for each in ("error", "hang", "truncate", "lose")),
     ],
 )
 def test_a_repository_that_fails_or_lies_costs_no_event(

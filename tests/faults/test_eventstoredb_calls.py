@@ -25,7 +25,7 @@ from tests.support.soak import rounds
 from tests.support.stuck_calls import STICK, Stuck
 from tests.support.waiting import DEADLINE, end, until
 
-RESTARTS = rounds(2, 40)
+RESTARTS = rounds(4, 40)
 
 
 def test_a_call_that_is_over_and_never_says_so_gives_what_it_had_and_is_lost():
@@ -120,6 +120,7 @@ def test_esops_run_goes_on_after_graceful_restarts_with_calls_that_never_end(
         assert run.returncode == 0
 
 
+@pytest.mark.thorough
 def test_reads_and_follows_go_on_through_graceful_restarts(tmp_path):
     with (
         Nodes("--file", str(tmp_path / "log")) as nodes,

@@ -61,8 +61,9 @@ def test_rebuilds_killed_over_and_over_equal_the_fold_over_all_events(dsn, conne
     )
 
 
+@pytest.mark.thorough
 def test_a_follower_killed_over_and_over_applies_each_event_once(dsn, connection, project):
-    shop.make(dsn, 2_000)
+    shop.make(dsn, 5_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     chance = random.Random(3)

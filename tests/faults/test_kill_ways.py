@@ -125,7 +125,7 @@ WAYS: dict[str, Callable[..., Variant]] = {
     "several": several,
     "external": by_the_application,
 }
-KILLED = ("workers", "ranges", "handlers")
+KILLED = ("workers", "ranges")
 """What `make test` kills."""
 
 

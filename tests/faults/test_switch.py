@@ -12,7 +12,7 @@ from tests.support.soak import SOAK, rounds
 from tests.support.waiting import end, finish, heard, until
 
 pytestmark = pytest.mark.slow
-PAUSE = 0.0 if SOAK else 0.006
+PAUSE = 0.0 if SOAK else 0.01
 """Seconds between two reads. Readers at full speed leave nothing of two cores for the rest."""
 
 

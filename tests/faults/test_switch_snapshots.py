@@ -35,7 +35,7 @@ def serves(connection) -> int:
     return connection.execute("SELECT active_version FROM esops.projections").fetchone()[0]
 
 
-@pytest.mark.parametrize("mode", ["view", "rename"])
+@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
 def test_a_switch_waits_for_snapshots_that_are_older_than_green(dsn, connection, carts, mode):
     shop.configure(carts, dsn, projection_options=f'switch = "{mode}"')
     before = rows(connection)
