@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sources import nodes, trees
+
+pytestmark = pytest.mark.xdist_group("sources")
 ROOT = Path(__file__).parents[2]
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -41,15 +44,15 @@ def of_call(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def violations(module: str, tree: ast.AST) -> list[str]:
+def violations(module: str, within: list[ast.AST]) -> list[str]:
     found: list[str] = []
     names_of_loggers = {
         id(argument)
-        for node in ast.walk(tree)
+        for node in within
         if isinstance(node, ast.Call) and of_call(node) == "get_logger"
         for argument in node.args
     }
-    for node in ast.walk(tree):
+    for node in within:
         if isinstance(node, ast.Call) and of_call(node) in {"import_module", "__import__"}:
             argument = node.args[0]
             first = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
@@ -68,11 +71,7 @@ def violations(module: str, tree: ast.AST) -> list[str]:
 
 
 def test_no_module_imports_another_room_by_a_string():
-    found = [
-        each
-        for module, path in MODULES.items()
-        for each in violations(module, ast.parse(path.read_text(encoding="utf-8")))
-    ]
+    found = [each for module, path in MODULES.items() for each in violations(module, nodes()[path])]
     assert not found, "\n".join(found)
 
 
@@ -87,7 +86,7 @@ def test_no_module_imports_another_room_by_a_string():
     ],
 )
 def test_an_import_by_a_string_is_found(source):
-    assert violations("esops.archive.run", ast.parse(source))
+    assert violations("esops.archive.run", list(ast.walk(ast.parse(source))))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_an_import_by_a_string_is_found(source):
     ],
 )
 def test_other_strings_are_left_alone(source):
-    assert violations("esops.archive.run", ast.parse(source)) == []
+    assert violations("esops.archive.run", list(ast.walk(ast.parse(source)))) == []
 
 
 def test_statements_are_ascii():
@@ -122,7 +121,7 @@ def imported_at_once(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFr
 def needs(module: str) -> set[str]:
     """The modules that have to be there before this one, packages of theirs included."""
     found: set[str] = set()
-    for node in imported_at_once(ast.parse(MODULES[module].read_text(encoding="utf-8")).body):
+    for node in imported_at_once(trees()[MODULES[module]].body):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names}
         else:

@@ -14,6 +14,7 @@ from esops import manual
 from esops.audit.modelling import RULES
 from esops.errors import EsopsError, UsageError
 from esops.health.findings import CODES
+from tests.support.sources import nodes
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -45,11 +46,11 @@ def test_what_a_finding_names_is_a_section(topic, sections):
         assert manual.topic(topic).readable(section).count(section) >= 1
 
 
+@pytest.mark.xdist_group("sources")
 def test_hints_name_topics_and_no_path_into_a_checkout():
-    for file in (ROOT / "esops").rglob("*.py"):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
+    for file, found in nodes().items():
+        docstrings = {node.value for node in found if isinstance(node, ast.Expr)}
+        for node in found:
             if isinstance(node, ast.Constant) and node not in docstrings:
                 assert not re.search(r"docs/[\w-]+/[\w-]+\.md", str(node.value)), (
                     file,

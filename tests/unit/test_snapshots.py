@@ -16,8 +16,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
 import typer
 
+from tests.support.sources import nodes, trees
 from tests.unit.test_help import commands_by_path
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +79,7 @@ def test_help():
     assert_same(compare(file_of(path), help_of(path)) for path in commands_by_path())
 
 
+@pytest.mark.xdist_group("sources")
 def test_errors():
     assert_same(compare(f"errors/{room}.txt", "\n".join(texts_of(room))) for room in ROOMS)
 
@@ -103,20 +106,12 @@ HINTS = ("hint", "fix")
 
 
 @functools.cache
-def trees():
-    return [
-        (file.relative_to(ROOT).as_posix(), ast.parse(file.read_text(encoding="utf-8")))
-        for file in sorted((ROOT / "esops").rglob("*.py"))
-    ]
-
-
-@functools.cache
 def classes_of_errors():
     """The names of EsopsError and of all that derive from it, wherever they are defined."""
     bases = {
         node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
-        for _, tree in trees()
-        for node in ast.walk(tree)
+        for module in nodes().values()
+        for node in module
         if isinstance(node, ast.ClassDef)
     }
     found = {"EsopsError"}
@@ -127,7 +122,8 @@ def classes_of_errors():
 
 def texts_of(room):
     classes = classes_of_errors() | OTHERS
-    for name, tree in trees():
+    for path, tree in trees().items():
+        name = path.relative_to(ROOT).as_posix()
         found = sorted(set(texts_in(tree, classes))) if room_of(name) == room else []
         if found:
             yield f"## {name}\n"

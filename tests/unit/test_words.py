@@ -12,8 +12,12 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests.support.sources import SOURCES, nodes
+
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "esops").rglob("*.py"))
+pytestmark = pytest.mark.xdist_group("sources")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 OTHER_TEXTS = sorted((ROOT / "esops").rglob("*.sql")) + sorted((ROOT / "esops").rglob("*.j2"))
@@ -132,9 +136,9 @@ def out(name: str) -> str | None:
     return next((word for word in NAMES_OUT if f"_{word}_" in text), None)
 
 
-def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def names(module: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """Every name that a module gives to something, with its line."""
-    for node in ast.walk(tree):
+    for node in module:
         match node:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 yield node.lineno, node.name
@@ -183,7 +187,7 @@ def test_names_are_the_fields_words():
         for source in SOURCES
         for line, name in [
             (0, source.stem),
-            *names(ast.parse(source.read_text(encoding="utf-8"))),
+            *names(nodes()[source]),
         ]
         if (word := out(name))
     }
