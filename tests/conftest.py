@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.browser import browser
 from tests.support.databases import connection, dsn, own_server, server
 from tests.support.esdb import node, old_node, secure
+from tests.support.in_process import forget_modules
 from tests.support.project import project, warm
 from tests.support.soak import SOAK
 
@@ -69,10 +69,7 @@ def pytest_collection_modifyitems(config, items):
 def own_code(tmp_path_factory):
     """Modules of a project's folder go with it: the next project's have the same names."""
     yield
-    base = str(tmp_path_factory.getbasetemp())
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(base):
-            del sys.modules[name]
+    forget_modules(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -139,19 +139,34 @@ def forget(folder: Path) -> None:
     """Forget what a process keeps for its life: a project's modules, what is known of their code and
     of servers.
     """
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(f"{folder}{os.sep}"):
-            del sys.modules[name]
-        elif name.startswith("esops.projections.") and module is not None:
-            for kept in list(vars(module).values()):
-                if hasattr(kept, "cache_clear"):
-                    kept.cache_clear()
+    forget_modules(folder)
+    for name in [each for each in sys.modules if each.startswith("esops.projections.")]:
+        for kept in list(vars(sys.modules[name]).values()):
+            if hasattr(kept, "cache_clear"):
+                kept.cache_clear()
     importlib.invalidate_caches()
     for name, attributes in KEPT.items():
         for attribute in attributes if name in sys.modules else ():
             getattr(sys.modules[name], attribute).clear()
 
 
+def forget_modules(folder: Path) -> None:
+    """Forget the modules that were imported from a folder."""
+    for name in sys.modules.keys() - _steady:
+        file = str(getattr(sys.modules[name], "__file__", None) or "")
+        if file.startswith(f"{folder}{os.sep}"):
+            del sys.modules[name]
+        elif file.startswith(_STEADY):
+            _steady.add(name)
+
+
+_ROOT = Path(__file__).parents[2]
+_STEADY = tuple(
+    f"{each}{os.sep}" for each in (sys.prefix, sys.base_prefix, _ROOT / "esops", _ROOT / "tests")
+)
+_steady: set[str] = set()
+"""Modules of the interpreter, of packages, of esops and of its tests: thousands, that are looked at once.
+"""
 KEPT = {
     "esops.postgres.connection": ("_servers", "_pooled", "_services"),
     "esops.projections.other_process": ("_known",),
