@@ -14,7 +14,7 @@ from tests.support.databases import connection, dsn, own_server, server
 from tests.support.esdb import node, old_node, secure
 from tests.support.in_process import forget_modules
 from tests.support.project import project, warm
-from tests.support.soak import SOAK
+from tests.support.soak import SOAK, rounds
 
 __all__ = [
     "browser",
@@ -35,7 +35,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 settings.register_profile(
-    "esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "esops",
+    max_examples=rounds(50, 100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("esops")
 

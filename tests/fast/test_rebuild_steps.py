@@ -46,7 +46,7 @@ def test_the_journal_tells_the_steps_in_their_order(shop):
     assert shop.table() == shop.truth
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("state", STATES)
 def test_a_rebuild_that_dies_at_a_step_is_resumed(shop, monkeypatch, state, moment):
     """Both where the journal does not know of the step yet, and where it does."""
@@ -65,7 +65,14 @@ def test_a_rebuild_that_dies_at_a_step_is_resumed(shop, monkeypatch, state, mome
     )
 
 
-@pytest.mark.parametrize("state", STATES[:-1])
+@pytest.mark.parametrize(
+    "state",
+    [
+        STATES[0],
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in STATES[1:-2]),
+        STATES[-2],
+    ],
+)
 def test_a_rebuild_that_died_is_aborted_and_leaves_blue_as_it_was(shop, monkeypatch, state):
     shop.ok("rebuild", "--blue-green")
     before = shop.table()

@@ -568,20 +568,15 @@ def test_restored_into_a_store_of_another_kind(project, dsn, connection, node):
     assert project.run("archive", "restore", name, "--into", "node", "--yes").code == 6
 
 
-def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(project):
-    with Nodes() as nodes, Nodes() as others:
+def test_a_scavenge_after_a_removal_and_no_way_back(project):
+    with Nodes() as nodes:
         settings = EventStoreDBSettings(uri=nodes.uri)
         with open_store("s", settings) as store:
             store.append("cart-1", [new(n=n) for n in range(5)])
             store.append("cart-2", [new(n=n) for n in range(5)])
-            before = list(store.read_stream("cart-1"))
-            stores = (
-                "[stores.s]\nbackend = 'eventstoredb'\nuri = "
-                f"'{nodes.uri}'\n[stores.copy]\nbackend = 'eventstoredb'\nuri = '{others.uri}'\n"
-            )
             write(
                 project,
-                stores,
+                f"[stores.s]\nbackend = 'eventstoredb'\nuri = '{nodes.uri}'\n",
                 "store = 's'\ncategory = 'cart'\nremove = 'truncate'\nscavenge = true",
             )
             # What others did on that node goes with it: truncated, deleted, tombstoned.
@@ -627,12 +622,6 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
             assert "scavenge" in refused.err
             assert "--into" in refused.err
             assert [event.version for event in store.read_stream("cart-1")] == [4]
-        project.ok("archive", "restore", told["run"], "--into", "copy", "--yes")
-        with open_store("copy", EventStoreDBSettings(uri=others.uri)) as store:
-            after = list(store.read_stream("cart-1"))
-        assert [(e.id, e.version, e.type, e.data, e.metadata) for e in after] == [
-            (e.id, e.version, e.type, e.data, e.metadata) for e in before
-        ]
 
 
 @pytest.mark.thorough
@@ -738,8 +727,8 @@ def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(proj
         with open_store("copy", EventStoreDBSettings(uri=others.uri)) as store:
             for name, events in before.items():
                 after = list(store.read_stream(name))
-                assert [(e.id, e.version, e.data) for e in after] == [
-                    (e.id, e.version, e.data) for e in events
+                assert [(e.id, e.version, e.type, e.data, e.metadata) for e in after] == [
+                    (e.id, e.version, e.type, e.data, e.metadata) for e in events
                 ]
 
 

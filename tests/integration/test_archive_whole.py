@@ -101,9 +101,9 @@ def test_nothing_comes_back_where_a_name_is_not_in_the_run(project, dsn, connect
 
 WAYS = [
     ("marten", "delete"),
-    ("marten", "archive"),
+    pytest.param("marten", "archive", marks=pytest.mark.thorough),
     ("emmett", "delete"),
-    ("emmett", "archive"),
+    pytest.param("emmett", "archive", marks=pytest.mark.thorough),
     ("messagedb", "delete"),
     ("eventsourcing", "delete"),
 ]

@@ -20,7 +20,6 @@ from esops.settings import AuditSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
 
-FIXTURES = ("emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6")
 CONFIG = """
 [stores.bank]
 dsn = {dsn}
@@ -31,7 +30,13 @@ closed_by = ["Closed", "ShoppingCartConfirmed", "ShoppingCartCancelled"]
 """
 
 
-@pytest.fixture(params=FIXTURES)
+@pytest.fixture(
+    params=[
+        "emmett-0.42.0",
+        pytest.param("message-db-1.3.1", marks=pytest.mark.thorough),
+        "eventsourcing-9.5.6",
+    ]
+)
 def restored(request, dumps, dsn, connection, project):
     emmett.restore(connection, (dumps / f"{request.param}.sql").read_text())
     connection.execute("ANALYZE")

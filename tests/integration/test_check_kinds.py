@@ -45,7 +45,7 @@ def found(project, name: str, *options: str, code: int) -> dict:
     return done.json
 
 
-@pytest.mark.parametrize("kind", ["handlers", "sql"])
+@pytest.mark.parametrize("kind", [pytest.param("handlers", marks=pytest.mark.thorough), "sql"])
 def test_kinds_that_read_the_log(dsn, project, connection, kind):
     shop.make(dsn, EVENTS)
     kinds.configure(project, dsn, kind)

@@ -86,7 +86,7 @@ def test_a_process_that_is_begun_again_with_changed_code_says_so(carts, dsn, con
         os.kill(first, signal.SIGKILL)
         until(lambda: follower(connection) not in {None, first})
         shop.more(dsn, 10)
-        until(lambda: show(carts)["other_code"])
+        until(lambda: show(carts)["other_code"], every=0.3)
         assert show(carts)["other_code"]["position"] == "60"
         assert show(carts)["failure"] is None
     finally:
@@ -99,7 +99,7 @@ def test_why_a_version_is_not_kept_fresh_is_seen_without_the_log(carts, dsn):
     shop.more(dsn, 10)
     host = carts.start("run")
     try:
-        until(lambda: show(carts)["failure"])
+        until(lambda: show(carts)["failure"], every=0.3)
         status = carts.run("status", "--output", "json")
         assert status.code == 1
         (version,) = status.json["projections"]
@@ -115,8 +115,8 @@ def test_why_a_version_is_not_kept_fresh_is_seen_without_the_log(carts, dsn):
         plan = carts.ok("rebuild", "--blue-green", "--dry-run").out
         assert "KeyError: 'quantity'" in plan
         shop.configure(carts, dsn)
-        until(lambda: show(carts)["failure"] is None)
-        until(lambda: carts.run("status").code == 0)
+        until(lambda: show(carts)["failure"] is None, every=0.3)
+        until(lambda: carts.run("status").code == 0, every=0.3)
     finally:
         end(host)
 
@@ -197,13 +197,14 @@ def test_a_table_that_nothing_can_be_built_like_needs_its_ddl_first(dsn, connect
         until(lambda: follower(connection))
         connection.execute("DROP TABLE cart_summary__v1 CASCADE")
         shop.more(dsn, 10)
-        until(lambda: show(project)["failure"])
+        until(lambda: show(project)["failure"], every=0.3)
     finally:
         err = end(host)[1]
     assert "a defect" not in err
     assert "write the DDL" in codes(project)["ESOPS-D058"]["fix"]
 
 
+@pytest.mark.thorough
 def test_what_a_resumed_rebuild_is_refused_for_comes_before_it_continues(carts, dsn, connection):
     connection.execute("UPDATE cart_summary__v1 SET items = -1")
     assert carts.run("rebuild", "--blue-green").code == 1

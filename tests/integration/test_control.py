@@ -60,6 +60,7 @@ def test_a_rate_is_kept_and_can_be_lifted(carts, connection):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_slow_rate_keeps_no_statement_open(carts, connection):
     """Work under a rate reads little, commits, and rests with nothing open: an open snapshot would

@@ -539,7 +539,8 @@ def test_what_only_a_table_can_do_is_named_before_the_rebuild(dsn, connection, p
     project.ok("rebuild", "--blue-green", "--dry-run")
 
 
-@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", ["view", "rename"])
 def test_a_collation_that_changes_and_a_temporary_view_are_seen_before(
     mode, dsn, connection, project
 ):

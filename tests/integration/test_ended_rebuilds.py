@@ -8,7 +8,7 @@ _RESUME = ("rebuild", "--blue-green", "--resume")
 
 
 def test_a_rebuild_that_has_ended_is_reported_as_long_as_it_is_true(project, dsn):
-    shop.make(dsn, 300)
+    shop.make(dsn, 60)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     project.ok("rebuild", "--blue-green")

@@ -69,6 +69,7 @@ def deny(admin, stream: str, *rights: str) -> None:
     admin.changes.set_metadata(stream, {"$acl": dict.fromkeys(rights, ADMINS)})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("right", ["$r", pytest.param("$mr", marks=pytest.mark.thorough)])
 def test_a_rebuild_needs_no_right_on_single_streams(
     admin, category, reader, project, dsn, connection, right

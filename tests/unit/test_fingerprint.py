@@ -561,7 +561,7 @@ def test_a_decorator_that_names_a_function_has_the_same_hash_in_every_process(tm
     code_of(
         tmp_path, {"app/__init__.py": "", "app/carts.py": f"def kf(e): return e.stream\n{named}"}
     )
-    assert len(in_processes(tmp_path, *map(str, range(1, 7)))) == 1
+    assert len(in_processes(tmp_path, "1", "2")) == 1
 
 
 UNSTEADY = """

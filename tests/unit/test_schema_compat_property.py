@@ -12,6 +12,7 @@ from esops.schema.compare import compare_types
 from esops.schema.containment import ComparedSchema, Verdict, takes_all
 from esops.schema.files import parse_schemas
 from esops.schema.writers import read_by, written_by
+from tests.support.soak import rounds
 
 NAMES = ("x", "y", "z")
 ATOMS = ["a", "b", "ab", "", "2026-01-02", 0, 1, 2, 3, 0.5, -1, None, True]
@@ -141,7 +142,7 @@ def parsed(schema):
 
 
 @given(pairs(), st.booleans())
-@settings(quick, max_examples=400)
+@settings(quick, max_examples=rounds(100, 400))
 def test_compatible_means_that_no_value_is_refused_and_its_contrary_has_one_that_is(pair, strict):
     old, new = map(parsed, pair)
     found = compare_types("A", old, new, strict=strict)
@@ -185,7 +186,7 @@ SMALL = st.recursive(
 
 
 @given(SMALL, SMALL)
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=rounds(100, 300))
 def test_in_a_small_world_there_is_no_doubt(old, new):
     written, reader = (
         ComparedSchema(written_by(parsed(old), "A")),
@@ -217,7 +218,7 @@ def only_named(schema, value):
 
 
 @given(SMALL)
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=rounds(60, 200))
 def test_writers_write_the_members_that_the_schema_names(schema):
     written = ComparedSchema(written_by(parsed(schema), "A")).validator
     read = parsed(schema).validator("A")
@@ -228,7 +229,7 @@ def test_writers_write_the_members_that_the_schema_names(schema):
 
 
 @given(schemas)
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=rounds(60, 200))
 def test_what_is_written_is_valid_and_a_schema_is_compatible_with_itself(schema):
     found = parsed(schema)
     assert compare_types("A", found, parsed({**schema, "title": "the same"})).compatible(
