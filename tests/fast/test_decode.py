@@ -96,7 +96,9 @@ def decode(event):
             "os._exit(9)", "ProcessEnded", "ended with code 9", marks=pytest.mark.thorough
         ),
         ("os.kill(os.getpid(), 9)", "ProcessEnded", "ended with signal 9"),
-        ("time.sleep(600)", "Timeout", "not decoded within 1 s"),
+        pytest.param(
+            "time.sleep(600)", "Timeout", "not decoded within 1 s", marks=pytest.mark.thorough
+        ),
     ],
 )
 def test_code_that_ends_or_hangs_is_known_by_its_event(shop, misdeed, error, words):

@@ -19,7 +19,8 @@ def configure(project, dsn, connection, code: str = shop.PROJECTION) -> int:
     return at
 
 
-@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_several_processes(workers, dsn, connection, project):
     shop.make(dsn, 300)
     configure(project, dsn, connection)

@@ -732,14 +732,8 @@ def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(proj
                 ]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "emmett-0.42.0",
-        pytest.param("message-db-1.3.1", marks=pytest.mark.thorough),
-        pytest.param("eventsourcing-9.5.6", marks=pytest.mark.thorough),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6"])
 def test_databases_of_the_real_libraries_go_and_come_back(project, dumps, dsn, connection, name):
     emmett.restore(connection, (dumps / f"{name}.sql").read_text())
     truth = json.loads((dumps / f"{name}.json").read_text())
@@ -925,7 +919,13 @@ def test_binary_payloads_leave_and_come_back_as_they_were(project, dsn, connecti
         )
 
 
-@pytest.mark.parametrize("kept", [["cart-1"], []], ids=["some older events", "nothing"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(["cart-1"], id="some older events"),
+        pytest.param([], id="nothing", marks=pytest.mark.thorough),
+    ],
+)
 def test_the_newest_events_are_read_from_the_archive(kept, project, dsn, connection):
     """The store itself ends before them, or is empty."""
     marten.create(connection, marten.Variant(text_ids=True))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.random_stores.runs import Trials
 from tests.support.soak import rounds
 
 
+@pytest.mark.thorough
 def test_random_stores_come_back_as_they_were_or_are_refused(dsn):
     trials = Trials(dsn)
     # One of each few layouts: the long series is run from the command line.

@@ -55,7 +55,13 @@ CATEGORIES = {
 
 
 @pytest.fixture(
-    params=[pytest.param("marten-9.58-v1", marks=pytest.mark.thorough), *list(STORES)[1:]]
+    params=[
+        pytest.param("marten-9.58-v1", marks=pytest.mark.thorough),
+        "marten-9.58-v2",
+        "eventsourcing-9.5.6",
+        pytest.param("message-db-1.3.1", marks=pytest.mark.thorough),
+        "custom",
+    ]
 )
 def filled(request, project, dumps, dsn, connection):
     return request.param, fill(request.param, project, dumps, dsn, connection)

@@ -208,6 +208,7 @@ def test_a_scan_of_a_large_store_is_refused_until_told(chain, project):
     assert project.run("trace", "correlation", "nonesuch", "--scan").code == 1
 
 
+@pytest.mark.thorough
 def test_a_rule_that_there_is_not_and_other_mistakes(chain, project):
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", text + "\n[audit.rules]\ncrud-event = false\n")
@@ -225,6 +226,7 @@ def test_a_rule_that_there_is_not_and_other_mistakes(chain, project):
     assert project.run("audit", "streams", "--since", "soon").code == 2
 
 
+@pytest.mark.thorough
 def test_several_stores_are_searched_together(chain, project, dsn):
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", text + f"[stores.again]\ndsn = {json.dumps(dsn)}\n")

@@ -122,7 +122,8 @@ def test_every_kind_of_fault_is_found_and_nothing_else(carts, connection):
     )
 
 
-@pytest.mark.parametrize("key", ["stream", pytest.param("client", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("key", ["stream", "client"])
 def test_what_was_found_wrong_is_looked_at_until_it_is_right(dsn, project, connection, key):
     carts = project
     shop.make(dsn, 500)

@@ -135,6 +135,7 @@ def documents(dumps, dsn, connection, project):
     return json.loads((dumps / "emmett-0.43.0-beta.39.json").read_text())
 
 
+@pytest.mark.thorough
 def test_the_document_that_emmett_left_short_is_found(documents, project, connection):
     served = dict(connection.execute("SELECT _id, (data->>'carts')::int FROM client_totals_v2"))
     short = {each for each, carts in documents["clients"].items() if served[each] != carts}

@@ -81,13 +81,8 @@ def check_it_is_seen(project, streams: int, kind: str = COMPACTED) -> None:
     assert (refused.code, words in refused.err) == (6, True), refused.err
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(COMPACTED, marks=pytest.mark.thorough),
-        "JasperFx.Events.Compacted<Shop.ShoppingCart>",
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", [COMPACTED, "JasperFx.Events.Compacted<Shop.ShoppingCart>"])
 def test_a_stream_compacted_at_its_first_version(project, dsn, connection, marten, compact, kind):
     """Under both ways in which Marten names types of events."""
     marten("v1")
@@ -235,6 +230,7 @@ def test_a_rebuild_in_place_looks_again(project, dsn, connection, marten, ways):
     project.ok("rebuild", "carts", "--resume", "--accept-shortened")
 
 
+@pytest.mark.thorough
 def test_what_is_built_to_stand_by_is_asked_about_as_well(project, dsn, marten):
     marten("v1")
     configure(project, dsn, f"hooks.before_catch_up = {compacting(dsn)}")

@@ -40,6 +40,7 @@ def there(connection) -> bool:
     )
 
 
+@pytest.mark.thorough
 def test_a_rate_is_kept_and_can_be_lifted(carts, connection):
     process = carts.start("rebuild", "--blue-green", "--max-rate", "500", "--batch-size", "100")
     until(lambda: there(connection))

@@ -453,7 +453,8 @@ REFRESH = (
 )
 
 
-@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", ["view", "rename"])
 def test_materialised_views_that_keep_their_rows_are_named(mode, dsn, connection, project):
     """Those that the switch does not populate, each with the statement that does."""
     made(dsn, project, mode)

@@ -42,6 +42,7 @@ def test_requests_that_nobody_hears_are_no_success(carts, connection):
         assert asked(command)[0] == 0, command
 
 
+@pytest.mark.thorough
 def test_what_resuming_and_aborting_would_do_is_only_said(carts, connection):
     for action in ("--resume", "--abort"):
         assert carts.run("rebuild", "--blue-green", action, "--dry-run").code == 2

@@ -894,6 +894,7 @@ def test_numbers_and_lists_that_have_the_value_are_the_persons(project, dsn, con
     assert (done.code, done.json["events"], len(places(done))) == (1, 5, 1)
 
 
+@pytest.mark.thorough
 def test_what_leads_nowhere_is_told(project, dsn, connection):
     """A path that is written in another way, JSON that is too deep, a stream that is nowhere."""
     marten.create(connection, marten.Variant(text_ids=True))

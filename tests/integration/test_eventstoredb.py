@@ -360,6 +360,7 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
             admin.start_scavenge()
 
 
+@pytest.mark.thorough
 def test_a_stream_that_may_not_be_read_is_told_and_the_others_are_audited(secure, project):
     nodes, _ = secure
     with open_store("s", settings(nodes.uri)) as store:

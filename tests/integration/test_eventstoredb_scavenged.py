@@ -173,7 +173,8 @@ never_younger_than = "0s"
     assert "lost the 8 events before it" in refused.err
 
 
-@pytest.mark.parametrize("what", ["truncated", pytest.param(SOFT, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("what", ["truncated", SOFT])
 def test_a_scavenge_during_a_rebuild_is_noticed_before_the_switch(
     nodes, project, dsn, connection, what
 ):
@@ -201,7 +202,7 @@ def test_a_scavenge_during_a_rebuild_is_noticed_before_the_switch(
     assert billing.table(connection, "cart_totals") == whole
 
 
-@pytest.mark.parametrize("most", [0, 200])
+@pytest.mark.parametrize("most", [0, pytest.param(200, marks=pytest.mark.thorough)])
 def test_links_and_the_systems_types_in_a_stream_are_no_gap(
     nodes, project, dsn, connection, monkeypatch, most
 ):

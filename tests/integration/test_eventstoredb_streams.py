@@ -182,6 +182,7 @@ def test_who_prefers_followers_asks_the_leader_for_what_only_it_knows_and_reads_
 # -- how many events
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_counted_is_a_range_that_holds_the_truth(nodes, monkeypatch):
     from esops.stores.eventstoredb import estimates as module
 

@@ -22,7 +22,8 @@ def event(cause: str | None, correlation: str | None) -> NewEvent:
     return NewEvent(str(uuid.uuid4()), "happened", b"{}", json.dumps(known).encode())
 
 
-@pytest.mark.parametrize("indexed", [True, pytest.param(False, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("indexed", [True, False])
 def test_a_chain_costs_one_scan_whatever_its_length(indexed, monkeypatch, project):
     options = () if indexed else ("--no-system-projections",)
     with Nodes(*options) as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:

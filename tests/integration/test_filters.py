@@ -83,6 +83,7 @@ def test_run_does_not_pass_over_events_because_of_a_wrong_name(carts, connection
     assert shop.check_version(connection, 1) > 10
 
 
+@pytest.mark.thorough
 def test_commands_that_read_name_the_nearest(carts, connection):
     for command, near in (
         (["events", "--type", "product_item_aded"], "product_item_added"),
@@ -124,34 +125,40 @@ def d051(project) -> list[str]:
     return [each["subject"] for each in found if each["code"] == "ESOPS-D051"]
 
 
-@pytest.mark.thorough
-def test_policies_and_budgets(carts, connection):
+POLICY = (
+    "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n"
+    "category = '{category}'\nremove = 'delete'\nnever_younger_than = '0s'\n"
+)
+
+
+def test_a_policy_of_a_category_that_nobody_has_archives_nothing_and_says_so(carts, connection):
     text = (carts.folder / "esops.toml").read_text()
-    policy = (
-        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n"
-        "category = '{category}'\nremove = 'delete'\nnever_younger_than = '0s'\n"
-    )
-    carts.write("esops.toml", text + policy.format(category="carts"))
+    carts.write("esops.toml", text + POLICY.format(category="carts"))
     for command in (["plan", "old"], ["run", "old"]):
         wrong = carts.run("archive", *command)
         assert wrong.code == 2
         assert "Did you mean 'cart'?" in wrong.err
     assert d051(carts) == ["policy old"]
+
+
+@pytest.mark.thorough
+def test_policies_and_budgets(carts, connection):
+    text = (carts.folder / "esops.toml").read_text()
     for key, value in (("until", "shopping_cart_confirmd"), ("closed_by", ["closed"])):
-        wrong = policy.format(category="cart") + f"{key} = {json.dumps(value)}\n"
+        wrong = POLICY.format(category="cart") + f"{key} = {json.dumps(value)}\n"
         carts.write("esops.toml", text + wrong)
         assert d051(carts) == ["policy old"], key
-    carts.write("esops.toml", text + policy.format(category="cart"))
+    carts.write("esops.toml", text + POLICY.format(category="cart"))
     assert d051(carts) == []
     carts.ok("archive", "run", "old", "--despite-checkpoints")
     # What an archive run took away is no wrong name, of a policy or of a projection.
-    closed = policy.format(category="cart") + "closed_by = ['shopping_cart_confirmed']\n"
+    closed = POLICY.format(category="cart") + "closed_by = ['shopping_cart_confirmed']\n"
     some = text + 'events = ["shopping_cart_confirmed"]\n'
     connection.execute("UPDATE shop.mt_events SET type = 'other' WHERE type LIKE '%confirmed'")
     carts.write("esops.toml", some + closed)
     found = carts.run("doctor", "--output", "json").json["findings"]
     assert {each["code"] for each in found} & {"ESOPS-D049", "ESOPS-D051"} == {"ESOPS-D049"}
-    carts.write("esops.toml", text + policy.format(category="cart"))
+    carts.write("esops.toml", text + POLICY.format(category="cart"))
     connection.execute("ALTER TABLE shop.mt_events DROP CONSTRAINT mt_events_stream_id_fkey")
     connection.execute("DELETE FROM shop.mt_events")
     shop.store.generate(connection, 10, after=EVENTS, first_cart=EVENTS)

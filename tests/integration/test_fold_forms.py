@@ -152,6 +152,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=rounds(12, 300), suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from(list(ALL_TYPES)), values), max_size=40),

@@ -176,7 +176,7 @@ def test_estimates_hold_the_truth_as_often_as_they_say():
     """
     chance = random.Random(8)
     held = dict.fromkeys(("streams", "events", "p50", "p90"), 0)
-    rounds = 120
+    rounds = 60
     for _ in range(rounds):
         lengths = [max(1, int(chance.lognormvariate(1.5, 1.1))) for _ in range(2_000)]
         rows = [stream for stream, length in enumerate(lengths) for _ in range(length)]

@@ -202,6 +202,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         yield from texts(text)
 
 
+@pytest.mark.thorough
 def test_texts_are_plain_english():
     wrong = [
         f"{path.relative_to(ROOT)}:{line + below}: {what}"
