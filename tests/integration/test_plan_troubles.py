@@ -242,6 +242,19 @@ def test_what_the_ddl_says_of_its_own_table_is_no_change_and_what_it_adds_is_one
     assert planned(carts, 0, "by_view")["changed"] == []
     carts.ok("rebuild", "by_rename", "--blue-green")  # whose names have been exchanged then
     assert planned(carts, 0, "by_rename")["changed"] == []
+    carts.write("by_rename.sql", OWN_NAMES.replace("NAME", "by_rename") + TRIGGER)
+    assert planned(carts, 1, "by_rename")["details"]["ddl"].startswith("new trigger")
+
+
+@pytest.mark.thorough
+def test_what_the_ddl_adds_is_named(carts, built, connection):
+    text = (carts.folder / "esops.toml").read_text()
+    for name, switch in (("by_view", "view"), ("by_rename", "rename")):
+        text += OF_SQL.replace("NAME", name).replace("SWITCH", switch)
+        carts.write(f"{name}.sql", OWN_NAMES.replace("NAME", name))
+    carts.write("openings.sql", OPENINGS)
+    carts.write("esops.toml", text)
+    carts.ok("rebuild", "by_view", "by_rename", "--blue-green")
     for ddl, said in (
         (TRIGGER, "new trigger"),
         ("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;", "new row security"),

@@ -277,6 +277,7 @@ def test_differences_are_shown_by_column_and_ignored_columns_are_not(built, conn
     built.ok("rebuild", "--blue-green", "--resume", "--max-diff", "15%")
 
 
+@pytest.mark.thorough
 def test_every_name_may_be_odd(dsn, connection, project):
     odd = 'Sel"ect. "table" ' + "ü" * 20
     schema = 'My "Schema"; drop'

@@ -53,7 +53,7 @@ def restored(project, run: str, *options: str):
     return project.run("archive", "restore", run, "--yes", *options)
 
 
-@pytest.mark.parametrize("layout", thorough_but(MAKE, "emmett", "messagedb"), indirect=True)
+@pytest.mark.parametrize("layout", thorough_but(MAKE, "emmett"), indirect=True)
 def test_pieces_of_a_stream_that_continued_come_back_in_the_order_that_is_named(
     project, dsn, connection, layout
 ):
@@ -97,7 +97,7 @@ def test_pieces_of_a_stream_that_continued_come_back_in_the_order_that_is_named(
         project.ok("archive", "verify", "--against-store")
 
 
-@pytest.mark.parametrize("layout", thorough_but(MAKE, "marten", "eventsourcing"), indirect=True)
+@pytest.mark.parametrize("layout", thorough_but(MAKE, "eventsourcing"), indirect=True)
 def test_an_older_run_with_other_content_is_refused(project, dsn, connection, layout):
     append = quick(layout)
     write(project, of(dsn, more=f'append = "{append}"'), DELETE)
@@ -128,7 +128,7 @@ def test_an_older_run_with_other_content_is_refused(project, dsn, connection, la
     assert "is outdated" in restored(project, older, "--into", "m").err
 
 
-@pytest.mark.parametrize("layout", thorough_but(MAKE, "marten", "messagedb"), indirect=True)
+@pytest.mark.parametrize("layout", thorough_but(MAKE, "marten"), indirect=True)
 def test_pieces_at_new_and_at_old_positions_are_not_mixed(project, dsn, connection, layout):
     append = quick(layout)
     more_keys = f'append = "{append}"'

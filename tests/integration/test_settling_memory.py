@@ -63,7 +63,7 @@ def test_the_migration_and_the_module_make_the_same_tables():
 
 
 @pytest.mark.parametrize(
-    "name", thorough_but(["marten", "marten quick", "messagedb", "custom"], "marten", "custom")
+    "name", thorough_but(["marten", "marten quick", "messagedb", "custom"], "marten")
 )
 def test_an_event_that_comes_late_is_an_alarm_until_the_read_model_is_rebuilt(
     name, dsn, connection, project

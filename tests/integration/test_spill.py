@@ -238,7 +238,7 @@ def test_any_history_with_any_memory_room_and_stops(
     load.check(expected(definition, events, make), events)
 
 
-@pytest.mark.parametrize("within", [120.0, -1.0])
+@pytest.mark.parametrize("within", [120.0, pytest.param(-1.0, marks=pytest.mark.thorough)])
 def test_keys_that_come_back_late_are_noticed_late(load, monkeypatch, within):
     monkeypatch.setattr("esops.running.spill.applier.AGAIN_WITHIN_SECONDS", within)
     load.table()

@@ -41,6 +41,7 @@ def waiting_events(dsn, connection) -> None:
     connection.execute(OLD)
 
 
+@pytest.mark.thorough
 def test_a_version_that_nobody_follows_while_events_wait(carts, dsn, connection):
     connection.execute(OLD)
     assert found(carts) == []  # nothing waits
