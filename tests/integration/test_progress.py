@@ -10,6 +10,7 @@ import pytest
 from esops.config import load_config
 from esops.rebuild.api import Operator, RebuildRequest, rebuild
 from tests.support import kinds, shop
+from tests.support.cases import thorough_but
 
 EVENTS = 3_000
 SLOW = shop.PROJECTION.replace(
@@ -130,7 +131,7 @@ def test_a_pause_is_told(carts, connection, dsn):
     assert watcher.reports[-1][:2] == (EVENTS, EVENTS)
 
 
-@pytest.mark.parametrize("kind", ["sql", "handlers"])
+@pytest.mark.parametrize("kind", thorough_but(["sql", "handlers"], "handlers"))
 def test_other_kinds_commit_soon_and_often_enough_to_show_it(dsn, project, connection, kind):
     """Their events are worked on at the commit, so what is applied is what is committed."""
     events = {"sql": 30_000, "handlers": 15_000}[kind]

@@ -111,6 +111,7 @@ def test_a_fold_with_a_defect_is_found_with_the_first_key_and_event(
         ).fetchone() == (event["position"],)
 
 
+@pytest.mark.thorough
 def test_what_verify_ignores_is_no_finding(store, project):
     above, first, _ = DEFECTS["clock"]
     options = 'verify.ignore = ["position"]'
@@ -249,6 +250,7 @@ def test_code_that_looks_at_its_batch_is_found(store, project):
     assert found["restart"]["event"]["type"] == "product_item_added"
 
 
+@pytest.mark.thorough
 def test_only_some_streams_and_whole_ones(store, connection, project):
     shop.configure(project, store)
     project.patch("from esops.check import trial_streams\ntrial_streams._PLACES = 100\n")

@@ -150,6 +150,7 @@ def test_an_existing_table_is_adopted_at_the_switch_and_not_before(dsn, connecti
         connection.execute("DROP OWNED BY shop_app; DROP ROLE shop_app")
 
 
+@pytest.mark.thorough
 def test_aborting_before_the_switch_leaves_an_existing_table_as_it_was(dsn, connection, project):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
@@ -381,6 +382,7 @@ def test_a_second_rebuild_at_the_same_time_is_told_who_is_at_it(dsn, connection,
     assert process.returncode == 0, err
 
 
+@pytest.mark.thorough
 def test_interrupted_it_pauses_and_goes_on(dsn, connection, project):
     import signal
 

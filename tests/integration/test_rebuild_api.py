@@ -148,6 +148,7 @@ def test_the_worst_error_of_several_gives_the_exit_code():
     assert "2 of 2 rebuilds" in failed.message
 
 
+@pytest.mark.thorough
 def test_the_hints_of_a_poisoned_rebuild_lead_out_of_it(dsn, project):
     shop.make(dsn, 500)
     poisoned = shop.PROJECTION.replace(

@@ -29,6 +29,7 @@ def serves(connection) -> str:
     return connection.execute("SELECT pg_get_viewdef('cart_summary'::regclass)").fetchone()[0]
 
 
+@pytest.mark.thorough
 def test_a_version_that_serves_again_is_not_dropped_by_a_retire_that_was_asked_before(
     carts, connection
 ):

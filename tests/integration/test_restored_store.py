@@ -226,6 +226,7 @@ def test_events_that_are_gone_without_a_trace_are_refused_until_somebody_vouches
     assert project.run("status").code == 0
 
 
+@pytest.mark.thorough
 def test_a_deleted_event_is_no_other_log_while_the_server_runs(dsn, models, project, connection):
     shop.make(dsn, 900)
     configure(project, dsn, models)

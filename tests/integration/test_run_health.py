@@ -18,7 +18,7 @@ import pytest
 from esops.config import load_config
 from esops.health import probes
 from tests.support import shop
-from tests.support.waiting import end, until
+from tests.support.waiting import DEADLINE, end, until
 
 OLD = "UPDATE esops.versions SET updated_at = now() - interval '5 minutes'"
 WAITING = "SELECT max(seq_id) > (SELECT position::int FROM esops.versions) FROM shop.mt_events"
@@ -26,7 +26,7 @@ WAITING = "SELECT max(seq_id) > (SELECT position::int FROM esops.versions) FROM 
 
 def ask(address: str, path: str) -> tuple[int, dict]:
     try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=DEADLINE) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)

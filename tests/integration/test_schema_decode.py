@@ -186,7 +186,7 @@ def test_files_that_the_code_only_loads_as_it_runs_are_of_the_code(long, what):
     # Its failures are not forgotten by the next night.
     again = long.run(*DECODE, "code:decode", "--since-last")
     assert (again.code, again.json["failed"]) == (1, EVENTS)
-    if what == "data":
+    if what == "code":
         return
     long.write(file, was)
     # New code is interrupted, where other code had come to the end before.

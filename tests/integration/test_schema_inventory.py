@@ -112,6 +112,7 @@ def test_inventory_is_that_of_a_plain_fold_over_the_tables(dump, dumps, dsn, con
         assert open_.total() < in_streams.total()
 
 
+@pytest.mark.thorough
 def test_both_shapes_of_an_event_of_emmett_and_what_changed(
     dumps, dsn, connection, project, browser
 ):
@@ -256,6 +257,7 @@ def test_pages_of_a_store_and_of_a_type(evolved, project):
 # -- archives
 
 
+@pytest.mark.thorough
 def test_store_that_is_joined_with_its_archive(project, dsn, connection):
     """What is in the archive only is read, and no stream of it is open."""
     marten.create(connection, marten.Variant(text_ids=True))

@@ -223,6 +223,7 @@ def test_a_wrong_projection_is_given_up_and_leaves_nothing_behind(project, nodes
     assert moved(project) == []
 
 
+@pytest.mark.thorough
 def test_a_query_that_does_not_compile_and_a_hand_over_that_fails(project, nodes):
     configure(project, nodes)
     assert rebuild(project).code == 0

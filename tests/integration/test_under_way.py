@@ -114,6 +114,7 @@ def test_a_rebuild_whose_process_was_killed_is_not_shown_like_one_that_works(car
     assert "no process works on it" in carts.ok("projection", "show", NAME).out
 
 
+@pytest.mark.thorough
 def test_a_rebuild_that_is_stopped_says_the_whole_command_and_resumes_with_its_limits(
     carts, connection
 ):

@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.catalogue import catalogue, changes
 from tests.support.databases import database
 from tests.support.waiting import end, heard
@@ -57,7 +58,7 @@ def configured(project, dsn, mode: str) -> None:
     path.write_text(path.read_text().replace('ddl = "cart_summary.sql"\n', ""))
 
 
-@pytest.mark.parametrize("mode", ["view", "rename"])
+@pytest.mark.parametrize("mode", thorough_but(["view", "rename"], "view"))
 def test_readers_read_on_and_the_table_is_what_it_was_before_esops(mode, dsn, connection, project):
     before = adopted(connection, dsn, project, mode)
     plan = project.ok("uninstall", "--dry-run", "--output", "json").json
@@ -200,6 +201,7 @@ def test_rebuilds_other_projects_erasures_and_other_objects_are_refused(dsn, con
     assert left(connection) == []
 
 
+@pytest.mark.thorough
 def test_a_role_that_owns_nothing_of_it_is_refused(dsn, connection, project):
     adopted(connection, dsn, project, "view", events=60)
     role = f"guest_{os.getpid()}"

@@ -84,7 +84,7 @@ def test_a_worker_that_dies_is_begun_again(carts, connection):
 
 def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "500"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "250"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 300)
     end(process)
@@ -115,7 +115,7 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     )
     process = subprocess.Popen(
         carts.command(
-            "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "500"
+            "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "250"
         ),
         cwd=carts.folder,
         env=carts.environ(),
@@ -145,7 +145,7 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
 @pytest.mark.thorough
 def test_given_up_it_leaves_nothing(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "700"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "250"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 300)
     kill(process)
@@ -196,7 +196,7 @@ def test_what_cannot_be_dealt_says_so(dsn, project):
 
 def test_a_process_with_other_code_touches_nothing(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "500"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "250"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 200)
     kill(process)
@@ -303,7 +303,7 @@ def test_types_that_only_one_process_has_seen_come_back_as_with_one_process(
     assert all(row[-1] for row in table(2))
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", thorough_but(["1", "2"], "2"))
 def test_a_column_of_one_process_whose_default_is_not_the_same_for_all_rows(
     workers, dsn, connection, project
 ):
@@ -319,7 +319,9 @@ def test_a_column_of_one_process_whose_default_is_not_the_same_for_all_rows(
     assert "write it in each row" in refused.err
 
 
-@pytest.mark.parametrize("killed", ["before the task", "before the answer"])
+@pytest.mark.parametrize(
+    "killed", thorough_but(["before the task", "before the answer"], "before the answer")
+)
 def test_a_process_whose_rebuild_is_killed_ends_without_a_traceback(carts, killed):
     """Nobody reads its answer any more, or gives it a task."""
     worker = subprocess.Popen(
