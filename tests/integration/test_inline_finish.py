@@ -221,7 +221,6 @@ def carts(row, event):
 """
 
 
-@pytest.mark.thorough
 def test_pongos_count_of_writes_stays(project, connection, dsn):
     """It is in the row twice, and Pongo compares it when it writes."""
     inline_writers.create(connection)

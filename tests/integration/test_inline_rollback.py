@@ -181,7 +181,19 @@ def test_refused_where_the_code_is_not_that_of_the_version(carts, connection, ds
     connection.execute("UPDATE mt_doc_cart__v1 SET data = '{}' WHERE id = 'cart-1'")
     assert "1 are not what the code in esops.toml makes" in refused("--dry-run")
     connection.execute(
-        'UPDATE mt_doc_cart__v1 SET data = \'{"Id": "cart-1", "Items": 1}\' WHERE id = \'cart-1\'; '
+        'UPDATE mt_doc_cart__v1 SET data = \'{"Id": "cart-1", "Items": 1}\' WHERE id = \'cart-1\''
+    )
+    carts.ok("projection", "rollback", "carts")
+    assert rows(connection) == {"cart-0": 1, "cart-1": 1, "cart-2": 1}
+
+
+@pytest.mark.thorough
+def test_refused_where_streams_are_gone_or_a_rebuild_is_not_finished(carts, connection, dsn):
+    append(dsn, "cart-0", "cart-1")
+    switched(carts, dsn, 10)
+    append(dsn, "cart-2", factor=10)
+    configure(carts, dsn, factor=1)
+    connection.execute(
         "DELETE FROM mt_events WHERE stream_id = 'cart-0'; "
         "DELETE FROM mt_doc_cart WHERE id = 'cart-0'"
     )

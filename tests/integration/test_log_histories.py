@@ -152,6 +152,7 @@ FEWER = {
     "emmett",
     "eventsourcing",
     "custom-quick",
+    "custom-watched",
     "rows above the sequence",
     "rows above a sequence that was never called",
     "an import that the sequence overtakes",

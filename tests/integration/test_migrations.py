@@ -394,6 +394,7 @@ def test_no_command_works_on_a_newer_form(old, connection, command):
     assert "schema 99" in result.err
 
 
+@pytest.mark.thorough
 def test_doctor_and_status_tell_of_a_newer_form_and_of_an_older_one(old, connection):
     def codes():
         found = old.run("doctor", "--output", "json").json["findings"]

@@ -410,7 +410,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=rounds(15, 500))
+@settings(max_examples=rounds(10, 500))
 @given(steps=STEPS)
 def test_a_reader_of_any_history_sees_all_of_it_or_says_so(steps, dsn, connection):
     """Numbers that were reserved are written before the threshold is over, as the rule supposes;
