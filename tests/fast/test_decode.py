@@ -106,7 +106,8 @@ def test_code_that_ends_or_hangs_is_known_by_its_event(shop, misdeed, error, wor
     store = MemoryStore()
     store.log = shop.log
     shop.append(0)
-    found = decode(shop, ENDS.replace("MISDEED", misdeed), "--timeout", "1s").json
+    patience = "1s" if error == "Timeout" else "60s"
+    found = decode(shop, ENDS.replace("MISDEED", misdeed), "--timeout", patience).json
     (end,) = [each for each in found["failures"] if each["error"] == error]
     assert words in end["message"]
     assert {each["version"] for each in end["samples"]} == {7}
@@ -343,7 +344,7 @@ def test_a_program_that_reads_everything(shop):
     ids=["answer", "exit", "hang", "half a line"],
 )
 def test_a_program_that_fails_on_one_event(shop, misdeed, error, words):
-    result = by_program(shop, misdeed, "--timeout", "1s")
+    result = by_program(shop, misdeed, "--timeout", "1s" if error == "Timeout" else "60s")
     assert result.code == 1, result.err
     (failure,) = result.json["failures"]
     assert (failure["error"], failure["events"], failure["not_tried"]) == (error, 1, 0)

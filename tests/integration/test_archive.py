@@ -10,6 +10,7 @@ import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import orjson
 import psycopg
@@ -483,22 +484,31 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
     assert project.ok("archive", "run", "old", "--output", "json").json["state"] == "nothing"
 
 
-def test_out_of_time_and_gone_on_with(project, dsn, connection):
+def test_out_of_time_and_gone_on_with(project, dsn, connection, monkeypatch):
     marten.create(connection, marten.Variant(text_ids=True))
     with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for number in range(60):
             store.append(f"cart-{number}", [new(n=n) for n in range(10)])
-    write(
-        project,
-        of(dsn),
-        'store = "s"\ncategory = "cart"\nremove = "delete"\nbatch = 50\nmax_rate = 100',
-    )
-    stopped = project.run("archive", "run", "old", "--max-duration", "3s")
-    assert stopped.code == 5
-    assert "time limit of 3.0 s" in stopped.err
+    policy = 'store = "s"\ncategory = "cart"\nremove = "delete"\n'
+    write(project, of(dsn), policy)
+    at_once = project.run("archive", "run", "old", "--max-duration", "1ms")
+    assert (at_once.code, "time limit of" in at_once.err) == (5, True), at_once.err
+    # The time is over when some streams have left.
+    clock = [0.0]
+    monkeypatch.setattr("esops.archive.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def late(what: str, done: int, total: int | None) -> None:
+        clock[0] += 10 if what == "streams removed" else 0
+
+    write(project, of(dsn), f"{policy}batch = 50")
+    limited = RunRequest(max_duration=timedelta(seconds=3))
+    with pytest.raises(Stopped, match=r"time limit of 3\.0 s") as stopped:
+        run(load_config(project.folder / "esops.toml"), "old", limited, progress=late)
+    monkeypatch.undo()
+    assert stopped.value.exit_code == 5
     left = connection.execute("SELECT count(*) FROM mt_events").fetchone()[0]
     assert 0 < left < 600
-    write(project, of(dsn), 'store = "s"\ncategory = "cart"\nremove = "delete"')
+    write(project, of(dsn), policy)
     assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 60
     assert connection.execute(
         "SELECT count(*), bool_and(is_archived), max(version) FROM mt_streams"

@@ -22,7 +22,7 @@ from esops.settings import ArchiveSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, marten, messagedb
 from tests.support.project import Result
-from tests.support.waiting import end, until
+from tests.support.waiting import DEADLINE, end, until
 
 ANN = {"customerId": 42, "email": "ann@example.com", "name": "Ann Miller", "city": "Berlin"}
 BOB = {"customerId": 43, "email": "bob@example.com", "name": "Bob Baker", "city": "Berlin"}
@@ -770,7 +770,7 @@ def test_a_restore_beside_an_erasure_brings_nothing_back(project, dsn, connectio
     until(lambda: (project.folder / "ready").exists())
     assert erase(project, "--where", "customerId=42", "--yes").code == 0
     (project.folder / "go").touch()
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=DEADLINE)
     assert process.returncode == 4, told
     assert "sealed again" in told
     assert not any(value in everything(connection) for value in VALUES)
@@ -785,7 +785,7 @@ def test_a_restore_beside_an_erasure_brings_nothing_back(project, dsn, connectio
         with pytest.raises(Exception, match="timed out"):
             erasing.communicate(timeout=2)
         writer.commit()
-    erasing.communicate(timeout=60)
+    erasing.communicate(timeout=DEADLINE)
     assert erasing.returncode == 0
     assert (
         connection.execute("SELECT data->'email' FROM mt_events WHERE seq_id = 2").fetchone()[0]
@@ -844,7 +844,7 @@ def test_an_erasure_that_was_killed_has_noted_what_it_would_leave(project, dsn, 
     project.patch(KILLED_BEHIND_MASKING)
     project.environment["KILL"] = "1"
     process = project.start("erase", "--where", "customerId=42", "--yes")
-    process.communicate(timeout=60)
+    process.communicate(timeout=DEADLINE)
     assert process.returncode == -9
     del project.environment["KILL"]
     done = erase(project, "--where", "customerId=42", "--yes")

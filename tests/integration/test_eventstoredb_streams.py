@@ -164,7 +164,7 @@ def test_who_prefers_followers_asks_the_leader_for_what_only_it_knows_and_reads_
     project,
 ):
     with Nodes("--nodes", "3") as nodes:
-        uri = nodes.uri_of(0, 1, 2, query="nodePreference=follower&defaultDeadline=3")
+        uri = nodes.uri_of(0, 1, 2, query="nodePreference=follower&defaultDeadline=60")
         with open_store("s", settings(uri)) as store:
             until(lambda: store.admin.projections.runs("$by_category"))  # it has just begun
             began = time.monotonic()
@@ -174,7 +174,7 @@ def test_who_prefers_followers_asks_the_leader_for_what_only_it_knows_and_reads_
             assert store.ping().detail["state"] == "follower", "its reads stay where they were"
             nodes.resign(0)
             assert store.admin.projections.get("$streams") is not None
-            assert time.monotonic() - began < 3, "nothing waited for a deadline"
+            assert time.monotonic() - began < 60, "nothing waited for a deadline"
         configure(project, nodes.uri_of(1, 2, query="nodePreference=follower"))
         project.ok("status")
 

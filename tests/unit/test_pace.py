@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import re
-import time
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -22,6 +21,7 @@ from esops.running.work import Progress
 from esops.term import progress
 from esops.term.pace import Pace
 from esops.testing.memory import MemoryStore
+from tests.support.waiting import until
 
 TOTAL = 1_000_000
 
@@ -284,9 +284,8 @@ def test_a_terminal_sees_what_is_done_beside_applying_events(monkeypatch):
     assert "for" not in line.figures()
     line.phase("building keys and indexes")
     clock.now += 0.7
-    time.sleep(0.7)  # drawn ten times a second
+    until(lambda: "rebuild carts: building keys and indexes" in shown.getvalue())
     line.close()
-    assert "rebuild carts: building keys and indexes" in shown.getvalue()
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
