@@ -249,7 +249,6 @@ def test_an_older_copy_of_an_archive_is_missed(layout, project, dsn, connection)
     project.ok(*REBUILD, "--without-archived", "--dry-run")
 
 
-@pytest.mark.thorough
 def test_an_older_copy_is_missed_where_a_list_of_streams_shows_it(streams, dsn):
     configure(streams, dsn, WHOLE)
     archive(streams)

@@ -284,6 +284,7 @@ def test_a_processor_that_the_application_does_not_run_any_more(restored, projec
     assert not codes(project) & {"ESOPS-D086"}
 
 
+@pytest.mark.thorough
 def test_an_emmett_projection_that_the_application_does_not_run_any_more(
     restored, project, dsn, connection
 ):

@@ -53,7 +53,7 @@ def test_back_under_writers(carts, connection, dsn):
     names = objects(connection)
     few = rounds(40, 100)
     application, held = Application(dsn, streams=2 * few), []
-    with application.at_work([logic(1)] * 4, readers=2):
+    with application.at_work([logic(1)] * rounds(2, 4), readers=rounds(1, 2)):
         until(lambda: len(inline_writers.documents(connection)) > few)
         carts.ok("rebuild", "--blue-green")
         for number in range(rounds(2, 8)):

@@ -65,7 +65,7 @@ def test_nothing_is_lost_under_writers(carts, connection, dsn):
     names = objects(connection)
     connection.execute("GRANT SELECT ON mt_doc_cart TO PUBLIC")
     application, held = Application(dsn), []
-    with application.at_work([logic(1)] * 4, readers=2):
+    with application.at_work([logic(1)] * rounds(3, 4), readers=rounds(1, 2)):
         for _ in range(rounds(1, 8)):
             done = carts.ok("rebuild", "--blue-green", "--output", "json").json
             assert done["verification"]["differing"] == 0

@@ -173,6 +173,7 @@ def test_a_store_that_was_opened_before_a_run_reads_what_left_since(begun):
             assert ask(store) == expected[name], name
 
 
+@pytest.mark.parametrize("begun", ["delete", "archive"], indirect=True)
 def test_a_run_in_the_middle_of_a_read_takes_nothing_from_it(begun, monkeypatch):
     """The store gives pages of ten events, and the run comes between the first two."""
     monkeypatch.setattr("esops.stores.postgres.reading.PAGE", 10)
@@ -196,6 +197,7 @@ def test_a_run_in_the_middle_of_a_read_takes_nothing_from_it(begun, monkeypatch)
         assert [event.position[0] for event in seen] == list(range(1, 38))
 
 
+@pytest.mark.thorough
 def test_a_follower_reads_what_a_run_takes_before_it_came_to_it(begun):
     with open_store(*begun.store("s")) as store:
         followed = store.follow()
