@@ -30,6 +30,9 @@ def other_dsn(server):
 
 
 MAKE = {"marten": marten.create, "emmett": emmett.create, "message-db": messagedb.create}
+EACH = [
+    each if each == "marten" else pytest.param(each, marks=pytest.mark.thorough) for each in MAKE
+]
 
 
 def new(**data) -> NewEvent:
@@ -69,10 +72,7 @@ def codes(project) -> list[str]:
     return [each["code"] for each in found]
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [each if each == "marten" else pytest.param(each, marks=pytest.mark.thorough) for each in MAKE],
-)
+@pytest.mark.parametrize("layout", EACH)
 def test_two_sections_of_one_database_miss_nothing(layout, project, dsn, connection):
     MAKE[layout](connection)
     fill(dsn)
@@ -262,8 +262,7 @@ def test_a_run_that_a_renamed_section_left_unfinished_is_resumed_and_its_streams
     assert "ESOPS-D051" not in codes(project)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("layout", MAKE)
+@pytest.mark.parametrize("layout", EACH)
 def test_what_came_back_at_new_positions_is_read_once_under_any_name(
     layout, project, dsn, connection
 ):
