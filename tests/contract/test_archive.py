@@ -30,7 +30,13 @@ PATIENCE = timedelta(seconds=DEADLINE)
 
 
 KITS = [*LAYOUTS, *NODES]
-ALIKE_HERE = ALIKE | {"marten-6", "marten-optional", "marten-quick", "emmett-0.41"}
+ALIKE_HERE = ALIKE | {
+    "marten-6",
+    "marten-optional",
+    "marten-quick",
+    "emmett-0.41",
+    "eventstoredb-21.10",
+}
 """Variants whose columns and statements the first test covers in the thorough half; what the others
 look at is the same in them as in other variants.
 """

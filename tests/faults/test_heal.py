@@ -74,7 +74,7 @@ def test_the_table_is_the_fold_in_the_end(dsn, connection, project):
     host = project.start("run")
     try:
         with shop.Workload() as workload:
-            workload.add("writer", dsn, seed=4, rate=300)
+            workload.add("writer", dsn, seed=4, rate=rounds(100, 300))
             for number in range(ROUNDS):
                 spoil_newest()
                 heal = project.start(*command)

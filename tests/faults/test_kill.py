@@ -23,8 +23,8 @@ def test_rebuilds_killed_over_and_over_equal_the_fold_over_all_events(dsn, conne
     shop.configure(project, dsn)
     kills, finished = Kills(connection, 7), []
     with shop.Workload() as workload:
-        workload.add("writer", dsn, seed=1, rate=150)
-        workload.add("writer", dsn, seed=2, rate=150)
+        for seed in (1, 2):
+            workload.add("writer", dsn, seed=seed, rate=rounds(50, 150))
         while not _enough(kills) or not finished:
             resume = ("--resume",) if unfinished(connection) else ()
             process = project.start(

@@ -146,7 +146,7 @@ def test_each_way_is_killed_over_and_over_and_is_right_in_the_end(way, dsn, conn
     try:
         how = WAYS[way](project, dsn, connection)
         with shop.Workload() as workload:
-            workload.add("writer", dsn, seed=4, rate=100)
+            workload.add("writer", dsn, seed=4, rate=rounds(40, 100))
             # On a busy machine the shards may be done before one is found.
             while kills.count < wanted or not done or (way == "workers" and not shards):
                 before = finished(connection)

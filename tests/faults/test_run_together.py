@@ -84,7 +84,7 @@ def test_a_process_that_is_killed_over_and_over(shops, dsn, connection):
     host = shops.start("run")
     try:
         with shop.Workload() as workload:
-            workload.add("writer", dsn, seed=5, rate=100)
+            workload.add("writer", dsn, seed=5, rate=rounds(50, 200))
             for _ in range(ROUNDS // 2):
                 before = positions(connection)
                 until(lambda before=before: all_moved(connection, before))

@@ -24,7 +24,7 @@ def test_readers_see_no_error_and_time_never_goes_back(mode, dsn, connection, pr
     query = "SELECT max(position) FROM cart_summary"
     with shop.Workload() as workload:
         follower = project.start("run", "--quiet")
-        workload.add("writer", dsn, seed=1, rate=rounds(100, 200))
+        workload.add("writer", dsn, seed=1, rate=rounds(50, 200))
         for prepared in (False, True):
             workload.add("reader", dsn, query=query, prepared=prepared, pause=PAUSE)
         workload.add(
