@@ -969,11 +969,11 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
     noise = [os.urandom(25_000).hex() for _ in range(20)]
     runs = []
     with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
-        for first in (0, 10):
-            for number in range(first, first + 10):
+        for first in (0, 6):
+            for number in range(first, first + 6):
                 store.append(f"cart-{number:02}", [new(n=n, noise=noise[n]) for n in range(20)])
             runs.append(project.ok("archive", "run", "old", "--output", "json").json)
-    assert all(run_["files"] > 4 for run_ in runs), runs
+    assert all(run_["files"] > 2 for run_ in runs), runs
 
     def read(*more: str):
         return project.run("events", "--store", "cold", "--output", "ndjson", *more)
@@ -982,19 +982,18 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
         assert result.code == 0, result.err
         return [orjson.loads(line)["version"] for line in result.out.splitlines()]
 
-    for number in (5, 10):
-        assert versions(read("--stream", f"cart-{number:02}")) == list(range(1, 21))
+    assert versions(read("--stream", "cart-06")) == list(range(1, 21))
     first, second = (
         sorted((project.folder / "cold" / "runs" / each["run"]).glob("*-events-*.parquet"))
         for each in runs
     )
     first[0].unlink()
-    assert read("--after", "199").code == 1
-    assert versions(read("--after", "200")) == [*range(1, 21)] * 10
+    assert read("--after", "119").code == 1
+    assert versions(read("--after", "120")) == [*range(1, 21)] * 6
     second[-1].unlink()
-    asked = (0, 4, 5, 9, 10, 14, 15, 19)
+    asked = (0, 4, 7, 11)
     lost = {number for number in asked if read("--stream", f"cart-{number:02}").code}
-    assert {0, 19} <= lost < {*range(5), *range(15, 20)}, lost
+    assert lost == {0, 11}, lost
     assert first[0].name in read("--stream", "cart-00").err
     whole = min({*asked} - lost)
     project.ok("archive", "restore", runs[0]["run"], f"cart-{whole:02}", "--yes")
@@ -1247,13 +1246,12 @@ def test_what_cannot_be_removed_is_archived_once_and_named_by_each_run(project, 
     assert (first.code, first.json["removed"], first.json["stuck"]) == (1, 2, 2), first.err
     why = "rows of public.invoices refer to it (foreign key invoices_event_fkey"
     assert all(why in each["reason"] for each in first.json["skipped"])
-    for _ in range(2):
-        again = project.run(*run_)
-        assert (again.code, again.json["state"], again.json["run"]) == (1, "nothing", None)
-        assert (again.json["stuck"], again.json["streams"]) == (2, 0)
-        for each in again.json["skipped"]:
-            assert why in each["reason"]
-            assert first.json["run"] in each["reason"]
+    again = project.run(*run_)
+    assert (again.code, again.json["state"], again.json["run"]) == (1, "nothing", None)
+    assert (again.json["stuck"], again.json["streams"]) == (2, 0)
+    for each in again.json["skipped"]:
+        assert why in each["reason"]
+        assert first.json["run"] in each["reason"]
     assert len(project.ok("archive", "list", "--output", "json").json) == 1
     planned_ = project.ok("archive", "plan", "old")
     assert "2 streams are left out, and a run would exit with 1" in planned_.out

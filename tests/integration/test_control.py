@@ -105,6 +105,7 @@ def test_paused_within_a_second_and_on_again(carts, connection):
     shop.check_version(connection, 1)
 
 
+@pytest.mark.thorough
 def test_stopped_while_paused_it_can_be_resumed(carts, connection):
     assert carts.run("projection", "pause", "cart_summary").code == 1, "nothing works on it yet"
     process = carts.start("rebuild", "--blue-green")
@@ -145,6 +146,11 @@ def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
     assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 2
     shop.check_version(connection, 2)
     assert carts.run("projection", "switch-now", "cart_summary").code == 2
+
+
+@pytest.mark.thorough
+def test_the_next_switch_is_put_off_before_its_rebuild_begins(carts, connection):
+    carts.ok("rebuild", "--blue-green")
     assert carts.run("projection", "postpone", "cart_summary").code == 1, "it is for the next one"
     process = carts.start("rebuild", "--blue-green")
     until(

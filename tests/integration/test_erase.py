@@ -343,6 +343,7 @@ def listed_streams(folder) -> list:
     return [(row["stream"], row["row"], row["categories"]) for row in rows]
 
 
+@pytest.mark.thorough
 def test_an_archive_whose_lists_tell_categories_keeps_them(project, dsn, connection):
     connection.execute(
         "CREATE TABLE log (n bigserial, s text, v int, kind text, body jsonb, grp text)"
@@ -672,6 +673,7 @@ else:
 """
 
 
+@pytest.mark.thorough
 def test_the_library_loads_what_was_masked(project, dsn):
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     project.environment |= {
@@ -703,6 +705,7 @@ def test_the_library_loads_what_was_masked(project, dsn):
     assert now == "[42, 'erased', None, {'street': None, 'zip': '10115'}, 1]"
 
 
+@pytest.mark.thorough
 def test_tags_natural_keys_and_rows_of_streams_are_read_back(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
@@ -724,6 +727,7 @@ def test_tags_natural_keys_and_rows_of_streams_are_read_back(project, dsn, conne
     }
 
 
+@pytest.mark.thorough
 def test_an_archived_run_of_all_tenants_is_masked_for_one(project, dsn, connection):
     """The other tenant's customer of the same number is another person."""
     marten.create(connection, marten.Variant(text_ids=True, conjoined=True))

@@ -97,6 +97,7 @@ def _no_projections(self, name):
     raise Unavailable("UNIMPLEMENTED")
 
 
+@pytest.mark.thorough
 def test_a_list_that_lacks_nothing_is_used(nodes, project, monkeypatch):
     configure(project, nodes.uri)
     with open_store("billing", settings(nodes.uri)) as store:

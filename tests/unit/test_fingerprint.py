@@ -555,6 +555,7 @@ def test_processes_that_hash_differently_agree(tmp_path):
     assert len(in_processes(tmp_path, "1", "2")) == 1
 
 
+@pytest.mark.thorough
 def test_a_decorator_that_names_a_function_has_the_same_hash_in_every_process(tmp_path):
     named = FOLD.replace("@fold()", "@fold(key=kf)")
     assert named != FOLD

@@ -111,6 +111,7 @@ def test_the_root_lists_its_commands_without_importing_them():
     assert first == second
 
 
+@pytest.mark.thorough
 def test_a_command_is_made_whole_when_it_is_called():
     for name, each in RootCommands().items():
         told = dict(everything(each, ("esops", name)))
