@@ -6,6 +6,8 @@ import json
 import time
 import uuid
 
+import pytest
+
 from esops.events import NewEvent
 from esops.settings import PostgresSettings
 from esops.stores import open_store
@@ -108,6 +110,7 @@ METHOD = "class Kinds:\n    def end(self, kind): return kind.rpartition('_')[2]\
 )
 
 
+@pytest.mark.thorough
 def test_a_changed_method_leaves_a_standby_alone_and_an_older_fingerprint_is_noted_anew(
     dsn, connection, project
 ):
