@@ -29,7 +29,6 @@ def serves(connection) -> str:
     return connection.execute("SELECT pg_get_viewdef('cart_summary'::regclass)").fetchone()[0]
 
 
-@pytest.mark.thorough
 def test_a_version_that_serves_again_is_not_dropped_by_a_retire_that_was_asked_before(
     carts, connection
 ):
@@ -118,7 +117,6 @@ def test_two_versions_that_an_older_esops_left_serving_are_named_with_the_way_ou
     assert states(connection) == {1: "active", 2: "standby"}
 
 
-@pytest.mark.thorough
 def test_retire_after_belongs_to_its_rebuild(carts, connection):
     def due() -> list[int]:
         config = load_config(carts.folder / "esops.toml")

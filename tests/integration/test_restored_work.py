@@ -70,7 +70,6 @@ def test_a_load_by_several_processes_is_not_resumed_on_another_history(
         assert shop.table(models, NAME) == shop.truth(store, 3_500)
 
 
-@pytest.mark.thorough
 def test_a_rebuild_in_place_by_ranges_is_not_resumed_on_another_history(
     dsn, models, backup, project
 ):

@@ -136,7 +136,6 @@ def test_a_version_of_the_same_code_joins_and_one_of_other_code_does_not(dsn, co
         end(host)
 
 
-@pytest.mark.thorough
 def test_code_that_takes_the_place_of_older_code_is_loaded_before_a_version_is_followed(
     dsn, connection, project
 ):
