@@ -256,13 +256,7 @@ def fill(nodes, streams: int, each: int = 2, first: int = 0) -> None:
         append(nodes, f"cart-{number}", *(item(n) for n in range(each)))
 
 
-@pytest.mark.parametrize(
-    "longer",
-    [
-        pytest.param(False, id="a shorter log"),
-        pytest.param(True, id="a longer log", marks=thorough),
-    ],
-)
+@pytest.mark.parametrize("longer", [False, True], ids=["a shorter log", "a longer log"])
 def test_a_store_that_was_replaced_is_refused(longer, project, dsn):
     project.patch(BEHIND)
     with Nodes("--no-system-projections") as nodes, Nodes("--no-system-projections") as other:
