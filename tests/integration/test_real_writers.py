@@ -109,6 +109,7 @@ def test_emmetts_own_event_store_writes_and_is_read_whole(
         assert sum(info.length for info in store.streams()) == len(truth)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_message_dbs_own_function_writes_and_is_read_whole(dsn, connection, message_db):
     connection.execute(

@@ -97,6 +97,7 @@ def test_pieces_of_a_stream_that_continued_come_back_in_the_order_that_is_named(
         project.ok("archive", "verify", "--against-store")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layout", thorough_but(MAKE, "eventsourcing"), indirect=True)
 def test_an_older_run_with_other_content_is_refused(project, dsn, connection, layout):
     append = quick(layout)

@@ -138,6 +138,7 @@ def test_a_changed_method_leaves_a_standby_alone_and_an_older_fingerprint_is_not
     assert position(connection, 2) > 100
 
 
+@pytest.mark.thorough
 def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
     """Its order is by transaction ids, which a follower's own checkpoints use up: two must not
     drive each other on for ever.

@@ -190,6 +190,7 @@ def test_a_process_says_that_it_follows_a_version_once_it_has_looked_at_the_code
     assert said[0]["pid"] != said[1]["pid"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("isolate", thorough_but(["false", "true"], "false"))
 def test_a_version_that_is_retired_while_events_come_ends_without_an_error(
     isolate, dsn, connection, project

@@ -254,6 +254,7 @@ def test_a_check_that_is_killed_anywhere_neither_skips_nor_doubles(dsn, connecti
         assert killed > 5
 
 
+@pytest.mark.thorough
 def test_an_archive_and_a_joined_store_are_checked_as_the_store_was(project, dsn, connection):
     marten.create(connection, marten.VARIANTS["marten-optional"])
     policy = {"store": "shop", "category": "cart", "never_younger_than": "0s", "remove": "delete"}

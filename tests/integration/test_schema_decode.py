@@ -133,6 +133,7 @@ def test_another_run_reads_only_what_is_new_to_the_same_code(long, evolved):
     assert (all_["events"], all_["since"]) == (EVENTS, None)
 
 
+@pytest.mark.thorough
 def test_events_that_come_behind_the_last_run_are_read(long, evolved):
     long.write("code.py", "def decode(event):\n    return event.json()['id']\n")
     gone = "DELETE FROM evolved.mt_events WHERE seq_id = 200 RETURNING to_jsonb(mt_events)"
@@ -198,6 +199,7 @@ def test_files_that_the_code_only_loads_as_it_runs_are_of_the_code(long, what):
     assert long.ok(*DECODE, "code:decode", "--since-last").json["events"] == 0
 
 
+@pytest.mark.thorough
 def test_where_nothing_can_be_kept_a_run_says_so_and_is_done(long, evolved):
     with psycopg.connect(evolved, autocommit=True) as connection:
         connection.execute(

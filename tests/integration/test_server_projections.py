@@ -243,6 +243,7 @@ def test_a_query_that_does_not_compile_and_a_hand_over_that_fails(project, nodes
     assert len(moved(project)) == 2
 
 
+@pytest.mark.thorough
 def test_streams_that_a_version_emits_to_are_its_own_and_go_with_it(project, nodes):
     configure(project, nodes, EMITTING.replace("{suffix}", ""), "emit = true")
     refused = rebuild(project)

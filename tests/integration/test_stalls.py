@@ -72,6 +72,7 @@ def doctor(project) -> list[dict]:
     return project.run("doctor", "--output", "json").json["findings"]
 
 
+@pytest.mark.thorough
 def test_run_says_who_keeps_its_version_from_advancing(carts, dsn, connection):
     carts.patch(
         "import esops.running.host as host\n"

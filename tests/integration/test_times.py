@@ -110,6 +110,7 @@ def shown(at: str | None) -> str | None:
     return at.replace("T", " ").replace("Z", "+00").replace("000+00", "+00")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kept", thorough_but(KEPT, "marten-text"), indirect=True)
 def test_no_command_stops(kept, project, dsn, connection):
     lines = project.ok("events", "--store", "s", "--stream", "far-1").out.splitlines()

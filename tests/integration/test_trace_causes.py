@@ -131,6 +131,7 @@ def test_a_search_for_a_trace_has_its_index_or_refuses(project, dsn, connection,
     assert len(traced(project, "event", ids["third"][0])["events"]) == len(found["events"])
 
 
+@pytest.mark.thorough
 def test_wolverines_messages_are_the_causes_of_their_events(project, connection, restored):
     truth = restored("marten-9.58-v6")
     rows = connection.execute(

@@ -61,6 +61,7 @@ def test_a_rebuild_that_stopped_for_differences_says_so_wherever_one_looks(carts
     assert carts.ok("projection", "show", NAME, "--output", "json").json["unfinished"] is None
 
 
+@pytest.mark.thorough
 def test_a_pause_says_that_readers_see_nothing_new_and_is_seen_from_a_second_terminal(
     carts, connection
 ):

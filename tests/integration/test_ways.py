@@ -141,6 +141,7 @@ def test_a_hook_that_takes_too_long_is_ended(hooked, connection):
     assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,)
 
 
+@pytest.mark.thorough
 def test_a_test_only_does_everything_but_the_switch(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
     before = shop.table(connection, "cart_summary")
