@@ -155,9 +155,21 @@ TYPES = {
     "double precision": [0.1],
     "varchar(20)": ["tab\there \\N new\nline"],
 }
+DIFFERING = ("timestamptz", "bytea", "text[]", "jsonb")
+"""Those that go between Python and the server in the most different forms."""
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *DIFFERING,
+        *(
+            pytest.param(each, marks=pytest.mark.thorough)
+            for each in TYPES
+            if each not in DIFFERING
+        ),
+    ],
+)
 def test_a_row_comes_back_as_the_function_wrote_it(kind, dsn, connection):
     for value in TYPES[kind]:
         connection.execute(
