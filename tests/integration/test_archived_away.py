@@ -179,3 +179,8 @@ def test_nor_does_a_server_read_what_it_has_deleted(project):
         refused = project.run("rebuild", "sums", "--blue-green")
         assert refused.code == 6
         assert "12 events of 3 streams were archived and removed" in refused.err
+        # It does not read the archive that the store is joined with, either.
+        joined = '[stores.billing]\narchive = "cold"'
+        project.write("esops.toml", text.replace("[stores.billing]", joined) + policy)
+        refused = project.run("rebuild", "sums", "--blue-green")
+        assert (refused.code, "esops archive restore" in refused.err) == (6, True), refused.err

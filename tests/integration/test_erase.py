@@ -547,7 +547,8 @@ def test_what_a_paused_load_has_written_to_files_goes(
     assert erase(project, "--where", "customerId=42", "--yes").code in (0, 1)
 
 
-def test_rows_that_a_process_keeps_in_memory_are_not_folded_again(project, dsn, connection):
+def test_rows_that_cannot_be_folded_again_are_told(project, dsn, connection):
+    """A process keeps them in memory, or the head of their stream is gone."""
     marten.create(connection)
     fill(dsn)
     project.write("people.py", PROJECTION)
@@ -565,6 +566,15 @@ def test_rows_that_a_process_keeps_in_memory_are_not_folded_again(project, dsn, 
     assert (done.code, done.json["rows"]) == (1, 1)
     assert any("kept fresh by" in note for note in done.json["notes"])
     end(process)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append(stream(6), [new(**BOB), new("moved", **BOB)])
+    project.ok("run", "--until-caught-up")
+    connection.execute("DELETE FROM mt_events WHERE stream_id = %s AND version = 1", (stream(6),))
+    done = erase(project, "--where", "customerId=43", "--yes")
+    assert done.code == 1
+    assert any("does not give all events" in note for note in done.json["notes"])
+    row = "SELECT email FROM people WHERE id = %s"
+    assert connection.execute(row, (stream(6),)).fetchone() == (BOB["email"],)
 
 
 @pytest.mark.thorough
