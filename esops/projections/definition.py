@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from esops.errors import UsageError, nearest
 from esops.events import RecordedEvent
+from esops.projections.arithmetic import importing
 from esops.readmodel.types import Key, Row
 
 if TYPE_CHECKING:
@@ -182,10 +183,12 @@ def _nothing_compiled_is_kept() -> Iterator[None]:
 
 def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: str) -> T:
     """The object that `module:name` names, which must be of the given type."""
-    # Only what would be accepted is suggested.
-    found = _named(reference, directory, where, lambda value: isinstance(value, kind))
-    if not isinstance(found, kind):
-        raise UsageError(f"{where}: {reference} is no projection of this kind", hint=hint)
+    with importing(where) as made:
+        # Only what would be accepted is suggested.
+        found = _named(reference, directory, where, lambda value: isinstance(value, kind))
+        if not isinstance(found, kind):
+            raise UsageError(f"{where}: {reference} is no projection of this kind", hint=hint)
+        made.append(found)
     return found
 
 

@@ -22,6 +22,7 @@ from esops import stores
 from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, Unavailable
 from esops.events import EventFilter, Position
 from esops.postgres.connection import translated
+from esops.projections import arithmetic
 from esops.readmodel import conduct
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.running.code import code_of, note_anew
@@ -59,6 +60,8 @@ _LONGEST = 1.0
 _TO_OPEN, _TO_APPLY = 600.0, 30.0
 """Seconds for which code may hold up the others: while a version is opened, and in one turn."""
 _MOST_PAUSE = 5.0
+_USUAL = arithmetic.settings_of(Context().run(decimal.getcontext))
+"""How decimals are calculated with where nobody sets anything."""
 
 
 class Turns(threading.Thread):
@@ -129,7 +132,7 @@ class Turns(threading.Thread):
             try:
                 context = Context()
                 each = context.run(self._opened, key, late)
-                if context.run(_arithmetic) != _USUAL:
+                if arithmetic.settings_of(context.run(decimal.getcontext)) != _USUAL:
                     self._set_apart(key)
                     return
                 each.context = context
@@ -366,16 +369,6 @@ class Turns(threading.Thread):
             pass  # each version notices in its turn
         except (EsopsError, psycopg.Error):
             pass
-
-
-def _arithmetic() -> tuple[object, ...]:
-    """How decimals are calculated with in the present context."""
-    now = decimal.getcontext()
-    traps = tuple(sorted(str(signal) for signal, on in now.traps.items() if on))
-    return now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp, traps
-
-
-_USUAL = Context().run(_arithmetic)
 
 
 def _defect(error: BaseException) -> EsopsError:

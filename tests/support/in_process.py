@@ -168,6 +168,7 @@ _steady: set[str] = set()
 """Modules of the interpreter, of packages, of esops and of its tests: thousands, that are looked at once.
 """
 KEPT = {
+    "esops.projections.arithmetic": ("_known", "_set_by"),
     "esops.postgres.connection": ("_servers", "_pooled", "_services"),
     "esops.projections.other_process": ("_known",),
     "esops.projections.python_code": ("_known",),

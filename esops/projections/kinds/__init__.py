@@ -11,6 +11,7 @@ import psycopg
 from esops.errors import Refused, UsageError
 from esops.postgres.catalog import Table
 from esops.postgres.connection import database_of
+from esops.projections import arithmetic
 from esops.projections.definition import (
     Definition,
     ExternalDefinition,
@@ -31,7 +32,11 @@ from esops.stores.base import EventStore
 def open_projector(definition: Definition, tables: VersionTables) -> Projector | None:
     """The projector of a definition; None for kind `sql`, whose statements the runner runs
     itself.
+
+    From now on this thread calculates as the definition's import left it. Raises Refused where that
+    is not known.
     """
+    arithmetic.use(definition)
     match definition:
         case FoldDefinition():
             return Fold(definition, tables)
