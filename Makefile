@@ -15,7 +15,8 @@ test: $(VENV)/.ready
 test-fast: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/unit tests/fast
 
-# the rest: each guarantee in its other forms, and the dearest tests; after a large change, and in CI
+# the rest: each guarantee in its other forms, and the most expensive tests; after a large change,
+# and in CI
 test-thorough: $(VENV)/.ready
 	$(BIN)/python -m pytest -m thorough
 

@@ -57,11 +57,12 @@ def pytest_collection_finish():
 def pytest_collection_modifyitems(config, items):
     """The longest first, so that the processes that share the tests end at about the same time.
 
-    What is marked `thorough` is left to the runs that name it, or the files that have it.
+    What is marked `thorough` is left out where nothing but folders is named.
     """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    named = any(".py" in argument for argument in config.args)
-    if named or config.option.markexpr or SOAK:
+    chosen = config.option.markexpr or config.option.keyword or config.getoption("lf", False)
+    folders = all(Path(argument).is_dir() for argument in config.args)
+    if SOAK or chosen or not folders:
         return
     thorough = [item for item in items if item.get_closest_marker("thorough")]
     items[:] = [item for item in items if not item.get_closest_marker("thorough")]

@@ -81,7 +81,7 @@ PHRASES_OUT = {
     r"looked at (?:once )?again": "checked again",
     r"stands? at": "is at",
     r"is at it": "is running it",
-    r"dear": "expensive",
+    r"dear(?:er|est)?": "expensive",
     r"wish(?:es)?": "request",
     r"what it may take": "limits",
     r"put (?:the|its|that) code back": "restore the code",

@@ -110,10 +110,9 @@ class PythonDecoder:
         """Count an end of the process that is no event's."""
         outcome.lone_ends += 1
         if outcome.lone_ends > MOST_LONE_ENDS:
-            how = end.message.removeprefix("its process ")
             raise Unavailable(
-                f"the process of {self._task.decode} {how} again and again, and no event by itself "
-                "ends it",
+                f"the process of {self._task.decode} ended again and again, and no event by itself "
+                f"ends it: {end.message}",
                 hint="The system may have ended it for its memory, or a thread of the code. What "
                 "it wrote to stderr is above.",
             )
