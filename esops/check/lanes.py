@@ -18,7 +18,7 @@ import psycopg
 import esops
 from esops.events import RecordedEvent
 from esops.postgres.catalog import Table
-from esops.projections import arithmetic
+from esops.projections.arithmetic import use_arithmetic
 from esops.projections.definition import Evolve, FoldDefinition, blame
 from esops.projections.kinds.fold_key import check_key, of_stream
 from esops.readmodel.form import Unfit
@@ -69,7 +69,7 @@ class FoldLane:
         not of the form of the fold's.
         """
         check_key(definition, table, key_columns, conjoined=conjoined)
-        arithmetic.use(definition)
+        use_arithmetic(definition)
         self._shape = Shape(table, key_columns, value_types)
         self._shape.changed = self._reshape
         if not value_types:

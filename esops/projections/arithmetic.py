@@ -11,6 +11,7 @@ from __future__ import annotations
 import decimal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass
 
 from esops.errors import Refused
@@ -38,15 +39,16 @@ def importing(where: str) -> Iterator[list[object]]:
     `where` names its section, as in errors.
     """
     where = where.rpartition(": ")[2].removesuffix(".python")
-    outer = decimal.getcontext()
-    decimal.setcontext(outer.copy())
+    outer, usual = decimal.getcontext(), usual_arithmetic()
+    # What code that ran before has set in this thread is not this one's.
+    decimal.setcontext(usual.copy())
     made: list[object] = []
     try:
         yield made
         context = decimal.getcontext().copy()
     finally:
         decimal.setcontext(outer)
-    changed = settings_of(context) != settings_of(outer)
+    changed = settings_of(context) != settings_of(usual)
     for definition in made:
         # A module is imported once, and says nothing when it is asked for again.
         if id(definition) not in _known:
@@ -56,7 +58,7 @@ def importing(where: str) -> Iterator[list[object]]:
         _set_by.append(where)
 
 
-def use(definition: object) -> None:
+def use_arithmetic(definition: object) -> None:
     """Calculate as a definition's import left it, in this thread from now on.
 
     Raises Refused as `check` does.
@@ -77,6 +79,11 @@ def check(definition: object) -> None:
             f"{known.set_before} sets it when it is imported, and both are in one process",
             hint="Run the command for one projection at a time.",
         )
+
+
+def usual_arithmetic() -> decimal.Context:
+    """How decimals are calculated with where nobody sets anything."""
+    return Context().run(decimal.getcontext)
 
 
 def settings_of(context: decimal.Context) -> tuple[object, ...]:

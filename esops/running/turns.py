@@ -22,7 +22,7 @@ from esops import stores
 from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, Unavailable
 from esops.events import EventFilter, Position
 from esops.postgres.connection import translated
-from esops.projections import arithmetic
+from esops.projections.arithmetic import settings_of, usual_arithmetic
 from esops.readmodel import conduct
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.running.code import code_of, note_anew
@@ -60,8 +60,6 @@ _LONGEST = 1.0
 _TO_OPEN, _TO_APPLY = 600.0, 30.0
 """Seconds for which code may hold up the others: while a version is opened, and in one turn."""
 _MOST_PAUSE = 5.0
-_USUAL = arithmetic.settings_of(Context().run(decimal.getcontext))
-"""How decimals are calculated with where nobody sets anything."""
 
 
 class Turns(threading.Thread):
@@ -132,7 +130,7 @@ class Turns(threading.Thread):
             try:
                 context = Context()
                 each = context.run(self._opened, key, late)
-                if arithmetic.settings_of(context.run(decimal.getcontext)) != _USUAL:
+                if settings_of(context.run(decimal.getcontext)) != settings_of(usual_arithmetic()):
                     self._set_apart(key)
                     return
                 each.context = context

@@ -11,7 +11,6 @@ import psycopg
 from esops.errors import Refused, UsageError
 from esops.postgres.catalog import Table
 from esops.postgres.connection import database_of
-from esops.projections import arithmetic
 from esops.projections.definition import (
     Definition,
     ExternalDefinition,
@@ -33,10 +32,9 @@ def open_projector(definition: Definition, tables: VersionTables) -> Projector |
     """The projector of a definition; None for kind `sql`, whose statements the runner runs
     itself.
 
-    From now on this thread calculates as the definition's import left it. Raises Refused where that
-    is not known.
+    Raises Refused where the application builds the table, and where nobody can say how the code
+    calculates (arithmetic.py).
     """
-    arithmetic.use(definition)
     match definition:
         case FoldDefinition():
             return Fold(definition, tables)

@@ -18,6 +18,7 @@ from operator import attrgetter
 import psycopg
 
 from esops.events import RecordedEvent
+from esops.projections.arithmetic import use_arithmetic
 from esops.projections.definition import Evolve, FoldDefinition, blame
 from esops.projections.kinds.fold_key import check_key, of_stream
 from esops.projections.projector import VersionTables
@@ -78,10 +79,13 @@ class Fold:
     """
 
     def __init__(self, definition: FoldDefinition, tables: VersionTables) -> None:
-        """The key of the table may not be built yet.
+        """The key of the table may not be built yet. From now on this thread calculates as the
+        definition's import left it.
 
-        Raises UsageError where the table's key is not of the form of the fold's.
+        Raises UsageError where the table's key is not of the form of the fold's, and Refused where
+        nobody can say how it calculates.
         """
+        use_arithmetic(definition)
         table, key = tables.only
         check_key(definition, table, key, conjoined=tables.conjoined)
         self.rows = Rows(table, key, tables.value_types, tables.ensure_keys)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import psycopg
 
 from esops.events import RecordedEvent
+from esops.projections.arithmetic import use_arithmetic
 from esops.projections.definition import Handlers, blame
 from esops.projections.kinds.writes import Write
 from esops.projections.projector import VersionTables
@@ -87,7 +88,12 @@ class Handling(Buffered):
     """The projector of handlers: each event goes to the function for its type."""
 
     def __init__(self, definition: Handlers, tables: VersionTables) -> None:
-        """Events without a handler are skipped."""
+        """Events without a handler are skipped. From now on this thread calculates as the
+        definition's import left it.
+
+        Raises Refused where nobody can say how it calculates.
+        """
+        use_arithmetic(definition)
         super().__init__(tables)
         self._handler_of: Callable[[str], Callable[[RecordedEvent, Write], None] | None] = (
             definition.handler

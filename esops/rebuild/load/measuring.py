@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from esops.events import EventFilter, Position, RecordedEvent
+from esops.projections.arithmetic import use_arithmetic
 from esops.projections.definition import Definition, Evolve, FoldDefinition
 from esops.readmodel.types import Row
 from esops.rebuild.options import Options
@@ -127,6 +128,7 @@ def choose(
     if replace(filter, types=()) != EventFilter():
         return Workers(1, "not measured with this filter")
     try:
+        use_arithmetic(definition)
         cost = measured(definition.evolve, store, filter, head)
     except Exception as error:  # noqa: BLE001 - the load says what it is, where it happens there too
         return Workers(1, f"the fold fails on one of the first events: {type(error).__name__}")
