@@ -301,7 +301,6 @@ def test_a_connection_lost_while_events_are_written_doubles_none(connection, car
     assert directories(carts) == []
 
 
-@thorough
 def test_a_directory_that_nobody_may_write_to(connection, carts):
     carts.folder_of_spills.write_text("a file")
     done = carts.ok("rebuild", "--blue-green")

@@ -634,7 +634,6 @@ def test_a_scavenge_after_a_removal_and_no_way_back(project):
             assert [event.version for event in store.read_stream("cart-1")] == [4]
 
 
-@pytest.mark.thorough
 def test_a_stream_that_begins_late_does_not_keep_others_from_coming_back(project, dsn, connection):
     """Into another node, and into another kind of store: both would count it from the beginning."""
     marten.create(connection, marten.Variant(text_ids=True))

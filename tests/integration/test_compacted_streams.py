@@ -210,9 +210,7 @@ def compacting(dsn: str) -> str:
     return json.dumps([sys.executable, "-c", code])
 
 
-@pytest.mark.parametrize(
-    "ways", [pytest.param(("--yes",), marks=pytest.mark.thorough), ("--yes", "--ranges", "4")]
-)
+@pytest.mark.parametrize("ways", [("--yes",), ("--yes", "--ranges", "4")])
 def test_a_rebuild_in_place_looks_again(project, dsn, connection, marten, ways):
     """By ranges, what serves is right up to then, and stays."""
     marten("v1")
@@ -230,7 +228,6 @@ def test_a_rebuild_in_place_looks_again(project, dsn, connection, marten, ways):
     project.ok("rebuild", "carts", "--resume", "--accept-shortened")
 
 
-@pytest.mark.thorough
 def test_what_is_built_to_stand_by_is_asked_about_as_well(project, dsn, marten):
     marten("v1")
     configure(project, dsn, f"hooks.before_catch_up = {compacting(dsn)}")

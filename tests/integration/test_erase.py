@@ -577,7 +577,6 @@ def test_rows_that_cannot_be_folded_again_are_told(project, dsn, connection):
     assert connection.execute(row, (stream(6),)).fetchone() == (BOB["email"],)
 
 
-@pytest.mark.thorough
 def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     """Unless events are missing, or a process kept them fresh when they were erased."""
     marten.create(connection)

@@ -83,7 +83,7 @@ def asked_in_each_way(project, events: list[dict]) -> None:
     [
         SOFT,
         pytest.param(BEYOND, marks=pytest.mark.thorough),
-        pytest.param("too old", marks=pytest.mark.thorough),
+        "too old",
     ],
 )
 def test_the_event_that_a_scavenge_leaves_of_a_stream_without_any_is_no_event(

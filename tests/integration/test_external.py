@@ -181,7 +181,6 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(
     assert connection.execute("SELECT to_regclass('shop.mt_doc_cartsummary')").fetchone() == (None,)
 
 
-@pytest.mark.thorough
 def test_a_view_is_pointed_once_green_is_past_all_that_readers_saw(app, project, dsn, connection):
     """Readers by the view never see a cart go back, whichever of the two versions is the faster."""
     configure(

@@ -46,7 +46,6 @@ def test_in_place_refuses_before_it_loses_rows(carts, connection, left):
         assert (done["state"], done["events"]) == ("rebuilt", left)
 
 
-@pytest.mark.thorough
 def test_half_of_the_events_is_enough(carts, connection):
     fewer(connection, EVENTS // 2)
     done = carts.ok("rebuild", "--yes", "--output", "json").json

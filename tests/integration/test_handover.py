@@ -192,7 +192,6 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500)
 
 
-@pytest.mark.thorough
 def test_that_the_projector_has_stopped_is_said_of_a_moment(impatient, connection, dsn):
     connection.execute("UPDATE shop.mt_event_progression SET last_updated = now()")
     command = ("rebuild", "--blue-green", "--max-diff", "100%")

@@ -245,7 +245,6 @@ def test_pongos_count_of_writes_stays(project, connection, dsn):
     assert row == ({"_id": "cart-1", "items": 4, "_version": "8"}, 8)
 
 
-@pytest.mark.thorough
 def test_a_role_without_temporary_tables(carts, connection, dsn):
     """The plan says it before the switch, and `finish` says the statement."""
     seed(dsn)

@@ -67,7 +67,6 @@ def test_what_would_be_lost_is_refused(carts, connection):
             connection.execute(f"DROP {kind} {name}")
 
 
-@pytest.mark.thorough
 def test_a_new_table_that_would_stop_appends_is_refused(carts, connection, dsn):
     connection.execute("CREATE UNIQUE INDEX u ON mt_doc_cart (mt_version, id)")
     for words, ddl in DDLS.items():

@@ -187,7 +187,6 @@ def test_refused_where_the_code_is_not_that_of_the_version(carts, connection, ds
     assert rows(connection) == {"cart-0": 1, "cart-1": 1, "cart-2": 1}
 
 
-@pytest.mark.thorough
 def test_refused_where_streams_are_gone_or_a_rebuild_is_not_finished(carts, connection, dsn):
     append(dsn, "cart-0", "cart-1")
     switched(carts, dsn, 10)

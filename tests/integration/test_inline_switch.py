@@ -429,7 +429,6 @@ def wrong_carts(connection, factor: int) -> int:
     return int(number)
 
 
-@pytest.mark.thorough
 def test_nothing_is_lost_under_emmetts_own_writers(project, dsn, connection, emmett):
     configure_pongo(project, dsn)
     held = []

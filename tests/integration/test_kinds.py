@@ -428,7 +428,6 @@ def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, wo
     assert words in result.err
 
 
-@pytest.mark.thorough
 def test_a_line_without_an_end_is_an_error_and_not_all_of_memory(program):
     program.patch(
         "from esops.projections.kinds import lines, program\n"

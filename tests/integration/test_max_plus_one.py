@@ -287,7 +287,6 @@ def test_commands_work_with_it(project, dsn, connection):
     assert "is another event now" in stopped.err
 
 
-@pytest.mark.thorough
 def test_numbers_that_are_given_again_stop_a_process_that_runs(project, dsn, connection):
     """What it has read is gone, and events at the same numbers would never be read."""
     connection.execute(ACURIS)

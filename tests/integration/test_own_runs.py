@@ -310,7 +310,6 @@ def test_a_restore_knows_the_runs_of_other_archives(project, dsn, connection):
     assert events(project, "s") == 7
 
 
-@pytest.mark.thorough
 def test_a_stream_that_goes_on_at_home_is_not_restored_into_another_kind(project, dsn, connection):
     marten.create(connection)
     fill(dsn)

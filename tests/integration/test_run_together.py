@@ -410,7 +410,6 @@ def test_a_lock_on_a_table_holds_up_nobody_else_and_is_waited_for(dsn, connectio
     assert "did not come back" not in err
 
 
-@pytest.mark.thorough
 def test_a_paused_projection_waits_and_the_others_do_not(dsn, connection, project):
     shop.make(dsn, 100)
     configure(project, dsn, {"first": CODE, "second": CODE})

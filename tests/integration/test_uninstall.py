@@ -201,7 +201,6 @@ def test_rebuilds_other_projects_erasures_and_other_objects_are_refused(dsn, con
     assert left(connection) == []
 
 
-@pytest.mark.thorough
 def test_a_role_that_owns_nothing_of_it_is_refused(dsn, connection, project):
     adopted(connection, dsn, project, "view", events=60)
     role = f"guest_{os.getpid()}"

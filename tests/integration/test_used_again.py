@@ -272,7 +272,6 @@ def test_a_long_stream_with_an_obstacle_at_its_end_stays_whole(project, dsn, con
     assert (last["removed_events"], last["stuck"]) == (3000, 0)
 
 
-@pytest.mark.thorough
 def test_a_stream_that_takes_longer_than_statement_timeout_is_archived_once(
     project, dsn, connection
 ):

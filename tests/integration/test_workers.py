@@ -142,7 +142,6 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     assert state == ("paused", "asked to stop")
 
 
-@pytest.mark.thorough
 def test_given_up_it_leaves_nothing(carts, connection):
     process = carts.start(
         "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "250"
