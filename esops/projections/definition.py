@@ -183,7 +183,7 @@ def _nothing_compiled_is_kept() -> Iterator[None]:
 
 def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: str) -> T:
     """The object that `module:name` names, which must be of the given type."""
-    with importing(where) as made:
+    with importing(where, reference.partition(":")[0], directory) as made:
         # Only what would be accepted is suggested.
         found = _named(reference, directory, where, lambda value: isinstance(value, kind))
         if not isinstance(found, kind):

@@ -5,8 +5,6 @@ time of a start, a random number, a text that is joined from a set.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import structlog
 
 from esops.errors import EsopsError
+from esops.projections.another_process import ask
 from esops.projections.code_nodes import Hashes, differing
 from esops.projections.definition import (
     Definition,
@@ -27,7 +26,6 @@ from esops.settings.projections import ProjectionSettings
 log = structlog.get_logger("esops.projections")
 _SEEDS = ("1", "2", "3", "4")
 """By which the processes hash: a set of two texts has the same order in half of all processes."""
-_PATIENCE_SECONDS = 60
 _known: dict[int, tuple[Definition, list[str]]] = {}
 
 
@@ -62,22 +60,7 @@ def _compared(here: Hashes, settings: ProjectionSettings, directory: Path) -> li
 
 def _asked(settings: ProjectionSettings, directory: Path, seed: str) -> dict[str, Any] | None:
     task = {"kind": settings.kind, "python": settings.python, "directory": str(directory)}
-    # -P: a module of the project named like one of ours must not be imported instead.
-    command = [sys.executable, "-P", "-m", "esops.projections.other_process"]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own module, by this interpreter
-            command,
-            input=json.dumps(task),
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE_SECONDS,
-            check=True,
-        )
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
-    return found
+    return ask(__name__, task, {"PYTHONHASHSEED": seed})
 
 
 def main() -> None:

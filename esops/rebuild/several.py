@@ -18,7 +18,6 @@ import structlog
 from esops.config import Config
 from esops.errors import EsopsError, Refused, UsageError
 from esops.postgres.connection import connect
-from esops.projections import arithmetic
 from esops.rebuild.by_kind import OperatorReporter, make_plan, open_rebuild
 from esops.rebuild.journal import JournalEntry
 from esops.rebuild.load.shared_read import SharedRead
@@ -117,7 +116,6 @@ class SeveralRebuilds:
         return open_store(store, self._config.store(store)[1])
 
     def _plan(self, member: _Member) -> RebuildPlan:
-        arithmetic.check(member.target.definition)
         # Processes would read for themselves, and these share a read.
         options = replace(self._request.options, workers=1)
         return make_plan(self._config, member.target, options, member.store, member.connection)

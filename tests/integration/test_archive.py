@@ -659,6 +659,31 @@ def test_a_stream_that_begins_late_does_not_keep_others_from_coming_back(project
             assert [each["stream"] for each in told.json["skipped"]] == ["cart-1"]
 
 
+def test_a_stream_of_somebody_else_is_not_continued_by_a_restore(project, dsn, connection):
+    """In another kind of store, what is there already of a stream may be of a restore that was
+    killed.
+    """
+    marten.create(connection, marten.Variant(text_ids=True))
+    with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+        streams = {name: [new(n=n) for n in range(3)] for name in ("cart-1", "cart-2")}
+        for name, events in streams.items():
+            store.append(name, events)
+        theirs = new(n=0)
+        with open_store("marten", PostgresSettings(dsn=dsn, append="quick")) as copy:
+            copy.append("cart-1", [theirs])
+            copy.append("cart-2", streams["cart-2"][:2])
+            stores = f"[stores.s]\nbackend = 'eventstoredb'\nuri = '{nodes.uri}'\n"
+            write(project, stores + of(dsn, "marten"), "store = 's'\ncategory = 'cart'")
+            archived = project.ok("archive", "run", "old", "--new-archive", "--output", "json")
+            into = ("archive", "restore", archived.json["run"], "--into", "marten", "--yes")
+            refused = project.run(*into)
+            assert (refused.code, "cart-1" in refused.err) == (6, True), refused.err
+            assert project.run(*into, "--skip-conflicts").code == 1
+            assert [event.id for event in copy.read_stream("cart-1")] == [theirs.id]
+            found = [event.id for event in copy.read_stream("cart-2")]
+            assert found == [event.id for event in streams["cart-2"]]
+
+
 def test_what_fails_in_its_last_part_is_not_counted(project):
     """A node removes a stream at once, whatever `batch` says."""
     with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:

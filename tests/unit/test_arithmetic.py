@@ -27,6 +27,8 @@ IMPORTS = {
     "setting_one": "import a_setting",
     "setting_two": "import a_setting",
     "late_plain": "",
+    "coarse_setting": "import a_setting, decimal; decimal.getcontext().prec = 3",
+    "needing": "import needs",
 }
 
 
@@ -47,7 +49,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     yield loaded
     decimal.setcontext(outer)
-    for name in ("a_setting", *IMPORTS):
+    for name in ("a_setting", "needs", *IMPORTS):
         sys.modules.pop(name, None)
 
 
@@ -71,10 +73,29 @@ def test_each_has_what_its_own_import_left_whatever_was_used_before(load):
     assert of(load("coarse")) == (3, usual[1])
 
 
-def test_what_a_shared_module_set_for_the_first_one_is_not_guessed_for_others(load):
-    first = load("setting_one")
-    assert of(first)[1] == decimal.ROUND_UP
-    for name in ("setting_two", "late_plain"):
-        with pytest.raises(Refused, match=rf"projections\.{name} calculates .* projections\.sett"):
-            of(load(name))
-    assert of(first)[1] == decimal.ROUND_UP
+def test_what_a_shared_module_set_for_the_first_one_holds_for_all_that_import_it(load):
+    first, usual = load("setting_one"), decimal.getcontext().rounding
+    assert of(first) == (28, decimal.ROUND_UP)
+    assert of(load("setting_two")) == (28, decimal.ROUND_UP)
+    assert of(load("late_plain")) == (28, usual)
+    assert of(load("coarse")) == (3, usual)
+    assert of(load("coarse_setting")) == (3, decimal.ROUND_UP)
+    assert of(first) == (28, decimal.ROUND_UP)
+
+
+def test_a_module_that_fails_without_the_others_is_not_guessed(load, tmp_path):
+    load("coarse")
+    (tmp_path / "needs.py").write_text("import sys\nassert 'coarse' in sys.modules\n")
+    with pytest.raises(
+        Refused, match=r"how projections\.needing calculates .* projections\.coarse"
+    ):
+        of(load("needing"))
+
+
+def test_a_program_that_imported_the_module_itself_changes_nothing(load, monkeypatch):
+    load("setting_one")
+    arithmetic._known.clear()
+    arithmetic._set_by.clear()
+    decimal.getcontext().rounding = decimal.ROUND_UP
+    assert of(load("setting_one")) == (28, decimal.ROUND_UP)
+    assert of(load("late_plain"))[1] == decimal.ROUND_HALF_EVEN

@@ -12,7 +12,7 @@ import pytest
 from esops.archive_format import lease as leases
 from esops.archive_format.lease import Lease, is_there, this_process
 from esops.archive_format.repository import Repository
-from esops.errors import Busy
+from esops.errors import Busy, Stopped
 from esops.settings import ArchiveSettings
 
 
@@ -56,6 +56,16 @@ def test_a_holder_in_another_container_of_one_host_name_counts_until_its_time_is
     monkeypatch.setattr(leases, "EXPIRES_AFTER", 0 * leases.EXPIRES_AFTER)
     with lease:
         assert lease.number == 2
+
+
+def test_who_did_not_renew_in_time_stops_where_another_one_took_over(repository, monkeypatch):
+    with Lease(repository, "cold/old") as mine:
+        mine.check()
+        monkeypatch.setattr(leases, "_may_be_alive", lambda record: False)
+        with Lease(repository, "cold/old") as other:
+            other.check()
+            with pytest.raises(Stopped):
+                mine.check()
 
 
 def test_a_process_that_the_system_hides_may_live(ended, monkeypatch):
