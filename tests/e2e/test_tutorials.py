@@ -50,6 +50,7 @@ def application(emmett, project, dsn):
     project.environment["SHOP_DATABASE"] = uri
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_tables_of_your_own(service, project):
     Reader(project, "tutorial/own-tables.md").follow()

@@ -120,6 +120,7 @@ def truth(connection) -> dict:
     }
 
 
+@pytest.mark.thorough
 def test_martens_versions_are_begun_watched_verified_switched_and_retired(
     app, project, dsn, connection
 ):

@@ -49,6 +49,7 @@ def rebuilt(project, *more):
     return done
 
 
+@pytest.mark.thorough
 def test_a_slow_fold_gets_two_processes_and_a_quick_one_does_not(carts):
     planned = carts().ok("rebuild", "--blue-green", "--workers", "auto", "--dry-run").out
     assert "  workers: 2 (the fold takes 9" in planned

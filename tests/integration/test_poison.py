@@ -234,7 +234,7 @@ def test_dead_letters_are_told_wherever_a_version_is_shown_and_can_be_discarded(
 def test_a_dead_letter_that_comes_just_before_the_switch_keeps_green_from_serving(
     dsn, connection, project
 ):
-    """Its event is appended after the verification, by the hook that runs before the switch."""
+    """Events are appended after the verification, by the hook that runs before the switch."""
     shop.make(dsn, 400)
     code = shop.PROJECTION.replace(
         "    at = event",
@@ -245,13 +245,13 @@ def test_a_dead_letter_that_comes_just_before_the_switch_keeps_green_from_servin
         "import psycopg\n"
         "from esops.demo import store\n"
         f"with psycopg.connect({dsn!r}, autocommit=True) as connection:\n"
-        "    store.generate(connection, 1, after=400, first_cart=400)\n",
+        "    store.generate(connection, 10, after=400, first_cart=40)\n",
     )
     hook = json.dumps([sys.executable, "append.py"])
     options = f'on_error = "dead-letter"\nhooks.before_switch = {hook}'
     shop.configure(project, dsn, code=code, projection_options=options)
     stopped = project.run("rebuild", "--blue-green", "--output", "json")
-    assert (stopped.code, stopped.json["dead_letters"], stopped.json["state"]) == (1, 1, "paused")
+    assert (stopped.code, stopped.json["dead_letters"], stopped.json["state"]) == (1, 10, "paused")
     assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,)
 
 

@@ -10,7 +10,6 @@ import pytest
 from esops.config import load_config
 from esops.rebuild.api import Operator, RebuildRequest, rebuild
 from tests.support import kinds, shop
-from tests.support.cases import thorough_but
 
 EVENTS = 3_000
 SLOW = shop.PROJECTION.replace(
@@ -78,6 +77,7 @@ def test_progress_is_what_is_applied_and_not_what_is_committed(carts, connection
     assert "comparing with v1" in second.done
 
 
+@pytest.mark.thorough
 def test_so_do_processes(carts, connection):
     watcher = watch(carts, connection, workers=2)
     # One is enough: the first of two processes commits when it has ended, on a busy machine early.
@@ -111,6 +111,7 @@ def test_a_filter_makes_the_total_an_estimate_that_is_soon_right(carts, connecti
     assert all(0.8 <= total / passing <= 1.2 for total in later), watcher.reports
 
 
+@pytest.mark.thorough
 def test_a_pause_is_told(carts, connection, dsn):
     class Pausing(Watcher):
         def progress(self, projection, done, total):
@@ -131,7 +132,8 @@ def test_a_pause_is_told(carts, connection, dsn):
     assert watcher.reports[-1][:2] == (EVENTS, EVENTS)
 
 
-@pytest.mark.parametrize("kind", thorough_but(["sql", "handlers"], "handlers"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["sql", "handlers"])
 def test_other_kinds_commit_soon_and_often_enough_to_show_it(dsn, project, connection, kind):
     """Their events are worked on at the commit, so what is applied is what is committed."""
     events = {"sql": 30_000, "handlers": 15_000}[kind]

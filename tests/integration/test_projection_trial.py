@@ -87,7 +87,7 @@ def with_defect(above: str, first: str) -> str:
     )
 
 
-@pytest.mark.parametrize("defect", thorough_but(DEFECTS, "clock", "hash"))
+@pytest.mark.parametrize("defect", thorough_but(DEFECTS, "clock"))
 def test_a_fold_with_a_defect_is_found_with_the_first_key_and_event(
     defect, store, connection, project
 ):

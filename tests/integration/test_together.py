@@ -235,6 +235,7 @@ def test_what_only_one_can_do(several, arguments, words):
     assert words in result.err
 
 
+@pytest.mark.thorough
 def test_a_server_that_comes_back_is_read_together_again(several, own_server):
     """The read fails for all of them, and is begun again for all of them."""
     dsn = own_server.dsn()
