@@ -27,6 +27,7 @@ REFERENCE = re.compile(r"(esops(?:\.\w+)+)(?::\w+)?")
 USERS_CODE = {
     "esops.projections.definition": "python = module:function of esops.toml",
     "esops.projections.code_graph": "what the code of a projection imports while it runs",
+    "esops.projections.arithmetic": "python, in a process of its own",
     "esops.projections.second_fingerprint": "what the code of a projection imports while it runs",
 }
 """Modules that import what a user named, with the setting that names it."""
