@@ -86,6 +86,16 @@ def use_arithmetic(definition: object) -> None:
     decimal.setcontext(known.context.copy())
 
 
+@contextmanager
+def kept_arithmetic() -> Iterator[None]:
+    """Afterwards this thread calculates as before, for the program that calls esops."""
+    before = decimal.getcontext()
+    try:
+        yield
+    finally:
+        decimal.setcontext(before)
+
+
 def _asked(known: _Arithmetic) -> _Arithmetic:
     task = {"module": known.module, "directory": str(known.directory)}
     found = ask(__name__, task)

@@ -31,6 +31,7 @@ from esops.actions import current
 from esops.config import Config
 from esops.errors import UsageError
 from esops.postgres.connection import connect
+from esops.projections.arithmetic import kept_arithmetic
 from esops.rebuild.by_kind import OperatorReporter, make_plan, open_rebuild
 from esops.rebuild.hooks import check_executables
 from esops.rebuild.outcome import Outcome, RebuildsFailed
@@ -81,10 +82,11 @@ def rebuild(
     """
     names = _checked(config, names, request)
     current.concerns(*names)
-    if len(names) > 1:
-        return SeveralRebuilds(config, names, request, operator, stop).run()
-    with _opened(config, names[0], request) as one:
-        return [one.run(operator, stop)]
+    with kept_arithmetic():
+        if len(names) > 1:
+            return SeveralRebuilds(config, names, request, operator, stop).run()
+        with _opened(config, names[0], request) as one:
+            return [one.run(operator, stop)]
 
 
 def plan(
@@ -95,10 +97,11 @@ def plan(
     Raises UsageError, Refused or Unavailable where the rebuild could not begin.
     """
     names = _checked(config, names, request)
-    if len(names) > 1:
-        return list(SeveralRebuilds(config, names, request, _SILENT, lambda: False).plans())
-    with _opened(config, names[0], request) as one:
-        return [one.plan()]
+    with kept_arithmetic():
+        if len(names) > 1:
+            return list(SeveralRebuilds(config, names, request, _SILENT, lambda: False).plans())
+        with _opened(config, names[0], request) as one:
+            return [one.plan()]
 
 
 def _checked(config: Config, names: Sequence[str], request: RebuildRequest) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import sys
 from threading import Event
 
@@ -79,6 +80,17 @@ def test_plan_rebuild_switch_roll_back_and_retire(config, connection):
     assert lifecycle.retirable(config, "cart_summary").versions == [2]
     assert lifecycle.retire(config, "cart_summary", 2)
     assert connection.execute("SELECT to_regclass('cart_summary__v2')").fetchone() == (None,)
+
+
+def test_the_program_calculates_afterwards_as_before(config, connection):
+    with decimal.localcontext() as context:
+        # Too coarse for the totals of the carts, which are not the program's.
+        context.prec = 2
+        plan(config)
+        rebuild(config)
+        assert decimal.getcontext() is context
+        assert context.prec == 2
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, 500)
 
 
 def test_a_rebuild_is_stopped_resumed_and_aborted(config):
