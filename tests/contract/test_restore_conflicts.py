@@ -26,6 +26,7 @@ from tests.contract.test_archive import (
     wiped,
 )
 from tests.support.archived import run
+from tests.support.cases import thorough_but
 from tests.support.layout_kits import any_kit, kits
 
 KITS = (
@@ -241,7 +242,7 @@ def test_a_node_has_no_new_positions_and_leaves_out_what_is_gone_for_good(node_k
         assert list(kit.store.read_stream(stream)) == there
 
 
-@pytest.mark.parametrize("remove", ["truncate", pytest.param("delete", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("remove", thorough_but(["truncate", "delete"], "truncate"))
 def test_a_node_keeps_what_an_operator_wrote_into_a_streams_metadata_since(
     node_kit, tmp_path, remove
 ):

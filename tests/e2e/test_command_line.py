@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.support import marten, shop
+from tests.support.cases import thorough_but
 from tests.support.databases import database
 from tests.support.project import Project
 from tests.support.waiting import DEADLINE, end
@@ -352,13 +353,12 @@ def test_events_follow_ends_on_sigterm_and_shows_what_comes(small, dsn):
 
 @pytest.mark.parametrize(
     "command",
-    [
+    thorough_but(
+        ["events", "events --output csv", "run --verbose 2>&1", "docs configuration", "--help"],
         "events",
-        pytest.param("events --output csv", marks=pytest.mark.thorough),
-        pytest.param("run --verbose 2>&1", marks=pytest.mark.thorough),
         "docs configuration",
         "--help",
-    ],
+    ),
 )
 def test_a_reader_that_ends_first_ends_the_command_quietly(command, small):
     """With the code that a shell shows for SIGPIPE, and no word of it."""
@@ -381,7 +381,9 @@ def test_a_reader_that_ends_first_ends_the_command_quietly(command, small):
 
 @pytest.mark.parametrize(
     "command",
-    ["--version", "--help", "docs", "events", pytest.param("status", marks=pytest.mark.thorough)],
+    thorough_but(
+        ["--version", "--help", "docs", "events", "status"], "--version", "--help", "docs", "events"
+    ),
 )
 def test_what_a_full_disk_does_not_take_is_an_error(command, small):
     done = subprocess.run(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import documented_schemas, marten, shop
+from tests.support.cases import thorough_but
 from tests.support.waiting import DEADLINE, finish
 
 ROOT = Path(__file__).parents[2]
@@ -97,11 +98,7 @@ def parts() -> dict[str, list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
-    [
-        "core",
-        pytest.param("first", marks=pytest.mark.thorough),
-        pytest.param("second", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["core", "first", "second"], "core"),
 )
 def test_each_command_line_works(project, dsn, connection, part):
     """In each part page after page in one project. What several of its pages show is run once,

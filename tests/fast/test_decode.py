@@ -12,6 +12,7 @@ from esops.errors import Busy
 from esops.events import NewEvent
 from esops.schema.decode import kept, samples
 from esops.testing import MemoryStore
+from tests.support.cases import thorough_but
 
 FINE = "def decode(event):\n    print('talk')\n    return event.json()\n"
 
@@ -229,7 +230,7 @@ def decode(event):
 """
 
 
-@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.thorough), "3"])
+@pytest.mark.parametrize("workers", thorough_but(["1", "3"], "3"))
 def test_all_other_events_are_decoded_once(shop, workers):
     append(shop, "cart-1", "odd", b'{"deadly": true}')
     append(shop, "cart-2", "odd", b'{"deadly": true}')

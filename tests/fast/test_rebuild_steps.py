@@ -6,6 +6,7 @@ import pytest
 
 from esops.rebuild import journal
 from tests.fast.conftest import CODE
+from tests.support.cases import thorough_but
 
 STATES = ("provisioned", "catching-up", "following", "verified", "switched")
 
@@ -46,7 +47,7 @@ def test_the_journal_tells_the_steps_in_their_order(shop):
     assert shop.table() == shop.truth
 
 
-@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("moment", thorough_but(["before", "after"], "before"))
 @pytest.mark.parametrize("state", STATES)
 def test_a_rebuild_that_dies_at_a_step_is_resumed(shop, monkeypatch, state, moment):
     """Both where the journal does not know of the step yet, and where it does."""
@@ -69,7 +70,7 @@ def test_a_rebuild_that_dies_at_a_step_is_resumed(shop, monkeypatch, state, mome
     "state",
     [
         STATES[0],
-        *(pytest.param(each, marks=pytest.mark.thorough) for each in STATES[1:-2]),
+        *thorough_but(STATES[1:-2]),
         STATES[-2],
     ],
 )

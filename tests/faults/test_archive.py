@@ -35,6 +35,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
 from tests.support.archiver import Archiver
+from tests.support.cases import thorough_but
 from tests.support.objects import ObjectStore
 from tests.support.soak import rounds
 from tests.support.waiting import until
@@ -340,7 +341,7 @@ def bucket(objects, project, monkeypatch):
     "fault",
     [
         "alter",
-        *(pytest.param(each, marks=thorough) for each in ("error", "hang", "truncate", "lose")),
+        *thorough_but(("error", "hang", "truncate", "lose")),
     ],
 )
 def test_a_repository_that_fails_or_lies_costs_no_event(

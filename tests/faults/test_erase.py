@@ -19,6 +19,7 @@ from esops.events import NewEvent
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import eventsourcing, marten, messagedb
+from tests.support.cases import thorough_but
 from tests.support.soak import rounds
 
 KILL = """
@@ -88,9 +89,7 @@ def left_in(connection, table: str, folder) -> str:
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize(
-    "layout", ["marten", pytest.param("messagedb", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("layout", thorough_but(["marten", "messagedb"], "marten"))
 def test_a_kill_at_any_write_is_finished_by_the_next_run(project, dsn, connection, layout):
     table = {"marten": "mt_events", "messagedb": "message_store.messages"}[layout]
     if layout == "marten":

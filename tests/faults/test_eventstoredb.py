@@ -18,6 +18,7 @@ from esops.settings import EventStoreDBSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb import bulk
 from tests.support import billing
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 from tests.support.esdb_writers import Writers
 from tests.support.kills import Kills, unfinished
@@ -119,13 +120,7 @@ def test_a_follow_goes_on_when_the_node_is_killed_and_started_again(tmp_path):
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        "cut",
-        *(
-            pytest.param(each, marks=pytest.mark.thorough)
-            for each in ("drop in the middle of a read", "consumer too slow", "busy")
-        ),
-    ],
+    thorough_but(["cut", "drop in the middle of a read", "consumer too slow", "busy"], "cut"),
 )
 def test_a_follow_goes_on_from_its_last_position(fault):
     with Nodes() as nodes:

@@ -20,6 +20,7 @@ import pytest
 from tests.integration import test_external as external
 from tests.integration import test_together as together
 from tests.support import kinds, shop
+from tests.support.cases import thorough_but
 from tests.support.kills import STATES, Kills, finished, state, unfinished
 from tests.support.soak import rounds
 from tests.support.waiting import finish, until
@@ -132,11 +133,8 @@ KILLED = ("workers", "ranges")
 @pytest.mark.timeout(rounds(300, 900))
 @pytest.mark.parametrize(
     "way",
-    [
-        # The others lose each answer once, in tests/faults/test_lost_answers.py.
-        each if each in KILLED else pytest.param(each, marks=pytest.mark.thorough)
-        for each in WAYS
-    ],
+    # The others lose each answer once, in tests/faults/test_lost_answers.py.
+    thorough_but(WAYS, *KILLED),
 )
 def test_each_way_is_killed_over_and_over_and_is_right_in_the_end(way, dsn, connection, project):
     shop.make(dsn, EVENTS)

@@ -11,6 +11,7 @@ import pytest
 from tests.faults.test_kill_ways import EVENTS, KILLED, WAYS, of_kind
 from tests.integration import test_external as external
 from tests.support import shop
+from tests.support.cases import thorough_in
 
 pytestmark = pytest.mark.slow
 LOSING = """
@@ -43,11 +44,8 @@ session.Session.do = do
 
 @pytest.mark.parametrize(
     "way",
-    [
-        # What `make test` kills needs no second look there.
-        pytest.param(each, marks=pytest.mark.thorough) if each in ("fold", *KILLED) else each
-        for each in ("fold", *WAYS)
-    ],
+    # What `make test` kills needs no second look there.
+    thorough_in(("fold", *WAYS), ("fold", *KILLED)),
 )
 def test_every_answer_is_lost_once(way, dsn, connection, project):
     shop.make(dsn, EVENTS)

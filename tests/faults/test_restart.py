@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.kills import state
 from tests.support.waiting import end, finish, until
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 thorough = pytest.mark.thorough
 
 
-@pytest.mark.parametrize("mode", [pytest.param("fast", marks=thorough), "immediate"])
+@pytest.mark.parametrize("mode", thorough_but(["fast", "immediate"], "immediate"))
 def test_a_rebuild_waits_for_a_restarted_server_and_goes_on(mode, own_server, project):
     dsn = own_server.dsn()
     shop.make(dsn, 10_000)

@@ -24,6 +24,7 @@ from esops.stores import open_store
 from esops.stores.eventstoredb import live
 from esops.stores.eventstoredb import store as store_module
 from tests.support import billing
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE, until
@@ -33,7 +34,7 @@ VERSIONS = [
     # The last one with the fault, and the first one without it.
     "23.10",
     "24.10",
-    *(pytest.param(each, marks=thorough) for each in ("20.10", "21.10")),
+    *thorough_but(("20.10", "21.10")),
 ]
 ROUNDS = rounds(3, 60)
 BEHIND = "import esops.stores.eventstoredb.live as live\nlive.BEHIND = 1.0\n"
@@ -42,8 +43,7 @@ BEHIND = "import esops.stores.eventstoredb.live as live\nlive.BEHIND = 1.0\n"
 
 def mostly(version: str) -> list:
     """Parameters of `nodes`, of which `make test` has this version only."""
-    every = ("20.10", "21.10", "23.10", "24.10")
-    return [each if each == version else pytest.param(each, marks=thorough) for each in every]
+    return thorough_but(("20.10", "21.10", "23.10", "24.10"), version)
 
 
 @pytest.fixture(params=VERSIONS)

@@ -20,6 +20,7 @@ from esops.demo import store
 from esops.readmodel import spills
 from esops.running.spill.directory import PREFIX
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.databases import database
 from tests.support.soak import SOAK, rounds
 from tests.support.waiting import finish, kill, until
@@ -173,12 +174,7 @@ SERIES = [
 """Of each phase of a spill the moment at which most is undone."""
 
 
-def also(these, kept):
-    """All of these, of which the thorough half has those that are not kept in `make test`."""
-    return [each if each in kept else pytest.param(each, marks=thorough) for each in these]
-
-
-@pytest.mark.parametrize("point", also(POINTS, SERIES))
+@pytest.mark.parametrize("point", thorough_but(POINTS, *SERIES))
 def test_killed_at_each_step_and_resumed(connection, carts, point):
     die(carts, POINTS[point])
     again = carts.ok("rebuild", "--blue-green", "--resume")
@@ -216,7 +212,7 @@ def test_killed_between_two_manifests_it_continues_at_the_last_one(connection, c
 
 
 # In make test a directory is lost in test_the_total_that_is_shown_is_that_of_the_load.
-@pytest.mark.parametrize("point", also(POINTS, []))
+@pytest.mark.parametrize("point", thorough_but(POINTS))
 def test_killed_and_its_directory_lost(connection, carts, point):
     die(carts, POINTS[point])
     shutil.rmtree(carts.folder_of_spills, ignore_errors=True)
@@ -291,7 +287,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("moment", also(LOST, ["with events that are not written"]))
+@pytest.mark.parametrize("moment", thorough_but(LOST, "with events that are not written"))
 def test_a_connection_lost_while_events_are_written_doubles_none(connection, carts, moment):
     carts.environment["LOSE"] = json.dumps(LOST[moment])
     done = carts.ok("rebuild", "--blue-green")
@@ -309,7 +305,7 @@ def test_a_directory_that_nobody_may_write_to(connection, carts):
     check(connection, carts)
 
 
-@pytest.mark.parametrize("bytes_", also([2_000, 5_000, 12_000], [12_000]))
+@pytest.mark.parametrize("bytes_", thorough_but([2_000, 5_000, 12_000], 12_000))
 def test_files_that_cannot_grow(connection, carts, bytes_):
     limit = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_}, {bytes_}))"
     carts.patch(f"{SMALL}\n{limit}")
@@ -318,7 +314,7 @@ def test_files_that_cannot_grow(connection, carts, bytes_):
     check(connection, carts)
 
 
-@pytest.mark.parametrize("limit", also(["1kB", "150kB", "100kB"], []))
+@pytest.mark.parametrize("limit", thorough_but(["1kB", "150kB", "100kB"]))
 def test_a_bound_that_takes_several_rounds(connection, carts, limit):
     carts.reconfigure(f'spill_limit = "{limit}"')
     done = carts.ok("rebuild", "--blue-green")
@@ -405,7 +401,7 @@ def test_resumed_without_a_switch(connection, carts, point):
     assert state == ("standby",)
 
 
-@pytest.mark.parametrize("point", also(DAMAGED_AT, ["between the manifest and the row"]))
+@pytest.mark.parametrize("point", thorough_but(DAMAGED_AT, "between the manifest and the row"))
 def test_after_an_erasure_nothing_of_its_files_is_used(dsn, connection, carts, point):
     die(carts, POINTS[point])
     spills.outdate([dsn], "shop", "events were erased since")
@@ -555,7 +551,7 @@ def progress_in(err: str) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    "how", ["in rounds", "begun again", pytest.param("in processes", marks=thorough)]
+    "how", thorough_but(["in rounds", "begun again", "in processes"], "in rounds", "begun again")
 )
 def test_the_total_that_is_shown_is_that_of_the_load(connection, carts, how):
     """The position stays while a spill is folded, and a lost spill counts no more."""

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.waiting import finish, heard
 
 
@@ -35,7 +36,7 @@ def serves(connection) -> int:
     return connection.execute("SELECT active_version FROM esops.projections").fetchone()[0]
 
 
-@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("mode", thorough_but(["view", "rename"], "view"))
 def test_a_switch_waits_for_snapshots_that_are_older_than_green(dsn, connection, carts, mode):
     shop.configure(carts, dsn, projection_options=f'switch = "{mode}"')
     before = rows(connection)

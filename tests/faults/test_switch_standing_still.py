@@ -14,6 +14,7 @@ import pytest
 
 from esops.postgres import held
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.soak import rounds
 from tests.support.waiting import finish, until
 
@@ -73,7 +74,7 @@ def longest_read(dsn, stop) -> float:
     [
         "switch",
         "retire",
-        *(pytest.param(each, marks=pytest.mark.thorough) for each in ("rollback", "adoption")),
+        *thorough_but(("rollback", "adoption")),
     ],
 )
 def test_readers_do_not_wait_for_a_process_that_stands_still(dsn, connection, project, what):

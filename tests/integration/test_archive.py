@@ -42,6 +42,7 @@ from esops.stores.archive import views
 from esops.stores.archiving import RemovalStrategy, Removed, VersionRange
 from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 from tests.support.soak import rounds
 
@@ -246,7 +247,7 @@ def test_queries_over_an_archive(project, dsn, connection):
         assert "DuckDB" in refused.err
 
 
-@pytest.mark.parametrize("runs", [1, pytest.param(2, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("runs", thorough_but([1, 2], 1))
 def test_a_query_names_what_it_cannot_read(project, dsn, connection, monkeypatch, runs):
     """A lone surrogate is JSON to the store, and none to DuckDB. A large payload is read."""
     eventsourcing.create(connection)
@@ -436,7 +437,7 @@ def test_what_projections_have_not_passed_is_not_removed(project, dsn, connectio
 
 
 # A rebuild reads what an archive has, whichever way it came there.
-@pytest.mark.parametrize("how", ["delete", pytest.param("archive", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("how", thorough_but(["delete", "archive"], "delete"))
 def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
     project, dsn, connection, how
 ):

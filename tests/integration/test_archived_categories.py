@@ -18,6 +18,7 @@ from esops.events import EventFilter
 from esops.stores import open_store
 from esops.stores.archive.archived_away import removed_from
 from tests.support import emmett
+from tests.support.cases import thorough_but
 
 CUSTOM = """
 CREATE TABLE mine (at bigserial, stream text, version int, kind text, body jsonb, grp text,
@@ -55,13 +56,12 @@ CATEGORIES = {
 
 
 @pytest.fixture(
-    params=[
-        pytest.param("marten-9.58-v1", marks=pytest.mark.thorough),
+    params=thorough_but(
+        ["marten-9.58-v1", "marten-9.58-v2", "eventsourcing-9.5.6", "message-db-1.3.1", "custom"],
         "marten-9.58-v2",
         "eventsourcing-9.5.6",
-        pytest.param("message-db-1.3.1", marks=pytest.mark.thorough),
         "custom",
-    ]
+    )
 )
 def filled(request, project, dumps, dsn, connection):
     return request.param, fill(request.param, project, dumps, dsn, connection)

@@ -12,6 +12,7 @@ import pytest
 
 from esops.assistants.bounds import MOST, fitted, without_data
 from tests.support import shop
+from tests.support.cases import thorough_but
 
 NOISY = shop.PROJECTION + '\nprint("this is not the protocol")\n'
 
@@ -124,7 +125,7 @@ def test_an_assistant_gets_the_state_and_events_and_writes_nothing(carts, connec
     )
 
 
-@pytest.mark.parametrize("no_data", [pytest.param((), marks=pytest.mark.thorough), ("--no-data",)])
+@pytest.mark.parametrize("no_data", thorough_but([(), ("--no-data",)], ("--no-data",)))
 def test_a_check_finds_a_wrong_row_and_no_data_leaves_values_out(carts, connection, no_data):
     """The check runs the user's code, whose print() must not reach the protocol."""
     connection.execute(

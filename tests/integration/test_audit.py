@@ -19,6 +19,7 @@ from esops.events import EventFilter, NewEvent
 from esops.settings import AuditSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
+from tests.support.cases import thorough_but
 
 CONFIG = """
 [stores.bank]
@@ -31,11 +32,11 @@ closed_by = ["Closed", "ShoppingCartConfirmed", "ShoppingCartCancelled"]
 
 
 @pytest.fixture(
-    params=[
+    params=thorough_but(
+        ["emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6"],
         "emmett-0.42.0",
-        pytest.param("message-db-1.3.1", marks=pytest.mark.thorough),
         "eventsourcing-9.5.6",
-    ]
+    )
 )
 def restored(request, dumps, dsn, connection, project):
     emmett.restore(connection, (dumps / f"{request.param}.sql").read_text())

@@ -8,6 +8,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.integration.test_archive import new, of, write
 from tests.support import emmett, marten
+from tests.support.cases import thorough_but
 
 DELETE = 'store = "s"\nstream = "cart-*"\nremove = "delete"'
 
@@ -34,7 +35,7 @@ TENANTS = {"emmett": "emt:default", "marten": "*DEFAULT*"}
 CASES = {"emmett": second_partition, "marten": tenants_in_the_key}
 
 
-@pytest.fixture(params=["emmett", pytest.param("marten", marks=pytest.mark.thorough)])
+@pytest.fixture(params=thorough_but(["emmett", "marten"], "emmett"))
 def changed(request, project, dsn, connection):
     """A store of which a stream was archived before tenants told its streams apart; the run."""
     layout = request.param

@@ -9,6 +9,7 @@ import json
 import pytest
 
 from tests.support import emmett, kinds, shop
+from tests.support.cases import thorough_but
 
 EVENTS = 1_000
 DOCUMENTS = """
@@ -45,7 +46,7 @@ def found(project, name: str, *options: str, code: int) -> dict:
     return done.json
 
 
-@pytest.mark.parametrize("kind", [pytest.param("handlers", marks=pytest.mark.thorough), "sql"])
+@pytest.mark.parametrize("kind", thorough_but(["handlers", "sql"], "sql"))
 def test_kinds_that_read_the_log(dsn, project, connection, kind):
     shop.make(dsn, EVENTS)
     kinds.configure(project, dsn, kind)

@@ -20,6 +20,7 @@ from esops.health.status import look
 from esops.settings import EventStoreDBSettings
 from esops.stores import open_store
 from tests.support import emmett, messagedb
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 
 
@@ -51,9 +52,7 @@ def late(config, events) -> dict[str, int]:
         }
 
 
-@pytest.mark.parametrize(
-    "ordering", ["transaction", pytest.param("position", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("ordering", thorough_but(["transaction", "position"], "transaction"))
 def test_a_number_alone_whose_event_is_gone_is_not_the_head(
     project, dumps, dsn, connection, ordering
 ):

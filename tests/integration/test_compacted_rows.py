@@ -12,6 +12,7 @@ from esops.config import load_config
 from esops.stores import open_store
 from tests.integration.test_compacted_streams import carts_with, check_it_is_seen, compact
 from tests.integration.test_marten_fixtures import COMPACTED, REBUILD, configure, marten
+from tests.support.cases import thorough_but
 
 __all__ = ["compact", "marten"]  # fixtures
 ERASE = """
@@ -25,7 +26,7 @@ secret = "x0123456789abcdef0123456789abcdef"
 ROW = "SELECT * FROM carts WHERE id = %s"
 
 
-@pytest.mark.parametrize("up_to", [pytest.param(1, marks=pytest.mark.thorough), 3])
+@pytest.mark.parametrize("up_to", thorough_but([1, 3], 3))
 def test_an_erasure_does_not_fold_what_is_left(project, dsn, connection, marten, compact, up_to):
     marten("v1")
     configure(project, dsn)
@@ -67,7 +68,7 @@ def test_an_erasure_does_not_fold_what_is_left(project, dsn, connection, marten,
     assert connection.execute(ROW, (str(stream),)).fetchall() == before
 
 
-@pytest.mark.parametrize("remove", [pytest.param("keep", marks=pytest.mark.thorough), "delete"])
+@pytest.mark.parametrize("remove", thorough_but(["keep", "delete"], "delete"))
 def test_an_archive_without_what_was_compacted_hides_nothing(
     project, dsn, connection, marten, compact, tmp_path, remove
 ):

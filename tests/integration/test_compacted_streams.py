@@ -17,6 +17,7 @@ from tests.integration.test_marten_fixtures import (
     findings,
     marten,
 )
+from tests.support.cases import thorough_but
 
 __all__ = ["marten"]  # a fixture
 APPEND = """
@@ -97,7 +98,7 @@ def test_a_stream_compacted_at_its_first_version(project, dsn, connection, marte
     assert connection.execute("SELECT count(*) FROM carts WHERE client IS NULL").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("wholly", [0, pytest.param(5, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("wholly", thorough_but([0, 5], 0))
 def test_what_is_left_tells_nothing_of_what_was_lost(
     project, dsn, connection, marten, compact, wholly
 ):

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 
 NAMED = """
 CREATE TABLE {table} (
@@ -76,7 +77,7 @@ def properties(connection, table: str) -> dict[str, list]:
     }
 
 
-@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("mode", thorough_but(["view", "rename"], "view"))
 def test_names_in_the_file_work_each_time_and_what_it_leaves_out_is_not_lost(
     mode, dsn, connection, project
 ):

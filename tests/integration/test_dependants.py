@@ -15,6 +15,7 @@ from esops.rebuild import carried
 from esops.rebuild.carried import Carried, Prepared
 from esops.rebuild.left_behind import Root
 from tests.support import shop
+from tests.support.cases import thorough_but
 from tests.support.soak import rounds
 
 OBJECTS = """
@@ -175,7 +176,7 @@ def bound_to(connection, name: str) -> list[str]:
     return sorted(each.name for each in found)
 
 
-@pytest.mark.parametrize("last", [2, pytest.param(4, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("last", thorough_but([2, 4], 2))
 def test_what_refers_to_a_table_is_carried_over_and_back(last, dsn, roles, project):
     """By the mode `rename`, and when a view takes the table's place."""
     connection = roles
@@ -365,7 +366,7 @@ QUERIES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("mode", thorough_but(["view", "rename"], "view"))
 def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project):
     """Back and forth between two versions, in the mode `view` with other columns each time, and with
     every kind of object that is carried over.

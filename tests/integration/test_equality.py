@@ -17,6 +17,7 @@ from esops.rebuild.verification import comparison
 from esops.rebuild.verification.sides import Sides
 from esops.settings import VerifySettings
 from tests.support import installed_postgres
+from tests.support.cases import thorough_but
 
 COLLATION = """
 CREATE COLLATION careless (provider = icu, locale = 'und-u-ks-level1', deterministic = false)
@@ -77,7 +78,7 @@ def careless():
         yield Comparing(dsn)
 
 
-@pytest.mark.parametrize("method", ["exact", pytest.param("sample", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("method", thorough_but(["exact", "sample"], "exact"))
 def test_text_is_bytes_in_every_collation(careless, method):
     columns = "id int PRIMARY KEY, name text COLLATE careless"
     some = "SELECT n, 'Bob' FROM generate_series(1, 50) AS n"
@@ -161,7 +162,7 @@ CREATE DOMAIN prices_ AS numeric[]; CREATE DOMAIN cased AS text;
 """
 
 
-@pytest.mark.parametrize("where", ["compare", pytest.param("careless", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("where", thorough_but(["compare", "careless"], "compare"))
 def test_equality_by_type(where, request):
     """One table for all that is equal, one for all that is not: each column is found, and shown."""
     compare = request.getfixturevalue(where)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
 from tests.integration.test_equality import Comparing, careless  # noqa: F401 (a fixture)
+from tests.support.cases import thorough_but
 from tests.support.soak import rounds
 from tests.support.typed_values import DDL, NULL, TYPES
 
@@ -69,9 +70,7 @@ def check(compare, connection, table) -> None:
 
 
 @pytest.mark.timeout(rounds(300, 7_200))
-@pytest.mark.parametrize(
-    "where", ["embedded", pytest.param("installed", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("where", thorough_but(["embedded", "installed"], "embedded"))
 def test_what_differs_is_found_and_nothing_else(where, request):
     if where == "installed":
         dsn, collations = (

@@ -21,6 +21,7 @@ from esops.events import NewEvent
 from esops.settings import ArchiveSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, marten, messagedb
+from tests.support.cases import thorough_but
 from tests.support.project import Result
 from tests.support.waiting import DEADLINE, end, until
 
@@ -92,13 +93,13 @@ LAYOUTS = {
 
 @pytest.mark.parametrize(
     "layout",
-    [
+    thorough_but(
+        ["marten", "marten partitioned", "emmett", "message-db", "eventsourcing"],
         "marten",
-        pytest.param("marten partitioned", marks=pytest.mark.thorough),
         "emmett",
         "message-db",
         "eventsourcing",
-    ],
+    ),
 )
 def test_a_person_is_erased_from_each_layout(project, dsn, connection, layout):
     LAYOUTS[layout](connection)
@@ -365,11 +366,7 @@ def test_an_archive_whose_lists_tell_categories_keeps_them(project, dsn, connect
 # An archive is sealed in the same way whatever it is of; this layout has more columns in it.
 @pytest.mark.parametrize(
     "layout",
-    [
-        "marten partitioned",
-        pytest.param("emmett", marks=pytest.mark.thorough),
-        pytest.param("eventsourcing", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["marten partitioned", "emmett", "eventsourcing"], "marten partitioned"),
 )
 def test_archives_are_sealed_again(project, dsn, connection, layout):
     LAYOUTS[layout](connection)
@@ -512,7 +509,7 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
     assert "ann@example.com" not in everything(connection)
 
 
-@pytest.mark.parametrize("elsewhere", [pytest.param(False, marks=pytest.mark.thorough), True])
+@pytest.mark.parametrize("elsewhere", thorough_but([False, True], True))
 def test_what_a_paused_load_has_written_to_files_goes(
     project, dsn, connection, tmp_path, elsewhere
 ):
@@ -992,9 +989,7 @@ def test_names_are_found_in_both_forms_of_unicode(project, dsn, connection):
     assert (done.code, done.json["events"]) == (0, 2)
 
 
-@pytest.mark.parametrize(
-    "make", [marten.create, pytest.param(emmett.create, marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("make", thorough_but([marten.create, emmett.create], marten.create))
 def test_streams_in_an_archive_that_esops_does_not_know_are_no_proof(
     project, dsn, connection, make
 ):

@@ -14,6 +14,7 @@ from esops.settings import EventStoreDBSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import billing
+from tests.support.cases import thorough_but
 from tests.support.waiting import until
 
 ADMINS = ["$admins"]
@@ -70,7 +71,7 @@ def deny(admin, stream: str, *rights: str) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("right", ["$r", pytest.param("$mr", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("right", thorough_but(["$r", "$mr"], "$r"))
 def test_a_rebuild_needs_no_right_on_single_streams(
     admin, category, reader, project, dsn, connection, right
 ):

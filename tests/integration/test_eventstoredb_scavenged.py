@@ -14,6 +14,7 @@ from esops.settings import EventStoreDBSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb import scavenged
 from tests.support import billing
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 
 ANY = StreamState.ANY
@@ -80,11 +81,7 @@ def asked_in_each_way(project, events: list[dict]) -> None:
 
 @pytest.mark.parametrize(
     "how",
-    [
-        SOFT,
-        pytest.param(BEYOND, marks=pytest.mark.thorough),
-        "too old",
-    ],
+    thorough_but([SOFT, BEYOND, "too old"], SOFT, "too old"),
 )
 def test_the_event_that_a_scavenge_leaves_of_a_stream_without_any_is_no_event(
     nodes, project, dsn, connection, how
@@ -202,7 +199,7 @@ def test_a_scavenge_during_a_rebuild_is_noticed_before_the_switch(
     assert billing.table(connection, "cart_totals") == whole
 
 
-@pytest.mark.parametrize("most", [0, pytest.param(200, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("most", thorough_but([0, 200], 0))
 def test_links_and_the_systems_types_in_a_stream_are_no_gap(
     nodes, project, dsn, connection, monkeypatch, most
 ):

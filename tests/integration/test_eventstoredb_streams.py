@@ -14,6 +14,7 @@ from esops.events import NewEvent
 from esops.settings import EventStoreDBSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb.server_projections import ServerProjections
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 from tests.support.waiting import until
 
@@ -60,9 +61,7 @@ never_younger_than = "0s"
 """
 
 
-@pytest.mark.parametrize(
-    "why", [pytest.param("scavenged before", marks=pytest.mark.thorough), "no JSON"]
-)
+@pytest.mark.parametrize("why", thorough_but(["scavenged before", "no JSON"], "no JSON"))
 def test_streams_that_the_servers_own_list_lacks_are_found_and_told(nodes, project, why):
     configure(project, nodes.uri)
     with open_store("billing", settings(nodes.uri)) as store:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.support import application, shop
+from tests.support.cases import thorough_but
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -229,7 +230,7 @@ def test_a_view_is_pointed_once_green_is_past_all_that_readers_saw(app, project,
     assert view == "mt_doc_cartsummary_3"
 
 
-@pytest.mark.parametrize("writers", [0, pytest.param(1, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("writers", thorough_but([0, 1], 0))
 def test_rows_that_stay_different_stop_it(app, project, dsn, connection, writers):
     app.start(1)
     until(lambda: len(documents(connection, 1)) == len(truth(connection)))

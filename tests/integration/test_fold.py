@@ -21,6 +21,7 @@ from esops.readmodel.registry import Version
 from esops.running.runner import Runner
 from esops.running.work import Work
 from esops.stores.base import Batch, Capabilities
+from tests.support.cases import thorough_but
 from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE
 from tests.unit.test_building_blocks import event
@@ -161,14 +162,7 @@ DIFFERING = ("timestamptz", "bytea", "text[]", "jsonb")
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        *DIFFERING,
-        *(
-            pytest.param(each, marks=pytest.mark.thorough)
-            for each in TYPES
-            if each not in DIFFERING
-        ),
-    ],
+    thorough_but(TYPES, *DIFFERING),
 )
 def test_a_row_comes_back_as_the_function_wrote_it(kind, dsn, connection):
     for value in TYPES[kind]:

@@ -32,6 +32,7 @@ from esops.projections.kinds.fold import Fold
 from esops.projections.kinds.fold_key import check_key
 from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent
+from tests.support.cases import thorough_but
 from tests.support.soak import rounds
 from tests.unit.test_building_blocks import event
 
@@ -320,7 +321,7 @@ KEYS: list[tuple[str, list[Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "keys"), KEYS)
-@pytest.mark.parametrize("composite", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("composite", thorough_but([False, True], False))
 def test_a_key_is_one_row_however_it_is_written(dsn, kind, keys, composite):
     ddl = (
         f"t text, id {kind}, n int, PRIMARY KEY (t, id)" if composite else
@@ -498,7 +499,7 @@ def test_the_keys_of_a_document_may_be_texts_of_a_class_of_their_own(dsn):
         ("bytea", [bytearray(b"a"), b"a"]),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("composite", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("composite", thorough_but([False, True], False))
 def test_a_key_is_the_one_that_its_value_has_by_itself(dsn, kind, keys, composite):
     ddl = f"t text, id {kind}, n int, PRIMARY KEY (t, id)"
     steps: list[Any] = [(("x", key), 0) for key in keys]

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from tests.support import kinds, shop
+from tests.support.cases import thorough_but
 
 EVENTS = 200
 
@@ -30,7 +31,7 @@ def fewer(connection, left: int) -> None:
     connection.execute("DELETE FROM shop.mt_events WHERE seq_id > %s", (left,))
 
 
-@pytest.mark.parametrize("left", [pytest.param(0, marks=pytest.mark.thorough), EVENTS // 2 - 1])
+@pytest.mark.parametrize("left", thorough_but([0, EVENTS // 2 - 1], EVENTS // 2 - 1))
 def test_in_place_refuses_before_it_loses_rows(carts, connection, left):
     before = rows(connection)
     fewer(connection, left)
@@ -92,11 +93,7 @@ def test_a_table_of_unknown_origin_is_not_emptied_for_nothing(dsn, connection, p
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        "sql",
-        pytest.param("handlers", marks=pytest.mark.thorough),
-        pytest.param("process", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["sql", "handlers", "process"], "sql"),
 )
 def test_every_kind_refuses_in_place(dsn, connection, project, kind):
     if kind == "process" and shutil.which("node") is None:

@@ -22,6 +22,7 @@ from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
 from esops.stores.postgres.layouts.marten import liveness
 from tests.support import emmett, eventsourcing, kinds, shop
+from tests.support.cases import thorough_but
 from tests.support.databases import database
 from tests.support.waiting import finish, heard, until
 
@@ -140,9 +141,7 @@ def impatient(carts):
     return carts
 
 
-@pytest.mark.parametrize(
-    "lock", ["DaemonLockId", pytest.param("the shard's own", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("lock", thorough_but(["DaemonLockId", "the shard's own"], "DaemonLockId"))
 def test_refused_while_the_daemon_holds_its_lock(impatient, connection, dsn, lock):
     number = (
         liveness.DAEMON_LOCK

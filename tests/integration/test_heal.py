@@ -10,6 +10,7 @@ from esops.postgres.connection import connect
 from esops.readmodel import locks
 from tests.integration import test_inline_finish, test_inline_switch
 from tests.support import emmett, inline_writers, kinds, shop
+from tests.support.cases import thorough_but
 from tests.support.waiting import end, until
 
 TABLE = "cart_summary__v1"
@@ -83,12 +84,7 @@ def cart_summary(row, event):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param("key function", marks=pytest.mark.thorough),
-        pytest.param("handlers", marks=pytest.mark.thorough),
-        "sql",
-        pytest.param("process", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["key function", "handlers", "sql", "process"], "sql"),
 )
 def test_rows_of_each_kind(kind, dsn, connection, project):
     shop.make(dsn, 400)
@@ -236,7 +232,7 @@ def guard(connection, table: str, events: str, returns: str = "NULL") -> None:
     )
 
 
-@pytest.mark.parametrize("returns", ["NULL", pytest.param("NEW", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("returns", thorough_but(["NULL", "NEW"], "NULL"))
 def test_what_the_table_does_not_take_without_a_word_is_not_called_right(
     returns, served, connection
 ):
@@ -293,7 +289,7 @@ UPDATE cart_summary__v1 SET note = 'important', read = true;
 """
 
 
-@pytest.mark.parametrize("kind", ["fold", pytest.param("handlers", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("kind", thorough_but(["fold", "handlers"], "fold"))
 def test_what_the_table_fills_in_by_itself_is_neither_compared_nor_written(
     kind, dsn, connection, project
 ):

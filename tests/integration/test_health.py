@@ -21,6 +21,7 @@ from esops.health.findings import CODES
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 from tests.support.waiting import DEADLINE, end
 
@@ -557,11 +558,7 @@ def test_d020_d021_d022_d023_what_rebuilds_leave_behind(project, dsn, connection
 
 @pytest.mark.parametrize(
     "layout",
-    [
-        "marten",
-        pytest.param("emmett", marks=pytest.mark.thorough),
-        pytest.param("messagedb", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["marten", "emmett", "messagedb"], "marten"),
 )
 def test_a_role_with_the_printed_grants_runs_each_command(project, dsn, connection, layout):
     MAKERS[layout](connection)
@@ -746,11 +743,7 @@ def test_metrics_on_stdout_in_a_file_and_over_http(project, dsn, connection):
 
 @pytest.mark.parametrize(
     "columns",
-    [
-        "40",
-        pytest.param("80", marks=pytest.mark.thorough),
-        pytest.param("120", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["40", "80", "120"], "40"),
 )
 def test_status_cuts_no_name_and_no_version_at_any_width(project, dsn, connection, columns):
     marten.create(connection, marten.Variant(text_ids=True))

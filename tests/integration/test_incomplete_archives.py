@@ -25,6 +25,7 @@ from tests.integration.test_other_readers import (
     prepare,
 )
 from tests.support import emmett, marten, messagedb
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 
 HEADS = 'store = "s"\nstream = "a-*"\nremove = "delete"\nuntil = "B"'
@@ -154,7 +155,7 @@ def test_a_run_that_is_lost_is_missed(streams, dsn, connection):
     assert counts(connection) == {"a-1": 4, "b-1": 3}
 
 
-@pytest.mark.parametrize("by", ["alias", pytest.param("s", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("by", thorough_but(["alias", "s"], "alias"))
 def test_an_archive_is_asked_though_its_policies_name_another_store_today(
     streams, dsn, connection, by
 ):
@@ -213,11 +214,7 @@ def test_emmetts_list_of_streams_shows_what_is_gone(project, dumps, dsn, connect
 
 @pytest.mark.parametrize(
     "layout",
-    [
-        "marten",
-        pytest.param("emmett", marks=pytest.mark.thorough),
-        pytest.param("message-db", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["marten", "emmett", "message-db"], "marten"),
 )
 def test_an_older_copy_of_an_archive_is_missed(layout, project, dsn, connection):
     """The newer run took versions that nothing else has; the stream itself has newer ones."""

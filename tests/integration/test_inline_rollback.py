@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.test_inline_switch import configure, objects, report
 from tests.support import inline_writers, marten
+from tests.support.cases import thorough_but
 from tests.support.inline_writers import FOLD, Application, logic
 from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE, until
@@ -228,12 +229,10 @@ def test_refused_where_it_is_not_known_what_the_old_table_has(carts, connection,
 
 @pytest.mark.parametrize(
     "where",
-    [
-        pytest.param("standing.take_up", marks=pytest.mark.thorough),
-        pytest.param("inline_switch.perform", marks=pytest.mark.thorough),
-        pytest.param("inline_switch.carried.run", marks=pytest.mark.thorough),
+    thorough_but(
+        ["standing.take_up", "inline_switch.perform", "inline_switch.carried.run", "journal.note"],
         "journal.note",
-    ],
+    ),
 )
 def test_killed_and_begun_again(carts, connection, dsn, where):
     """At the checkpoint, before the switch, under its lock, and before its commit."""
@@ -368,9 +367,7 @@ def test_a_document_whose_stream_was_deleted_does_not_come_back(carts, connectio
     assert refused.code == 6
 
 
-@pytest.mark.parametrize(
-    "order", ["tenant_id, id", pytest.param("id, tenant_id", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("order", thorough_but(["tenant_id, id", "id, tenant_id"], "tenant_id, id"))
 def test_rows_are_looked_at_whether_the_tenant_comes_first_or_last(project, connection, dsn, order):
     marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
     tenant = "tenant_id varchar NOT NULL, id varchar NOT NULL, data"

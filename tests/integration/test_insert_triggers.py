@@ -14,6 +14,7 @@ from esops.events import NewEvent
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
+from tests.support.cases import thorough_but
 
 LAYOUTS = {
     "marten": (marten.create, "mt_events", "timestamp", "mt_streams"),
@@ -67,12 +68,7 @@ def restore(project, run: str, *options: str):
     return project.run("archive", "restore", run, "--yes", *options)
 
 
-@pytest.fixture(
-    params=[
-        each if each == "marten" else pytest.param(each, marks=pytest.mark.thorough)
-        for each in LAYOUTS
-    ]
-)
+@pytest.fixture(params=thorough_but(LAYOUTS, "marten"))
 def layout(request, project, dsn, connection):
     make, *tables = LAYOUTS[request.param]
     make(connection)

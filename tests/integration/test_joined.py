@@ -20,6 +20,7 @@ from esops.stores.archive import downwards
 from esops.stores.postgres import backwards
 from esops.trace.log import LogReader, LogRequest
 from tests.support import marten
+from tests.support.cases import thorough_but
 
 CONFIG = """
 [stores.s]
@@ -134,7 +135,7 @@ never_younger_than = "0s"
 """
 
 
-@pytest.fixture(params=["delete", pytest.param("archive", marks=pytest.mark.thorough)])
+@pytest.fixture(params=thorough_but(["delete", "archive"], "delete"))
 def begun(request, project, dsn, connection):
     """A configuration whose archive has a run, and 36 events of which the next run takes a half."""
     marten.create(connection, marten.Variant(text_ids=True))

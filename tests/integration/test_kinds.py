@@ -18,18 +18,14 @@ from esops.rebuild.api import rebuild
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, kinds, marten, shop
+from tests.support.cases import thorough_but
 from tests.support.databases import database
 
 EVENTS = 800
 
 
 # A fold is rebuilt and followed everywhere; handlers and a program are below, with more to do.
-@pytest.fixture(
-    params=[
-        each if each == "sql" else pytest.param(each, marks=pytest.mark.thorough)
-        for each in kinds.KINDS
-    ]
-)
+@pytest.fixture(params=thorough_but(kinds.KINDS, "sql"))
 def kind(request):
     if request.param == "process" and shutil.which("node") is None:
         pytest.skip("there is no node")

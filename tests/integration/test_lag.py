@@ -22,6 +22,7 @@ from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of, has_read
 from esops.stores.eventstoredb.node import _in_stream, _reads
 from tests.support import emmett, messagedb
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 from tests.support.waiting import DEADLINE, until
 
@@ -185,9 +186,7 @@ def test_a_processor_of_several_versions_has_a_series_for_each(project, dsn, con
     ]
 
 
-@pytest.mark.parametrize(
-    "ordering", ["native", pytest.param("position", marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize("ordering", thorough_but(["native", "position"], "native"))
 def test_the_transaction_of_a_pair_is_a_decimal_number(dumps, dsn, connection, ordering):
     """It begins with zeros, and Postgres would take it for an octal one."""
     emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())

@@ -16,6 +16,7 @@ from esops.events import EventFilter, Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import marten, messagedb
+from tests.support.cases import thorough_but
 
 SNAPSHOT = "compacted<cart>"
 NONE = ("compacted", "xcompacted<cart>", "a < compacted<b")
@@ -60,7 +61,7 @@ def expected(streams, after: int = 0) -> list[tuple[str, int, int, str]]:
     return sorted(found, key=lambda each: (-each[1], each[0]))
 
 
-@pytest.mark.parametrize("analysed", [False, pytest.param(True, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("analysed", thorough_but([False, True], False))
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_late_streams_are_found_in_each_variant(dsn, connection, variant, analysed):
     v = VARIANTS[variant]

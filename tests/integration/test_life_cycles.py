@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import emmett
+from tests.support.cases import thorough_but
 from tests.support.esdb import Nodes
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "reference" / "life_cycles.py"
@@ -80,10 +81,7 @@ def own_node():
 # Tables of Marten and Emmett are rebuilt inline elsewhere (test_inline_switch.py).
 @pytest.mark.parametrize(
     "library",
-    [
-        each if each == "message-db" else pytest.param(each, marks=pytest.mark.thorough)
-        for each in FROM
-    ],
+    thorough_but(FROM, "message-db"),
 )
 def test_the_table_is_true_of(library, script, dumps, dsn, connection, project):
     said = script["answers"](script["LIBRARIES"][library])

@@ -10,6 +10,7 @@ import os
 
 import pytest
 
+from tests.support.cases import thorough_in
 from tests.support.histories.plans import History, history
 from tests.support.histories.runs import failure, smaller, staged
 from tests.support.histories.tables import LAYOUTS
@@ -161,12 +162,6 @@ FEWER = {
 """Layouts and histories that add least to the others."""
 
 
-def marked(names) -> list:
-    return [
-        pytest.param(each, marks=pytest.mark.thorough) if each in FEWER else each for each in names
-    ]
-
-
 @pytest.fixture(scope="module")
 def stage(server, tmp_path_factory):
     with staged(server, tmp_path_factory.mktemp("histories")) as stage:
@@ -174,7 +169,7 @@ def stage(server, tmp_path_factory):
 
 
 @pytest.mark.timeout(rounds(300, 7_200))
-@pytest.mark.parametrize("layout", marked(LAYOUTS))
+@pytest.mark.parametrize("layout", thorough_in(LAYOUTS, FEWER))
 def test_every_job_sees_all_that_was_committed_or_refuses(layout, stage):
     for seed in range(SEED, SEED + COUNT):
         one = history(LAYOUTS[layout], seed)
@@ -184,7 +179,7 @@ def test_every_job_sees_all_that_was_committed_or_refuses(layout, stage):
             pytest.fail(f"{wrong}\n{found}\n{still or 'which does not fail every time'}")
 
 
-@pytest.mark.parametrize("name", marked(PINNED))
+@pytest.mark.parametrize("name", thorough_in(PINNED, FEWER))
 def test_histories_that_went_wrong_once(name, stage):
     few, steps = PINNED[name]
     for layout in LAYOUTS if SOAK and len(few) > 1 else few:

@@ -22,6 +22,7 @@ from esops.events import EventFilter, NewEvent, Position, StreamRef
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import messagedb
+from tests.support.cases import thorough_but
 from tests.support.folders import server_folder
 from tests.support.marten import Variant, create_archive_function
 
@@ -359,7 +360,7 @@ def test_archiving_names_the_applications_own_projections(project, dsn, connecti
     assert (restored["events"], own <= {*restored["application"]}) == (plan["events"], True)
 
 
-@pytest.mark.parametrize("remove", ["delete", pytest.param("archive", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("remove", thorough_but(["delete", "archive"], "delete"))
 def test_a_plan_a_run_and_the_rows_are_counted_in_one_way(project, dsn, connection, marten, remove):
     """Of the streams, two events are skipped, and one in the middle was deleted by hand."""
     marten("v4")

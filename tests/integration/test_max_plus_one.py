@@ -18,6 +18,7 @@ from esops.errors import AnotherLog, ContradictedSequence, Refused, Unavailable,
 from esops.events import Position
 from esops.settings import PostgresSettings, TableSettings
 from esops.stores import open_store
+from tests.support.cases import thorough_but
 from tests.support.own_tables import ACURIS, ACURIS_TABLE, CASTORE, CASTORE_TABLE
 from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE, until
@@ -59,9 +60,7 @@ def start(dsn: str, seed: int, way: str) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.timeout(rounds(300, 900))
-@pytest.mark.parametrize(
-    "way", [pytest.param("locks", marks=pytest.mark.thorough), "unique index only"]
-)
+@pytest.mark.parametrize("way", thorough_but(["locks", "unique index only"], "unique index only"))
 def test_nothing_is_missed_or_doubled_while_writers_are_killed(way, dsn, connection):
     connection.execute(ACURIS)
     chance = random.Random(7)

@@ -14,6 +14,7 @@ from esops.config import load_config
 from esops.events import EventFilter, NewEvent
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, marten, messagedb
+from tests.support.cases import thorough_but
 
 SCHEMA, TABLE = '10% "off"', "ev.ents%s_{x}"
 STREAMS = ["100%-a_b", "O'Hara\"-1", "a_b-%s", "a%b-2", "x" * 3_000]
@@ -233,12 +234,7 @@ def made(layout: str, connection, schema: str) -> str:
 
 @pytest.mark.parametrize(
     "layout",
-    [
-        "marten",
-        pytest.param("emmett", marks=pytest.mark.thorough),
-        pytest.param("messagedb", marks=pytest.mark.thorough),
-        pytest.param("eventsourcing", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["marten", "emmett", "messagedb", "eventsourcing"], "marten"),
 )
 def test_a_library_may_be_in_a_schema_with_any_name(layout, dsn, connection, project):
     schema = '50%s "x" {y}\''

@@ -17,6 +17,7 @@ from esops.stores import open_store
 from esops.trace.conditions import parse_condition
 from esops.trace.log import LogReader, LogRequest
 from tests.support import emmett
+from tests.support.cases import thorough_but, thorough_in
 from tests.support.databases import database
 
 DUMPS = {
@@ -32,7 +33,7 @@ DUMPS = {
 }
 
 FEWER = ("marten-tenants", "marten-partitioned", "emmett-by-position")
-EACH = [pytest.param(each, marks=pytest.mark.thorough) if each in FEWER else each for each in DUMPS]
+EACH = thorough_in(DUMPS, FEWER)
 
 
 def restore(connection, dumps, dump: str) -> None:
@@ -151,7 +152,7 @@ def test_events_with_a_value_in_data_or_metadata(store):
 @pytest.mark.parametrize(
     "written",
     [each for each in DUMPS if each not in FEWER and DUMPS[each][0] != "emmett-0.42.0"]
-    + [pytest.param(each, marks=pytest.mark.thorough) for each in FEWER[:2]],
+    + thorough_but(FEWER[:2]),
     indirect=True,
 )
 def test_the_newest_events_are_read_by_the_index(written):

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 
 
 class Ear:
@@ -120,11 +121,7 @@ def test_a_program_gets_the_fields_without_a_shell(carts):
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        pytest.param("status", marks=pytest.mark.thorough),
-        "gone",
-        pytest.param("program", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["status", "gone", "program"], "gone"),
 )
 def test_what_is_not_delivered_is_a_warning_and_nothing_else(carts, ear, fault):
     keys = {"webhook": ear.url}

@@ -24,6 +24,7 @@ from esops.settings import PostgresSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.base import Head, Unsettled, settled
 from tests.support import marten
+from tests.support.cases import thorough_but
 from tests.support.soak import SOAK, rounds
 from tests.support.waiting import DEADLINE, end, until
 from tests.support.writers import Writers
@@ -361,9 +362,7 @@ def test_looking_for_missing_numbers_keeps_no_statement_open_for_long(dsn, conne
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "outside", [pytest.param(0.0, marks=pytest.mark.thorough), 0.5], ids=["quick", "rich and quick"]
-)
+@pytest.mark.parametrize("outside", thorough_but([0.0, 0.5], 0.5), ids=["quick", "rich and quick"])
 def test_one_shot_commands_beside_live_writers_see_all_that_was_committed_before(
     outside, dsn, connection, project
 ):
@@ -560,7 +559,7 @@ def test_an_import_is_seen_whole_or_refused(sequence, events, refused, dsn, conn
         assert connection.execute("SELECT count(*) FROM public.lengths").fetchone()[0] == events
 
 
-@pytest.mark.parametrize("how", ["restored", pytest.param("emptied", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("how", thorough_but(["restored", "emptied"], "restored"))
 def test_a_store_that_ends_before_the_checkpoint_is_refused(how, dsn, connection, project):
     marten.create(connection, marten.Variant(text_ids=True))
     configure(project, dsn)

@@ -15,6 +15,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.archive.archived_away import lacking, removed_from
 from tests.support import emmett, marten
+from tests.support.cases import thorough_but
 
 LAYOUTS = {"marten": 'append = "quick"\n', "emmett": ""}
 CONFIG = """
@@ -46,7 +47,7 @@ def new(text: str) -> NewEvent:
     return NewEvent(str(uuid.uuid4()), "added", json.dumps({"of": text}).encode())
 
 
-@pytest.fixture(params=["marten", pytest.param("emmett", marks=pytest.mark.thorough)])
+@pytest.fixture(params=thorough_but(["marten", "emmett"], "marten"))
 def begun(request, project, dsn, connection):
     """Two tenants with streams of the same names; those called cart are archived and removed."""
     more = LAYOUTS[request.param]

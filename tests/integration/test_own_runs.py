@@ -15,6 +15,7 @@ from esops.events import NewEvent
 from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
+from tests.support.cases import thorough_but
 from tests.support.databases import database
 from tests.support.esdb import Nodes
 from tests.support.project import Result
@@ -30,9 +31,7 @@ def other_dsn(server):
 
 
 MAKE = {"marten": marten.create, "emmett": emmett.create, "message-db": messagedb.create}
-EACH = [
-    each if each == "marten" else pytest.param(each, marks=pytest.mark.thorough) for each in MAKE
-]
+EACH = thorough_but(MAKE, "marten")
 
 
 def new(**data) -> NewEvent:
@@ -210,9 +209,7 @@ def test_two_databases_share_a_repository(project, dsn, connection, other_dsn):
     assert [events(project, name) for name in both] == [12, 12]
 
 
-@pytest.mark.parametrize(
-    "told", [pytest.param({"of": ["s", "t"]}, marks=pytest.mark.thorough), {}], ids=["of", "log"]
-)
+@pytest.mark.parametrize("told", thorough_but([{"of": ["s", "t"]}, {}], {}), ids=["of", "log"])
 def test_a_restore_knows_the_runs_of_a_renamed_section(told, project, dsn, connection):
     marten.create(connection)
     renamed = {"t": {"dsn": dsn, "archive": "cold", **told}}

@@ -14,6 +14,7 @@ from esops.config import load_config
 from esops.errors import Refused
 from esops.settings import PostgresSettings, TableSettings
 from esops.stores import open_store
+from tests.support.cases import thorough_but
 from tests.support.own_tables import CASTORE_TABLE, castore
 
 ONE = {**CASTORE_TABLE, "stream": "aggregate_id"}
@@ -169,12 +170,7 @@ def test_a_partitioned_table_is_judged_by_its_own_index(dsn, connection):
 
 @pytest.mark.parametrize(
     "column",
-    [
-        "aggregate_name",
-        pytest.param("aggregate_id", marks=pytest.mark.thorough),
-        pytest.param("version", marks=pytest.mark.thorough),
-        pytest.param("type", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["aggregate_name", "aggregate_id", "version", "type"], "aggregate_name"),
 )
 def test_a_part_that_is_missing_is_found_and_refused(project, dsn, connection, column):
     """A null is no value to a unique index, and makes the whole name null."""
@@ -282,12 +278,7 @@ def test_tables_that_inherit_are_to_be_moved(dsn, connection):
 
 @pytest.mark.parametrize(
     "column",
-    [
-        pytest.param("aggregate_name", marks=pytest.mark.thorough),
-        pytest.param("aggregate_id", marks=pytest.mark.thorough),
-        "version",
-        pytest.param("type", marks=pytest.mark.thorough),
-    ],
+    thorough_but(["aggregate_name", "aggregate_id", "version", "type"], "version"),
 )
 def test_no_command_takes_an_event_that_lacks_a_part_for_one(project, dsn, connection, column):
     """It would end as a defect of esops, or be applied as what it is not."""

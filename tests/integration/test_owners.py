@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.cases import thorough_but
 
 ONE, OTHER = "[projections.cart_summary]", "[projections.carts]"
 
@@ -18,7 +19,7 @@ def add_another(project, tables: str, *, options: str = "") -> None:
     project.write("esops.toml", text + section)
 
 
-@pytest.mark.parametrize("switch", ["view", pytest.param("rename", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("switch", thorough_but(["view", "rename"], "view"))
 def test_another_projections_table_or_view_is_not_taken(dsn, connection, project, switch):
     shop.make(dsn, 60)
     shop.configure(project, dsn, projection_options=f'switch = "{switch}"')

@@ -167,7 +167,7 @@ def decode(event):
 """
 
 
-@pytest.mark.parametrize("what", ["code", pytest.param("data", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("what", thorough_but(["code", "data"], "code"))
 def test_files_that_the_code_only_loads_as_it_runs_are_of_the_code(long, what):
     fine = "def up(event):\n    return event.json()\n"
     long.write("code.py", LOADS.replace("STOPS", "-1"))

@@ -243,7 +243,7 @@ def test_any_history_with_any_memory_room_and_stops(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("within", [120.0, pytest.param(-1.0, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("within", thorough_but([120.0, -1.0], 120.0))
 def test_keys_that_come_back_late_are_noticed_late(load, monkeypatch, within):
     monkeypatch.setattr("esops.running.spill.applier.AGAIN_WITHIN_SECONDS", within)
     load.table()

@@ -19,6 +19,7 @@ from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from esops.testing import Kit
 from tests.support import emmett, eventsourcing, marten, messagedb
+from tests.support.cases import thorough_in
 from tests.support.databases import database
 
 LAYOUTS = [
@@ -200,9 +201,7 @@ def kits(names: Sequence[str], alike: Collection[str] = frozenset(ALIKE)) -> lis
     """Parameters of a fixture: all of these stores, of which `make test` leaves those out that are
     `alike`.
     """
-    return [
-        pytest.param(name, marks=pytest.mark.thorough) if name in alike else name for name in names
-    ]
+    return thorough_in(names, alike)
 
 
 def any_kit(request, name: str) -> Iterator[Kit]:
