@@ -34,7 +34,7 @@ KITS = [
 
 
 PLANNED = {"marten-text", "eventsourcing", "eventstoredb-real"}
-"""The stores where `make test` looks at each policy: where it says so, and where the library does."""
+"""Where `make test` looks at each policy: where the policy says so, and where the library does."""
 
 
 @pytest.fixture(params=kits(KITS, {"marten-partitioned-conjoined"}))

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.support import marten, shop
-from tests.support.cases import thorough_but
+from tests.support.cases import thorough_in
 from tests.support.databases import database
 from tests.support.project import Project
 from tests.support.waiting import DEADLINE, end
@@ -353,11 +353,9 @@ def test_events_follow_ends_on_sigterm_and_shows_what_comes(small, dsn):
 
 @pytest.mark.parametrize(
     "command",
-    thorough_but(
+    thorough_in(
         ["events", "events --output csv", "run --verbose 2>&1", "docs configuration", "--help"],
-        "events",
-        "docs configuration",
-        "--help",
+        ["events --output csv", "run --verbose 2>&1"],
     ),
 )
 def test_a_reader_that_ends_first_ends_the_command_quietly(command, small):
@@ -381,9 +379,7 @@ def test_a_reader_that_ends_first_ends_the_command_quietly(command, small):
 
 @pytest.mark.parametrize(
     "command",
-    thorough_but(
-        ["--version", "--help", "docs", "events", "status"], "--version", "--help", "docs", "events"
-    ),
+    thorough_in(["--version", "--help", "docs", "events", "status"], ["status"]),
 )
 def test_what_a_full_disk_does_not_take_is_an_error(command, small):
     done = subprocess.run(

@@ -68,8 +68,8 @@ ARCHIVE = ("archive", "run", "old", "--despite-checkpoints")
 
 @pytest.fixture
 def until_left(own_server, project):
-    """A shop of 600 events that takes some seconds to be archived away, and a wait until no more than
-    so many are left in it.
+    """A shop of 600 events, which take some seconds to be archived away, and a wait until no more
+    than a number of them are left.
     """
     dsn = own_server.dsn()
     shop.make(dsn, 600)

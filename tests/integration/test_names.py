@@ -195,9 +195,8 @@ def test_rows_with_odd_names_that_differ_are_shown(store, project, connection):
     # New logic: every row differs in two columns, also where only a sample is compared.
     project.write("p.py", CODE.replace('"h": row["h"] + line', '"h": row["h"] + line + 1'))
     for method in ("columns", "sample"):
-        differing = project.run(
-            "rebuild", "odd", "--blue-green", "--compare", method, "--max-diff", "100%", "--output", "json"
-        )  # fmt: skip
+        compared = ("--compare", method, "--max-diff", "100%", "--output", "json")
+        differing = project.run("rebuild", "odd", "--blue-green", *compared)
         assert differing.code == 0, differing.err
         found = differing.json["verification"]
         assert (found["method"], found["columns"].get("h", 0) > 0) == (method, method == "columns")

@@ -228,10 +228,8 @@ AND seq_id <= :until AND type = 'shopping_cart_opened'
 """
 
 
-def test_what_the_ddl_says_of_its_own_table_is_no_change_and_what_it_adds_is_one(
-    carts, built, connection
-):
-    """Sequences, and texts with the name of the table, with both ways to switch."""
+def build_with_each_switch(carts) -> None:
+    """Two projections with the same DDL, by_view and by_rename."""
     text = (carts.folder / "esops.toml").read_text()
     for name, switch in (("by_view", "view"), ("by_rename", "rename")):
         text += OF_SQL.replace("NAME", name).replace("SWITCH", switch)
@@ -239,6 +237,13 @@ def test_what_the_ddl_says_of_its_own_table_is_no_change_and_what_it_adds_is_one
     carts.write("openings.sql", OPENINGS)
     carts.write("esops.toml", text)
     carts.ok("rebuild", "by_view", "by_rename", "--blue-green")
+
+
+def test_what_the_ddl_says_of_its_own_table_is_no_change_and_what_it_adds_is_one(
+    carts, built, connection
+):
+    """Sequences, and texts with the name of the table, with both ways to switch."""
+    build_with_each_switch(carts)
     assert planned(carts, 0, "by_view")["changed"] == []
     carts.ok("rebuild", "by_rename", "--blue-green")  # whose names have been exchanged then
     assert planned(carts, 0, "by_rename")["changed"] == []
@@ -248,13 +253,7 @@ def test_what_the_ddl_says_of_its_own_table_is_no_change_and_what_it_adds_is_one
 
 @pytest.mark.thorough
 def test_what_the_ddl_adds_is_named(carts, built, connection):
-    text = (carts.folder / "esops.toml").read_text()
-    for name, switch in (("by_view", "view"), ("by_rename", "rename")):
-        text += OF_SQL.replace("NAME", name).replace("SWITCH", switch)
-        carts.write(f"{name}.sql", OWN_NAMES.replace("NAME", name))
-    carts.write("openings.sql", OPENINGS)
-    carts.write("esops.toml", text)
-    carts.ok("rebuild", "by_view", "by_rename", "--blue-green")
+    build_with_each_switch(carts)
     for ddl, said in (
         (TRIGGER, "new trigger"),
         ("ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;", "new row security"),

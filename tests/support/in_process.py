@@ -165,8 +165,7 @@ _STEADY = tuple(
     f"{each}{os.sep}" for each in (sys.prefix, sys.base_prefix, _ROOT / "esops", _ROOT / "tests")
 )
 _steady: set[str] = set()
-"""Modules of the interpreter, of packages, of esops and of its tests: thousands, that are looked at once.
-"""
+"""Modules of the interpreter, of packages, of esops and of its tests: thousands, looked at once."""
 KEPT = {
     "esops.projections.arithmetic": ("_known", "_set_by"),
     "esops.postgres.connection": ("_servers", "_pooled", "_services"),

@@ -26,7 +26,7 @@ class ObjectStore:
     def __init__(self) -> None:
         self.faults: dict[str, str] = {}
         self._writing = threading.Lock()
-        """moto looks for an object and puts it in two steps; S3 does a conditional write at once."""
+        """moto looks for an object and puts it in two steps; S3 writes on a condition at once."""
 
     def __enter__(self):
         from moto.server import ThreadedMotoServer  # long to import, and few tests need it
