@@ -53,9 +53,9 @@ def importing(where: str, module: str, directory: Path) -> Iterator[list[object]
     """
     where = where.rpartition(": ")[2].removesuffix(".python")
     outer, usual = decimal.getcontext(), usual_arithmetic()
-    set_by = [*_set_by]
-    if module in sys.modules and settings_of(outer) != settings_of(usual):
-        set_by.append("the program")  # which has imported it before, and calls esops
+    set_before = _set_by[0] if _set_by else None
+    if set_before is None and module in sys.modules and settings_of(outer) != settings_of(usual):
+        set_before = "the program"  # which has imported it itself, and calls esops
     # What code that ran before has set in this thread is not this one's.
     decimal.setcontext(usual.copy())
     made: list[object] = []
@@ -67,7 +67,6 @@ def importing(where: str, module: str, directory: Path) -> Iterator[list[object]
     for definition in made:
         # It says nothing when it is asked for again.
         if id(definition) not in _known:
-            set_before = set_by[0] if set_by else None
             of = _Arithmetic(definition, where, module, directory, context, set_before)
             _known[id(definition)] = of
     if settings_of(context) != settings_of(usual):
