@@ -233,8 +233,10 @@ def test_a_node_has_no_new_positions_and_leaves_out_what_is_gone_for_good(node_k
         restore(found, manifest, kit.store, (), RENUMBER)
     gone = next(iter(before))
     kit.store.changes.tombstone(gone, before[gone][-1].version)
-    with pytest.raises(Refused, match="tombstoned"):
+    with pytest.raises(Refused, match="tombstoned") as refused:
         restore(found, manifest, kit.store)
+    # Its events can still be had.
+    assert "--into" in (refused.value.hint or "")
     told = restore(found, manifest, kit.store, (), SKIP)
     assert [each["stream"] for each in told.skipped] == [gone]
     for stream in before:
