@@ -17,6 +17,7 @@ from esops.archive.checkpoint_guard import behind
 from esops.config import load_config
 from esops.errors import Refused
 from esops.events import NewEvent, Position
+from esops.rebuild.verification.comparer import Comparer
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
@@ -109,6 +110,24 @@ def test_rows_are_compared_where_the_projector_stands(carts, connection):
 
 
 @pytest.mark.thorough
+def test_rows_that_move_before_they_are_compared_are_compared_later(carts, connection, monkeypatch):
+    """Whoever said that the projector has stopped was wrong."""
+    compare = Comparer.where_application_stands
+
+    def moved(self, *standing):
+        connection.execute("DELETE FROM cart_summary")
+        fill(connection, EVENTS)
+        connection.execute(
+            "UPDATE shop.mt_event_progression SET last_seq_id = 2000 WHERE name = 'CartSummary:All'"
+        )
+        looked_away(connection)
+        return compare(self, *standing)
+
+    monkeypatch.setattr(Comparer, "where_application_stands", moved)
+    done = carts.ok("rebuild", "--blue-green", "--processor-stopped", "--output", "json").json
+    assert (done["verification"]["differing"], done["verification"]["position"]) == (0, "2000")
+
+
 def test_rows_that_differ_where_the_projector_stands_are_compared_when_it_has_read_all(
     carts, connection
 ):
