@@ -9,6 +9,7 @@ import pytest
 
 from esops.errors import Refused
 from esops.readmodel import registry
+from esops.rebuild import switch as switching
 from esops.rebuild import unchanged
 from tests.integration.test_inline_switch import configure
 from tests.support import inline_writers
@@ -127,6 +128,28 @@ def test_later_switches_and_the_way_back(carts, connection, dsn, switch):
     assert (refused.code, "check ck is new" in refused.err) == (6, True)
     connection.execute("ALTER TABLE summary__v1 ADD CONSTRAINT c2 CHECK (mt_version > -5)")
     carts.ok("projection", "rollback", "carts", "--allow-stale")
+
+
+def test_nobody_changes_the_table_between_the_check_and_the_rename(
+    carts, connection, dsn, monkeypatch
+):
+    appended(dsn)
+    connection.execute("ALTER TABLE mt_doc_cart RENAME TO summary")
+    configure(carts, dsn, live="esops", switch="rename", tables=["summary"])
+    carts.ok("rebuild", "--blue-green", "--no-switch")
+    note, tried = switching.note_names, []
+
+    def checked(own, what):
+        connection.execute("SET lock_timeout = '50ms'")
+        try:
+            connection.execute("CREATE INDEX late ON summary (mt_version)")
+        except psycopg.errors.LockNotAvailable:
+            tried.append("refused")
+        note(own, what)
+
+    monkeypatch.setattr(switching, "note_names", checked)
+    carts.ok("projection", "switch", "carts")
+    assert set(tried) == {"refused"}
 
 
 def test_a_column_that_a_deployment_adds_during_the_rebuild(carts, connection, dsn):
