@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from esops.config import load_config
-from esops.rebuild.lifecycle import retire_due
+from esops.errors import Refused
+from esops.rebuild.lifecycle import retirable, retire_due
 from tests.support import shop
 
 
@@ -195,6 +196,21 @@ def test_tables_that_somebody_dropped_are_found_with_the_way_out(carts, connecti
     for command in fix.split("; "):
         carts.ok(*command.split()[1:])
     assert shop.table(connection, "cart_summary") == rows
+
+
+def test_a_version_that_serves_again_before_it_is_dropped_stays(dsn, project, connection):
+    """Its table has got the serving name, so the one that was to be dropped is missing."""
+    shop.make(dsn, 60)
+    connection.execute(shop.DDL.replace("{table}", "cart_summary"))
+    shop.configure(project, dsn, projection_options='switch = "rename"')
+    project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    config = load_config(project.folder / "esops.toml")
+    chosen = retirable(config, "cart_summary", 1)
+    project.ok("projection", "rollback", "cart_summary", "--allow-stale")
+    with pytest.raises(Refused):
+        chosen.run()
+    assert states(connection) == {1: "active", 2: "standby"}
+    assert shop.table(connection, "cart_summary") == {}
 
 
 def test_doctor_never_advises_to_drop_what_somebody_uses(carts, connection):
