@@ -67,6 +67,21 @@ def test_a_row_whose_stream_begins_meanwhile_stays(carts, connection, monkeypatc
     assert inline_writers.wrong(connection, inline_writers.logic(1)) == []
 
 
+def test_a_row_whose_events_turn_out_to_be_gone_meanwhile_stays(carts, connection, monkeypatch):
+    surplus(connection, "nobody")
+    compared = inline_heal.RowRepair._write
+
+    def noted(self, piece, found):
+        connection.execute(
+            "INSERT INTO mt_streams (id, version) VALUES ('nobody', 3) ON CONFLICT DO NOTHING"
+        )
+        compared(self, piece, found)
+
+    monkeypatch.setattr(inline_heal.RowRepair, "_write", noted)
+    assert quick(carts, "nobody").deleted == 0
+    assert items(connection) == {**RIGHT, "nobody": 3}
+
+
 def quick(carts, *keys: str, longest: float = 0.1):
     config = load_config(carts.folder / "esops.toml")
     request = HealRequest(
