@@ -4,6 +4,10 @@ since, run by esops only where the processor has stopped.
 
 from __future__ import annotations
 
+import pytest
+
+from esops.check.served_rows import ServedRows
+from esops.stores.postgres.layouts.marten import liveness
 from tests.integration.test_handover import carts, looked_away  # noqa: F401 - a fixture
 from tests.integration.test_heal import guard
 from tests.support import shop
@@ -48,3 +52,37 @@ def test_statements_make_rows_right_or_do_nothing(carts, connection):  # noqa: F
     done = carts.run(*to_write).json
     assert (done["updated"], done["healed"], done["absent"]) == (1, 1, [["nobody"]])
     assert shop.table(connection, "cart_summary") == shop.truth(connection, AT)
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        "UPDATE shop.mt_event_progression SET last_seq_id = 1501 WHERE name = 'CartSummary:All'",
+        # The daemon is there, and has moved nothing yet.
+        f"SELECT pg_advisory_lock({liveness.DAEMON_LOCK})",
+    ],
+    ids=["moved", "alive"],
+)
+def test_nothing_is_written_where_the_processor_begins_meanwhile(
+    carts,  # noqa: F811
+    connection,
+    monkeypatch,
+    begins,
+):
+    (key,) = connection.execute(
+        "UPDATE cart_summary SET total = total + 1"
+        " WHERE cart_id = (SELECT min(cart_id) FROM cart_summary) RETURNING cart_id"
+    ).fetchone()
+    wrong = shop.table(connection, "cart_summary")
+    looked_away(connection)
+    written = ServedRows.see_written
+
+    def begun(self, own, keys):
+        written(self, own, keys)
+        connection.execute(begins)
+        looked_away(connection)
+
+    monkeypatch.setattr(ServedRows, "see_written", begun)
+    refused = carts.run("rebuild", "cart_summary", "--keys", key, "--yes", "--processor-stopped")
+    assert (refused.code, "has begun to run again" in refused.err) == (6, True)
+    assert shop.table(connection, "cart_summary") == wrong
