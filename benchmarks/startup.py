@@ -11,7 +11,6 @@ work; exits with 1 if a limit is not kept.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -42,10 +41,8 @@ class Took(NamedTuple):
 
 
 def took(command: list[str], folder: Path) -> Took:
-    # A command that is installed has been compiled.
-    compiled = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     begin, before = time.perf_counter(), _cpu()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=compiled, cwd=folder)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=folder)
     return Took(time.perf_counter() - begin, _cpu() - before)
 
 
