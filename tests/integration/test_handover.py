@@ -109,7 +109,6 @@ def test_rows_are_compared_where_the_projector_stands(carts, connection):
     assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
 
 
-@pytest.mark.thorough
 def test_rows_that_move_before_they_are_compared_are_compared_later(carts, connection, monkeypatch):
     """Whoever said that the projector has stopped was wrong."""
     compare = Comparer.where_application_stands
@@ -128,6 +127,7 @@ def test_rows_that_move_before_they_are_compared_are_compared_later(carts, conne
     assert (done["verification"]["differing"], done["verification"]["position"]) == (0, "2000")
 
 
+@pytest.mark.thorough
 def test_rows_that_differ_where_the_projector_stands_are_compared_when_it_has_read_all(
     carts, connection
 ):
