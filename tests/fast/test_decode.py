@@ -98,7 +98,7 @@ def decode(event):
         ),
         ("os.kill(os.getpid(), 9)", "ProcessEnded", "ended with signal 9"),
         pytest.param(
-            "time.sleep(600)", "Timeout", "not decoded within 1 s", marks=pytest.mark.thorough
+            "time.sleep(600)", "Timeout", "not decoded within 5 s", marks=pytest.mark.thorough
         ),
     ],
 )
@@ -107,7 +107,7 @@ def test_code_that_ends_or_hangs_is_known_by_its_event(shop, misdeed, error, wor
     store = MemoryStore()
     store.log = shop.log
     shop.append(0)
-    patience = "1s" if error == "Timeout" else "60s"
+    patience = "5s" if error == "Timeout" else "60s"
     found = decode(shop, ENDS.replace("MISDEED", misdeed), "--timeout", patience).json
     (end,) = [each for each in found["failures"] if each["error"] == error]
     assert words in end["message"]
@@ -339,13 +339,13 @@ def test_a_program_that_reads_everything(shop):
     [
         ('send(id=event["id"], ok=False, exception="Bad", message="no"); continue', "Bad", "no"),
         ("sys.exit(3)", "ProgramEnded", "ended with code 3"),
-        ("import time; time.sleep(600)", "Timeout", "written nothing for 1 s"),
+        ("import time; time.sleep(600)", "Timeout", "written nothing for 5 s"),
         ("sys.stdout.write('{\"id\": '); sys.stdout.flush(); sys.exit()", "ProgramEnded", "code 0"),
     ],
     ids=["answer", "exit", "hang", "half a line"],
 )
 def test_a_program_that_fails_on_one_event(shop, misdeed, error, words):
-    result = by_program(shop, misdeed, "--timeout", "1s" if error == "Timeout" else "60s")
+    result = by_program(shop, misdeed, "--timeout", "5s" if error == "Timeout" else "60s")
     assert result.code == 1, result.err
     (failure,) = result.json["failures"]
     assert (failure["error"], failure["events"], failure["not_tried"]) == (error, 1, 0)
