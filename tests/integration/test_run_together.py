@@ -161,7 +161,7 @@ def test_code_that_takes_the_place_of_older_code_is_loaded_before_a_version_is_f
     rebuild(project, "carts")
     host = project.start("run")
     try:
-        # Right after the code was loaded, and before the files were looked at.
+        # The code is loaded by now; its files need not have been looked at yet.
         until(lambda: list(followers(connection).values()) == [1])
         if linked:
             place.unlink()
