@@ -115,8 +115,10 @@ def hand_loop(folder: Path, dsn: str, how: str, schema: str, events: int) -> Usa
     return usage
 
 
-def rebuild(folder: Path, dsn: str, schema: str, events: int) -> Usage:
-    """A first build with all defaults: nothing to compare, as in the plain loop."""
+def rebuild(folder: Path, dsn: str, schema: str, events: int, *options: str) -> Usage:
+    """A first build, with all defaults unless there are options: nothing to compare, as in the
+    plain loop.
+    """
     configure(folder, dsn, schema)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"DROP VIEW IF EXISTS rows_{schema}".encode())
@@ -124,7 +126,10 @@ def rebuild(folder: Path, dsn: str, schema: str, events: int) -> Usage:
         connection.execute(f"DROP TABLE IF EXISTS rows_{schema}__v1".encode())
         connection.execute("CHECKPOINT")
     usage = used(
-        [sys.executable, "-m", "esops", "rebuild", "--blue-green", "--quiet", "--output", "json"],
+        [
+            *(sys.executable, "-m", "esops", "rebuild", "--blue-green"),
+            *("--quiet", "--output", "json", *options),
+        ],
         folder,
     )
     done = json.loads(usage.output)
@@ -203,13 +208,17 @@ def measure(folder: Path, dsn: str, shape: str, events: int, runs: int) -> bool:
 
 
 def memory(folder: Path, dsn: str) -> bool:
-    """Measure the memory at two sizes. Returns whether it is flat."""
+    """Measure the memory of one process at two sizes. Returns whether it is flat."""
     peaks = []
     for events in MEMORY_SIZES:
         with psycopg.connect(dsn, autocommit=True) as connection:
             schema = shapes.ensure(connection, "carts", events)
         peaks.append(
-            statistics.median(rebuild(folder, dsn, schema, events).memory for _ in range(3))
+            statistics.median(
+                # Of the larger store, esops might otherwise choose two processes.
+                rebuild(folder, dsn, schema, events, "--workers", "1").memory
+                for _ in range(3)
+            )
         )
     ratio = peaks[1] / peaks[0]
     print(

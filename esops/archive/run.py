@@ -11,12 +11,11 @@ written; one that resumes a sealed run reads all of it back and compares it with
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -34,7 +33,7 @@ from esops.archive_format.hashes import Digest
 from esops.archive_format.lease import Lease
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
-from esops.archive_format.runs import RUN_TIME, Catalog, Run
+from esops.archive_format.runs import Catalog, Run
 from esops.archive_format.summaries import refresh
 from esops.config import Config
 from esops.errors import AnotherLog, ConnectionLost, EsopsError, Stopped, Unavailable, UsageError
@@ -178,7 +177,7 @@ def _context(
         store=store,
         removal=removal,
         strategy=policy.removal_strategy(store, settings, removal, part),
-        run=unfinished.run if unfinished else Run(lease.repository, _new_name(short_name)),
+        run=unfinished.run if unfinished else Catalog(lease.repository).new_run(short_name),
         lease=lease,
         despite_checkpoints=request.despite_checkpoints,
         despite=request.despite,
@@ -385,7 +384,3 @@ def _note_verified(context: RunContext, found: RunVerification) -> None:
     }
     context.run.note("verified.json", note)
     log.info("verified", run=context.run.name, ok=found.ok, files=found.files, events=found.events)
-
-
-def _new_name(policy_name: str) -> str:
-    return f"{datetime.now(UTC):{RUN_TIME}}-{policy_name}-{secrets.token_hex(3)}"

@@ -147,10 +147,9 @@ class UnfinishedRun:
 def unfinished_run(catalog: Catalog, policy_name: str) -> UnfinishedRun | None:
     """The newest run of a policy, `archive/policy`, if it is neither done nor failed."""
     short_name = policy_name.rpartition("/")[2]
-    for found in reversed(catalog.runs()):
-        # The name alone tells of most runs that they are of other policies: nothing is read.
-        if found.name.rpartition("-")[0].partition("-")[2] != short_name:
-            continue
+    # The name alone tells of most runs that they are of other policies: nothing is read of those.
+    for name in reversed(catalog.of_policy(short_name)):
+        found = Run(catalog.repository, name)
         planned = found.read("plan.json")
         if planned is None or planned["policy"] != policy_name:
             continue

@@ -19,8 +19,10 @@ Encrypted files end with `.age`. Parquet files that no manifest names do not cou
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Collection, Iterator, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from itertools import starmap
 from typing import Any, Literal
 
@@ -210,6 +212,23 @@ class Catalog:
         """All runs, the oldest first."""
         return [Run(self.repository, name) for name in self.names()]
 
+    def of_policy(self, short_name: str) -> list[str]:
+        """The names of the runs of all policies with this name, the oldest first."""
+        return [name for name in self.names() if policy_of(name) == short_name]
+
+    def new_run(self, short_name: str) -> Run:
+        """A policy's next run. Its name sorts behind those of all its earlier runs, also where one
+        of them began within the same second, or by a clock that was ahead of this one.
+        """
+        at = f"{datetime.now(UTC):{RUN_TIME}}"
+        for name in reversed(self.of_policy(short_name)):
+            # A folder that somebody made himself has no time.
+            with suppress(ValueError):
+                newest = datetime.strptime(f"{name.partition('-')[0]}+0000", f"{RUN_TIME}%z")
+                at = max(at, f"{newest + timedelta(seconds=1):{RUN_TIME}}")
+                break
+        return Run(self.repository, f"{at}-{short_name}-{secrets.token_hex(3)}")
+
     def check_there(self) -> None:
         """Raises EmptyArchive where nothing says that the place holds an archive: it may be a mount
         point without its disk, or another prefix. The first thing in an archive is a lease.
@@ -269,6 +288,11 @@ class Catalog:
             "events": manifest.events,
         }
         self.repository.put(f"{CATALOG}/{run.name}.json", sealed(document))
+
+
+def policy_of(name: str) -> str:
+    """The name of the policy, without its archive's, in the name of a run."""
+    return name.rpartition("-")[0].partition("-")[2]
 
 
 def age(sealed: tuple[Run, Manifest]) -> tuple[str, datetime]:

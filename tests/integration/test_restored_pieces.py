@@ -256,6 +256,27 @@ def test_what_is_missing_behind_events_at_new_positions_comes_back_at_new_ones(
         assert log() == written
 
 
+def test_a_stream_whose_older_events_came_back_is_not_removed_by_a_run_that_waited(
+    project, dsn, connection
+):
+    messagedb.create(connection)
+    write(project, of(dsn, more=""), DELETE)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("till-1", [new(), new(), new()])
+        older = archived(project)
+        store.append("till-1", [new(), new()])
+        store.append("till:position-reader", [new("Recorded")])
+        assert project.run("archive", "run", "old").code == 6, "sealed, and waits for a reader"
+        assert restored(project, older).code == 0
+        connection.execute(
+            "DELETE FROM message_store.messages WHERE stream_name = 'till:position-reader'"
+        )
+        said = project.ok("archive", "run", "old", "--output", "json").json
+        # Without its last events the older ones would stay in front of a gap.
+        assert [event.version for event in store.read_stream("till-1")] == [0, 1, 2, 3, 4]
+        assert [each["stream"] for each in said["skipped"]] == ["till-1"]
+
+
 def test_streams_that_were_only_marked_come_back_with_their_events(project, dsn, connection):
     emmett.create(connection)
     write(project, of(dsn, more=""), DELETE.replace("delete", "archive"))
