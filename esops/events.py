@@ -17,6 +17,8 @@ from esops.recorded_event import (
     category_of,
     is_uuid,
     last_position,
+    position_of,
+    whole,
 )
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
     "is_uuid",
     "last_position",
     "own_names",
+    "position_of",
+    "whole",
 ]
 
 

@@ -314,10 +314,26 @@ class PlacedEvent(RecordedEvent):
     position = _Placed.position
 
 
+def position_of(event: RecordedEvent) -> Position:
+    """The position of an event, without making those of its whole batch."""
+    return event.position if event.columns is None else event.columns.position_of(event.row)
+
+
 def last_position(events: Sequence[RecordedEvent]) -> Position:
     """The position of the last of some events, without making those of its whole batch."""
-    last = events[-1]
-    return last.position if last.columns is None else last.columns.position_of(last.row)
+    return position_of(events[-1])
+
+
+def whole(events: Sequence[RecordedEvent], number: int) -> int:
+    """At least how many of some events to take, if `number` are wanted, so that of no position a
+    part is left: who continues does so behind a position. Those of one transaction may share one.
+    """
+    if not 0 < number < len(events):
+        return number
+    last = position_of(events[number - 1])
+    while number < len(events) and position_of(events[number]) == last:
+        number += 1
+    return number
 
 
 def is_uuid(text: str) -> bool:

@@ -270,7 +270,7 @@ class Rebuild(Switching):
             f"`{command} --resume --accept-code`. If not, drop this rebuild with "
             f"`{command} --abort`, and start it again."
         )
-        if self.target.settings.kind == "sql":
+        if self.target.settings.kind == "sql" or self.target.settings.on_error == "dead-letter":
             return start_again
         return f'{start_again} Or set on_error = "dead-letter" and run `{command} --resume`.'
 

@@ -25,7 +25,7 @@ from esops.readmodel import checkpoints, locks, migrations
 from esops.readmodel.after_load import build_after_load, lacks_keys
 from esops.readmodel.fence import FenceRaised
 from esops.readmodel.rows import BadEvent
-from esops.running.batches import Collector, pieces, without_collector
+from esops.running.batches import Collector, of_one_position, pieces, without_collector
 from esops.running.checkpoint import VersionCheckpoint
 from esops.running.progress_reports import ProgressReports
 from esops.running.sessions import OwnSession, RunnerSession
@@ -82,6 +82,8 @@ class Applier(StatementApplier):
         self._since_commit = 0
         self._latest: list[RecordedEvent] = []
         self._skipped = SkippedEvents(work)
+        self._singly = False
+        """Whether the next events, which share a position, are applied one by one."""
         self._open(lock_patience)
 
     def _open(self, lock_patience: timedelta) -> None:
@@ -171,21 +173,28 @@ class Applier(StatementApplier):
             except (checkpoints.TablesMoved, FenceRaised):
                 self._reset()
             except BadEvent as bad:
-                applied, known = self._since_commit, self._checkpoint.version
-                self._reset()
-                now = self._checkpoint.version
-                if (now.tables, now.fence) != (known.tables, known.fence):
-                    continue  # the rows were another version's, or others wrote them since
-                if applied > 1:
-                    # The event at which it shows need not be the one that spoiled the row, so all
-                    # since the last commit are suspects. Smaller commits leave fewer of them.
-                    narrow = max(1, applied // 16)
-                elif self._work.on_error == "stop":
-                    raise self._poisoned(bad) from bad.__cause__
-                else:
-                    self._skipped.add(self._latest[-1].position, bad.reason)
+                narrow = self._after(bad, narrow)
             except ConnectionLost as lost:
                 self._reconnect(lost)
+
+    def _after(self, bad: BadEvent, narrow: int | None) -> int | None:
+        """How many events to commit at a time after one that showed as poison: ever fewer, until it
+        is found. Raises PoisonEvent where it is not to be skipped.
+        """
+        applied, known, latest = self._since_commit, self._checkpoint.version, self._latest
+        self._reset()
+        now = self._checkpoint.version
+        if (now.tables, now.fence) != (known.tables, known.fence):
+            return narrow  # the rows were another version's, or others wrote them since
+        if applied > 1:
+            # The event at which it shows need not be the one that spoiled the row, so all since the
+            # last commit are suspects. Smaller commits leave fewer of them.
+            self._singly = of_one_position(latest, applied)
+            return max(1, applied // 16)
+        if self._work.on_error == "stop" or not self._skipped.can_skip(latest[-1], self._store):
+            raise self._poisoned(bad) from bad.__cause__
+        self._skipped.add(latest[-1].position, bad.reason)
+        return narrow
 
     def _pass(self, target: Position, narrow: int | None) -> Iterator[None]:
         """Read and apply once through; yields after each commit."""
@@ -219,6 +228,10 @@ class Applier(StatementApplier):
                 # Pieces, so that stop and pause are heard within a big batch, too.
                 for part, reached in pieces(batch, lambda: self._most(piece)):
                     seen += len(part)
+                    if self._singly and part:
+                        self._commit_singly(part, reached)
+                        yield
+                        continue
                     if part:
                         self._apply(part)
                         self._progress.applied(self.events + self._since_commit, reached)
@@ -239,7 +252,7 @@ class Applier(StatementApplier):
                         self._commit(reached)
                         raise Held
         # A full slice: there may be more. Otherwise everything up to the target has been seen.
-        if seen == limit:
+        if limit is not None and seen >= limit:
             self._commit(reached)
             self._throttle.spend(seen)
         else:
@@ -283,6 +296,21 @@ class Applier(StatementApplier):
             self._checkpoint.move(position, self._since_commit, mark, applied)
         self._committed(position)
 
+    def _commit_singly(self, events: list[RecordedEvent], position: Position) -> None:
+        """Commit the events of a position, applied one by one, so that a poison one shows alone."""
+        self._singly = False
+        mark = self._checkpoint.mark_for(position)
+        applied = self._checkpoint.applied(events, position)
+        with translated(), self.connection.transaction():
+            for number, event in enumerate(events):
+                self._since_commit = 0
+                self._apply([event])
+                with self._writing():
+                    if number == 0:
+                        self._checkpoint.move(position, len(events), mark, applied)
+        self._since_commit = len(events)
+        self._committed(position)
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Write what is applied in the transaction that moves the checkpoint, after that."""
@@ -308,14 +336,7 @@ class Applier(StatementApplier):
         self._progress.committed(self.events, self.position)
 
     def _poisoned(self, bad: BadEvent) -> PoisonEvent:
-        event = self._latest[-1]
-        return PoisonEvent(
-            f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
-            f"({event.type}, version {event.version} of stream {event.stream!r}, position "
-            f"{event.position}): {bad.reason}",
-            hint='Fix the projection, or set on_error = "dead-letter" to skip such events. What '
-            "came before is committed.",
-        )
+        return self._skipped.poisoned(self._latest[-1], bad)
 
     def _reset(self) -> None:
         """Drop what is not committed and return to the checkpoint."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
-from esops.events import Position, RecordedEvent, last_position
+from esops.events import Position, RecordedEvent, last_position, position_of, whole
 from esops.stores.base import Batch
 
 _COLLECT_AFTER, _COLLECT_SELDOM = 500_000, 8_000_000
@@ -65,7 +65,7 @@ def pieces(
     batch: Batch, size: Callable[[], int] | int | None
 ) -> Iterator[tuple[list[RecordedEvent], Position]]:
     """A batch in pieces of at most `size` events, each with the position up to which everything has
-    been seen with it.
+    been seen with it: so one is larger where its last events share their position with more.
 
     A function is asked for the size before each piece.
     """
@@ -74,8 +74,16 @@ def pieces(
     start = 0
     while True:
         step = (size() if callable(size) else size) or len(events) or 1
-        part = events[start : start + step] if start or len(events) > step else events
-        start += step
+        end = whole(events, start + step)
+        part = events[start:end] if start or len(events) > end else events
+        start = end
         yield part, last_position(part) if start < len(events) else seen
         if start >= len(events):
             return
+
+
+def of_one_position(events: Sequence[RecordedEvent], number: int) -> bool:
+    """Whether a piece has all `number` events since the last commit, and they share one position:
+    then there is no smaller commit.
+    """
+    return len(events) == number and position_of(events[0]) == position_of(events[-1])

@@ -4,12 +4,17 @@ transaction that moves the checkpoint past them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import structlog
 
+from esops.errors import PoisonEvent
 from esops.events import Position, RecordedEvent
 from esops.readmodel.dead_letters import record_dead_letter
+from esops.readmodel.rows import BadEvent
 from esops.running.work import Work
+from esops.stores.base import EventStore
 
 log = structlog.get_logger("esops.runner")
 
@@ -20,12 +25,41 @@ class SkippedEvents:
     def __init__(self, work: Work) -> None:
         """None is known yet."""
         self._work = work
+        self._shared = ""
+        self._hint = 'Fix the projection, or set on_error = "dead-letter" to skip such events.'
         self._reasons: dict[Position, str] = {}
         self._dead_letters: list[tuple[RecordedEvent, str]] = []
 
     def add(self, position: Position, reason: str) -> None:
         """Skip the event at a position from now on."""
         self._reasons[position] = reason
+
+    def can_skip(self, event: RecordedEvent, store: EventStore) -> bool:
+        """Whether an event can become a dead letter: these are known by their positions, so it has
+        to be the projection's only one at its own.
+        """
+        position = event.position
+        if len(position) > 1:  # no store with such positions gives one to two events
+            return True
+        before = Position((position[0] - 1,))
+        found = store.read_all(before, position, replace(self._work.events, shard=None))
+        number = sum(len(batch.events) for batch in found)
+        if number > 1:
+            self._hint = "Fix the projection."
+            self._shared = (
+                f"; {number:,} of its events share that position, and one of them alone cannot "
+                "become a dead letter"
+            )
+        return number <= 1
+
+    def poisoned(self, event: RecordedEvent, bad: BadEvent) -> PoisonEvent:
+        """The error that stops the version at an event."""
+        return PoisonEvent(
+            f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
+            f"({event.type}, version {event.version} of stream {event.stream!r}, position "
+            f"{event.position}): {bad.reason}{self._shared}",
+            hint=f"{self._hint} What came before is committed.",
+        )
 
     def without(self, events: list[RecordedEvent]) -> list[RecordedEvent]:
         """The events that are to be applied; the others wait to be written as dead letters."""

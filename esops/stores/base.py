@@ -30,6 +30,7 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
+    whole,
 )
 from esops.settings import StoreSettings
 from esops.stores.archived import ArchivedStreams
@@ -104,13 +105,13 @@ class WrongExpectedVersion(Refused):
 
 
 def at_most(limit: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Batches of at most `limit` events in all; the read behind them ends with the last."""
+    """Batches of `limit` events in all, as `read_all` counts; the read behind them ends there."""
     if limit is None:
         yield from batches
         return
     for events, position in batches:
         if len(events) >= limit:
-            part = events[:limit]
+            part = events[: whole(events, limit)]
             yield Batch(part, part[-1].position)
             return
         limit -= len(events)
@@ -172,8 +173,8 @@ class EventStore(Protocol):
         Without `until`: all that were committed before the call, waited for as `settled` does;
         where some do not settle in time, those that did, and then it raises Unsettled. Events of
         one stream, which its versions put in order, are all given out, settled or not.
-        With `limit`: at most this many events, and no statement stays open behind them. Fewer come
-        only where there are no more.
+        With `limit`: this many events, and those that share the last one's position, behind which
+        a reader continues; no statement stays open. Fewer come only where there are no more.
         A batch may be empty: then no event up to its position passes the filter.
         """
 

@@ -186,7 +186,8 @@ class LogReader:
         after, until = self._from(until)
         # What is looked at here may be left out here, and does not count.
         limit = None if request.looks else request.limit
-        return self._wanted(self._store.read_all(after, until, request.filter, limit))
+        found = self._wanted(self._store.read_all(after, until, request.filter, limit))
+        return islice(found, limit)  # a read ends only where a position does
 
     def _followed(self) -> Iterator[RecordedEvent]:
         request = self._request

@@ -218,7 +218,7 @@ class SpillingApplier(SpillOwner):
             if held:
                 raise Held
         writer.flush()
-        if seen == limit:
+        if limit is not None and seen >= limit:
             self._throttle.spend(seen)
         elif writer.full is None:
             writer.finish(target)
@@ -263,6 +263,7 @@ class SpillingApplier(SpillOwner):
         """Apply what is left of the first partition that is not in the table."""
         assert self._files is not None
         number, done = spill.partition, spill.done
+        self._singly = False  # a file may be cut anywhere, also between events of one position
         # Of a partition that was not begun yet there is no key in the table.
         self._open_projector(spill, empty=spill.fresh and not done)
         assert self._projector is not None

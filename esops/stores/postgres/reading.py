@@ -131,7 +131,9 @@ class PagedReader:
     def _limited(
         self, after: Position | None, until: Position, filter: EventFilter, limit: int
     ) -> Iterator[list[RecordedEvent]]:
-        """The first `limit` events, by statements that end with them."""
+        """The first `limit` events, and those that share the last one's position, by statements
+        that end with them.
+        """
         if len(self._layout.order) > 1:
             yield from self._by_key(after, until, filter, limit)
             return
@@ -140,13 +142,29 @@ class PagedReader:
             with translated():
                 low = self._before_next(low, high)
             top = min(low + PAGE, high)
-            ordered = sql.SQL("{} LIMIT {}").format(self._layout.ascending, sql.Literal(limit))
             bounds = (self._layout.beyond(Position((low,))), self._layout.up_to(Position((top,))))
-            statement = sized(limit, self.select(where, *bounds, ordered))
+            statement = sized(limit, self.select(*self._first((where, *bounds), limit)))
             for events in self.statements(iter([statement])):
                 limit -= len(events)
                 yield events
             low = top
+
+    def _first(
+        self, conditions: tuple[sql.Composable, ...], limit: int
+    ) -> tuple[sql.Composable, ...]:
+        """The conditions and the order of the first `limit` events, with all that share the last
+        one's number.
+        """
+        layout = self._layout
+        if not layout.shares_numbers:
+            ordered = sql.SQL("{} LIMIT {}").format(layout.ascending, sql.Literal(limit))
+            return (*conditions, ordered)
+        (number,) = layout.order_columns
+        last = sql.SQL(
+            "{0} <= (SELECT max(number) FROM (SELECT {0} AS number FROM {1} WHERE {2} ORDER BY 1 "
+            "LIMIT {3}) AS firsts)"
+        ).format(number, layout.events, sql.SQL(" AND ").join(conditions), sql.Literal(limit))
+        return (*conditions, last, layout.ascending)
 
     def _by_key(
         self, after: Position | None, until: Position, filter: EventFilter, limit: int | None = None

@@ -194,6 +194,18 @@ class CustomTable(NumberedLayout):
         self.documents = _documents(table, asked)
         self.detail = {"table": f"{table.schema}.{table.name}"}
 
+    @property
+    def ascending(self) -> sql.Composable:
+        """By the number; the events of a stream that share one, by version, wherever their rows
+        lie.
+        """
+        return sql.SQL("{}, {}").format(super().ascending, self.mapped.version)
+
+    @property
+    def descending(self) -> sql.Composable:
+        """The other way round."""
+        return sql.SQL("{}, {} DESC").format(super().descending, self.mapped.version)
+
     def stream_equals(self, name: str) -> sql.Composable:
         """By the columns that name it."""
         return self.any_stream([name]) if "\0" in name else self._names.same(sql.Literal(name))
