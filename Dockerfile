@@ -13,7 +13,7 @@ RUN python -m venv /opt/esops \
 
 FROM python:3.11-slim
 COPY --from=build /opt/esops /opt/esops
-RUN useradd --uid 10001 --home-dir /home/esops --create-home --shell /usr/sbin/nologin esops
+RUN useradd --uid 10001 --home-dir /home/esops --create-home --shell /usr/sbin/nologin esops_operator
 ENV PATH=/opt/esops/bin:$PATH \
     PYTHONUNBUFFERED=1
 # esops.toml and the projections that stand beside it.

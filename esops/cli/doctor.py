@@ -42,7 +42,7 @@ def doctor(
     esops doctor
     esops doctor --notify
     esops doctor --store shop --output json
-    esops doctor --grants esops
+    esops doctor --grants esops_operator
 
     Each finding has a code and the statement or command that fixes it.
 

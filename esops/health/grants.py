@@ -12,7 +12,7 @@ from esops.escaping import visible
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations, registry
-from esops.readmodel.names import ReadModelName, default_schema, parse_name
+from esops.readmodel.names import ReadModelName, resolved
 from esops.stores import open_store
 from esops.stores.parts import SqlTables
 
@@ -72,11 +72,11 @@ def _store(config: Config, name: str, role: str) -> list[str]:
 def _projection(config: Config, name: str, role: str) -> list[str]:
     target = config.readmodel_of(name)
     with connect(target.dsn, "grants") as connection, translated():
-        default = default_schema(connection, target.db_schema)
+        names = resolved(connection, config.projections[name].tables, target.db_schema)
         database = visible(connection.info.dbname)
         lines = [f"-- projection {name}, in database {database}: to build and to switch"]
-        for table in config.projections[name].tables:
-            lines += _of_read_model(connection, parse_name(table, default), role)
+        for each in names:
+            lines += _of_read_model(connection, each, role)
         lines += _of_versions(connection, name, role)
     return lines
 

@@ -15,9 +15,13 @@ import psycopg
 from psycopg import sql
 
 from esops.config import Config
+from esops.errors import UsageError
+from esops.escaping import visible
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
 
+_OURS = "esops"
+"""The schema of esops' own tables."""
 _LONGEST_NAME = 63
 """Bytes that Postgres keeps of a name; it cuts the rest off without an error."""
 
@@ -53,11 +57,47 @@ def default_schema(connection: psycopg.Connection, configured: str | None) -> st
     return str(row[0])
 
 
+def resolved(
+    connection: psycopg.Connection, tables: Sequence[str], configured: str | None
+) -> list[ReadModelName]:
+    """The tables of a projection, each with its schema.
+
+    Raises UsageError where a name without a schema would mean esops' own.
+    """
+    default = default_schema(connection, configured)
+    if configured is None:
+        bare = [each for each in tables if catalog.parse_name(each)[0] is None]
+        if bare and _ours_is_first(connection, default):
+            raise UsageError(
+                f"{visible(bare[0])} has no schema, and this role's search_path puts esops' own "
+                "schema first",
+                hint=f"Write {visible(f'public.{bare[0]}')} in `tables`, or set `schema = …` in "
+                "the section [readmodels.NAME].",
+            )
+    return [parse_name(each, default) for each in tables]
+
+
 def names_of(config: Config, name: str, connection: psycopg.Connection) -> list[ReadModelName]:
     """The names by which readers know a projection's tables."""
     with translated():
-        schema = default_schema(connection, config.readmodel_of(name).db_schema)
-    return [parse_name(each, schema) for each in config.projection(name).tables]
+        settings = config.readmodel_of(name)
+        return resolved(connection, config.projection(name).tables, settings.db_schema)
+
+
+def _ours_is_first(connection: psycopg.Connection, current: str) -> bool:
+    """Whether esops' own schema is the first of the search path, or will be once it is made.
+
+    The first rebuild makes it, and the tables of the second one would be sought there: a role
+    named esops has it in its path, which begins with "$user" by default.
+    """
+    row = connection.execute("SELECT current_setting('search_path'), current_user").fetchone()
+    assert row is not None
+    path, role = row
+    parts = [each.strip().strip('"') for each in path.split(",")]
+    sought = [role if each == "$user" else each for each in parts]
+    # A schema that does not exist, or that the role may not use, does not count.
+    before = sought[: sought.index(current)] if current in sought else sought
+    return current == _OURS or _OURS in before
 
 
 def physical_name(name: str, version: int) -> str:

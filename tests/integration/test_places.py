@@ -51,6 +51,30 @@ def test_the_read_model_may_be_in_another_database(dsn, server, project):
             admin.execute("DROP DATABASE elsewhere WITH (FORCE)")
 
 
+def test_a_name_without_a_schema_never_means_the_schema_of_esops(dsn, connection, project):
+    # The path of a role named esops, before the first rebuild has made that schema.
+    shop.make(dsn, 100)
+    shop.configure(project, psycopg.conninfo.make_conninfo(dsn, options="-c search_path=esops"))
+    for command in (
+        ["rebuild", "--blue-green"],
+        ["plan"],
+        ["run", "--until-caught-up"],
+        ["doctor", "--grants", "operator"],
+    ):
+        done = project.run(*command)
+        assert done.code == 2, command
+        assert "cart_summary has no schema" in done.out + done.err
+        assert "public.cart_summary" in done.out + done.err
+    assert "has no schema" in project.run("doctor").out
+    assert not connection.execute("SELECT to_regnamespace('esops')").fetchone()[0]
+    config = project.folder / "esops.toml"
+    named = config.read_text().replace('["cart_summary"]', '["public.cart_summary"]')
+    config.write_text(named)
+    for _ in range(2):
+        project.ok("rebuild", "--blue-green")
+    assert shop.table(connection, "public.cart_summary") == shop.truth(connection, 100)
+
+
 def test_a_role_with_the_documented_rights_can_do_all_of_it(dsn, connection, project):
     shop.make(dsn, 1_000)
     database = connection.info.dbname
