@@ -1,4 +1,5 @@
-"""Transactions that hold locks which make others wait: the server ends them if esops is stopped.
+"""Transactions that hold locks which make others wait, or wait for such locks themselves: they wait
+only for a moment, and the server ends them if esops is stopped.
 
 A process that is stopped (SIGSTOP, a paused virtual machine, a frozen disk) keeps its locks all
 that time, and an ACCESS EXCLUSIVE lock keeps every reader out.
@@ -10,6 +11,8 @@ from datetime import timedelta
 
 import psycopg
 
+LOCK_TIMEOUT = timedelta(milliseconds=100)
+"""How long one statement may wait for a lock: the application's writers wait behind it."""
 STILL = timedelta(seconds=1)
 """How long esops may do nothing between two statements while readers wait."""
 WHOLE = timedelta(seconds=30)
@@ -26,6 +29,11 @@ def end_if_still(
     _set_local(connection, "idle_in_transaction_session_timeout", still)
     if whole is not None and connection.info.server_version >= _LIMITS_TRANSACTIONS:
         _set_local(connection, "transaction_timeout", whole)
+
+
+def wait_briefly(connection: psycopg.Connection, wait: timedelta = LOCK_TIMEOUT) -> None:
+    """Let each statement of the transaction that the connection is in wait for a lock no longer."""
+    _set_local(connection, "lock_timeout", wait)
 
 
 def _set_local(connection: psycopg.Connection, name: str, value: timedelta) -> None:

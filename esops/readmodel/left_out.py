@@ -149,8 +149,8 @@ def _try(connection: psycopg.Connection, made: Sequence[str], what: str, done: L
             for statement in made:
                 connection.execute(statement.encode())
     except psycopg.Error as error:
-        if is_lost(error):
-            raise
+        if is_lost(error) or isinstance(error, psycopg.errors.LockNotAvailable):
+            raise  # nothing was found out
         done.lacks.append(f"{what}, which does not suit green: {str(error).splitlines()[0]}")
         return False
     done.statements += made

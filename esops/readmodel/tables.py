@@ -7,8 +7,7 @@ off again for the load (after_load.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -18,6 +17,7 @@ from esops.errors import Refused, UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
+from esops.postgres.held import wait_briefly
 from esops.postgres.statements import statements
 from esops.readmodel.ddl_text import of_transactions
 from esops.readmodel.dependants import drop_replaced
@@ -121,8 +121,12 @@ def count_rows(connection: psycopg.Connection, table: tuple[str, str]) -> int:
 def drop_tables(connection: psycopg.Connection, version: Version) -> list[str]:
     """Drop a version's tables, in the transaction that the connection is in, never with CASCADE.
 
-    Returns the statements that were run; tables that do not exist any more are skipped.
+    Returns the statements that were run; tables that do not exist any more are skipped. What comes
+    after it in the transaction keeps writers waiting: a foreign key locks the table that it refers
+    to. So no statement waits for a lock longer than a moment from here on; `in_short_tries` tries
+    it again.
     """
+    wait_briefly(connection)
     drop_replaced(connection)
     done: list[str] = []
     for schema, name in version.tables.values():
@@ -148,15 +152,3 @@ def common_columns(blue: Table, green: Table, ignore: Sequence[str]) -> list[str
         for column in green.columns
         if blue.has(column.name) and column.name not in ignore
     ]
-
-
-@contextmanager
-def rolled_back(connection: psycopg.Connection, wait: str = "2s") -> Iterator[None]:
-    """Run statements to see what they would make, and roll them back.
-
-    Waits at most this long for a lock on a table of the application's: while it does, others wait
-    behind it.
-    """
-    with connection.transaction(force_rollback=True):
-        connection.execute("SELECT set_config('lock_timeout', %s, true)", (wait,))
-        yield

@@ -4,10 +4,6 @@ SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = %(oid)s;
 
 -- not_carried --
 -- What belongs to a table and would change what happens to other tables if green had it as well.
-SELECT 'foreign key ' || quote_ident(conname) || ' (adding it would lock the table it refers to)'
-  FROM pg_constraint
- WHERE conrelid = %(oid)s AND contype = 'f'
-UNION ALL
 -- With `switch = "rename"`, triggers move with the name, unless this role may not make them.
 SELECT 'trigger ' || quote_ident(tgname)
        || CASE WHEN %(renames)s

@@ -1,4 +1,6 @@
-"""Who is in the way of a switch: sessions that hold a lock on what it points elsewhere."""
+"""Who is in the way: sessions that hold a lock on what a switch points elsewhere, or on what is
+made or dropped.
+"""
 
 from __future__ import annotations
 
@@ -48,21 +50,21 @@ class Blocked:
 
     what: str
     say: Callable[[str], None]
+    waits: str = ""
+    """For what, in words, where it is not a switch that waits for readers."""
     said: set[int | str] = field(default_factory=set)
     again_at: float = 0.0
 
     def report(self, found: Sequence[Blocker]) -> None:
-        """Say whom the switch waits for, unless it was said."""
+        """Say who is waited for, unless it was said."""
         new = {each.end or each.pid or 0 for each in found} - self.said
         first = not self.again_at
         if time.monotonic() < self.again_at or not (new or first):
             return
         self.said |= new
         self.again_at = time.monotonic() + _SAY_EVERY.total_seconds()
-        self.say(
-            f"waiting for readers of {self.what}, trying again for a minute: {held_by(found)}."
-            + how_to_end(found)
-        )
+        waits = self.waits or f"waiting for readers of {self.what}"
+        self.say(f"{waits}, trying again for a minute: {held_by(found)}." + how_to_end(found))
 
     def refusal(self, found: Sequence[Blocker], tries: int, again: str) -> Unavailable:
         """That a switch ends without its lock; `again` is the command to run later."""
@@ -73,9 +75,14 @@ class Blocked:
         )
 
 
-def blockers(connection: psycopg.Connection, names: Sequence[str]) -> list[Blocker]:
-    """Who holds a lock on these relations (quoted names); the longest first."""
-    rows = connection.execute(_SQL["blockers"], (list(names),)).fetchall()
+def blockers(
+    connection: psycopg.Connection, names: Sequence[str], harmless: Sequence[str] = ()
+) -> list[Blocker]:
+    """Who holds a lock on these relations (quoted names), other than of `harmless` modes; the
+    longest first.
+    """
+    parameters = {"names": list(names), "harmless": list(harmless)}
+    rows = connection.execute(_SQL["blockers"], parameters).fetchall()
     return [Blocker(*row) for row in rows]
 
 

@@ -9,9 +9,10 @@ LEFT JOIN pg_locks t
        ON l.pid IS NULL AND t.pid IS NULL AND t.locktype = 'transactionid'
       AND t.virtualtransaction = l.virtualtransaction
 LEFT JOIN pg_prepared_xacts p ON p.transaction = t.transactionid
-WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[])))
+WHERE l.relation = ANY(SELECT to_regclass(unnest(%(names)s::text[])))
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.granted
+    AND l.mode <> ALL(%(harmless)s::text[])
     AND l.pid IS DISTINCT FROM pg_backend_pid()
 ORDER BY 3
 LIMIT 3;

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from esops.events import Position
 from esops.postgres.connection import qualified
+from esops.postgres.held import LOCK_TIMEOUT
 from esops.readmodel import migrations
 from esops.readmodel.after_load import AfterLoad
 from esops.readmodel.composition import Composition
 from esops.readmodel.names import physical_tables
 from esops.readmodel.registry import Version
-from esops.rebuild import switch
 from esops.rebuild.load.measuring import Workers
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import Method
@@ -172,7 +172,7 @@ class RebuildPlan:
 
     def _statement_lines(self) -> list[str]:
         lines = migrations.plan_lines(self.installs)
-        milliseconds = int(switch.LOCK_TIMEOUT.total_seconds() * 1000)
+        milliseconds = int(LOCK_TIMEOUT.total_seconds() * 1000)
         return [
             *lines,
             "  -- create green",

@@ -12,8 +12,10 @@ from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import given_by_others, owner_keeps, rights
+from esops.postgres.held import LOCK_TIMEOUT
 from esops.projections.definition import FoldDefinition
 from esops.readmodel import conduct, locks
+from esops.readmodel.foreign_keys import leaving, not_made
 from esops.readmodel.forms import keeps_type
 from esops.readmodel.names import physical_tables
 from esops.readmodel.properties import is_unlogged
@@ -65,6 +67,26 @@ def of_blue(
                 "empties it, and then it has to be rebuilt"
             )
     return notes
+
+
+def of_foreign_keys(
+    connection: psycopg.Connection, blue: Mapping[str, Table], green: Mapping[str, Table]
+) -> list[str]:
+    """Those that green, which exists, will not have, and those that lock tables of others."""
+    milliseconds = int(LOCK_TIMEOUT.total_seconds() * 1000)
+    return [
+        *(
+            f"not carried over from blue: foreign key {name} (adding it would lock the table it "
+            "refers to)"
+            for name in not_made(connection, blue, green)
+        ),
+        *(
+            f"foreign key {each.name}, which the DDL makes, refers to {each.to}: a plan, creating "
+            f"green and dropping a version lock {each.to} for a moment. Each try waits for that "
+            f"lock for at most {milliseconds} ms"
+            for each in leaving(connection, [table.oid for table in green.values()])
+        ),
+    ]
 
 
 def of_memberships(

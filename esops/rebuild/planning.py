@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psycopg
 
@@ -25,10 +26,7 @@ from esops.readmodel.composition import Composition, composition
 from esops.readmodel.names import physical_tables
 from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import (
-    create_statements,
-    rolled_back,
-)
+from esops.readmodel.tables import create_statements
 from esops.rebuild import (
     guards,
     hand_over,
@@ -49,10 +47,14 @@ from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.plan import RebuildPlan
+from esops.rebuild.short_tries import LOOKING, Tries, in_short_tries, to_make
 from esops.rebuild.switch import Switch
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import METHODS, Method
 from esops.stores.base import EventStore, require
+
+_STILL = timedelta(seconds=10)
+"""How long the rest of a plan may keep a try waiting: it also asks the store."""
 
 
 @dataclass(frozen=True)
@@ -205,34 +207,56 @@ def _try_out(
     head: Position | None,
 ) -> _Draft:
     ddl = target.directory / target.settings.ddl if target.settings.ddl is not None else None
-    tables = physical_tables(target.names, blue.to_version)
     sides = blue.sides
     create = create_statements(connection, target.names, blue.to_version, sides, ddl)
-    with rolled_back(connection):
+
+    def draft() -> _Draft:
         # Before green is made: what blue gets from here on has changed since.
         has = {name: composition(connection, table.oid) for name, table in blue.tables.items()}
         made = create_green(connection, target, blue.to_version, create, sides, ddl)
         kinds.check(
             target.definition, list(made.tables.values()), conjoined=store.capabilities.tenants
         )
-        # The switch's statements depend on the catalogue with green in it, so they are made here.
-        green = Version(
-            target.name, blue.to_version, "building", target.store_name, None, 0, 0, tables, None
-        )
-        roles = target.settings.grant_select_to
-        what = Switch(
-            target.names, target.settings.switch, blue.source, green, grant_select_to=roles
-        )
-        pointed, notes = _pointed(connection, target, what, options)
-        if target.settings.live == "inline" and pointed:
-            pointed = [inline_switch.lock_statement(connection, what), *pointed]
-        explained, taken = _explained(connection, target, store, head, tables)
-        logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
-        notes += taken
-        if blue.source is None and what.mode != "hook":
-            notes += reading_roles.notes(connection, target.names, roles)
-        notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
-    return _Draft(made, explained, pointed, [*made.notes, *notes], has)
+        more = _with_green(target, options, store, connection, (blue, made), head)
+        explained, pointed, notes = more
+        return _Draft(made, explained, pointed, [*made.notes, *notes], has)
+
+    like = [(each.schema, each.name) for each in blue.tables.values()]
+    tries = Tries(
+        "making green for the plan", to_make(create, like), patience=LOOKING, still=_STILL
+    )
+    return in_short_tries(connection, draft, tries, rolled_back=True)
+
+
+def _with_green(
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
+    both: tuple[Blue, Green],
+    head: Position | None,
+) -> tuple[list[str], Sequence[str], list[str]]:
+    """What depends on the catalogue with green in it: the first statement of kind sql, explained;
+    the switch's statements; and what to know.
+    """
+    blue, made = both
+    tables = physical_tables(target.names, blue.to_version)
+    green = Version(
+        target.name, blue.to_version, "building", target.store_name, None, 0, 0, tables, None
+    )
+    roles = target.settings.grant_select_to
+    what = Switch(target.names, target.settings.switch, blue.source, green, grant_select_to=roles)
+    pointed, notes = _pointed(connection, target, what, options)
+    if target.settings.live == "inline" and pointed:
+        pointed = [inline_switch.lock_statement(connection, what), *pointed]
+    explained, taken = _explained(connection, target, store, head, tables)
+    logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
+    notes += taken
+    if blue.source is None and what.mode != "hook":
+        notes += reading_roles.notes(connection, target.names, roles)
+    notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
+    notes += plan_notes.of_foreign_keys(connection, blue.tables, made.tables)
+    return explained, pointed, notes
 
 
 def _pointed(

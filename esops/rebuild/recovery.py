@@ -28,6 +28,7 @@ from esops.readmodel import checkpoints, locks, marks, migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
 from esops.rebuild import journal
+from esops.rebuild.short_tries import Tries, in_short_tries, to_drop
 from esops.rebuild.variants.external.checkpoint import reached
 from esops.stores import open_store
 from esops.stores.base import LOOKING, EventStore
@@ -250,7 +251,8 @@ def _change(connection: psycopg.Connection, store: EventStore, what: VersionReco
             hint="Stop that process first.",
         )
     mark = None if what.to is None else marks.mark_at(store, what.to)
-    with connection.transaction():
+
+    def change() -> None:
         now = registry.lock_checkpoint(connection, version.projection, version.version)
         if now != version.position:
             raise Busy(f"{version.projection} v{version.version} was changed since the plan")
@@ -261,6 +263,9 @@ def _change(connection: psycopg.Connection, store: EventStore, what: VersionReco
             checkpoints.set_back(connection, version, what.to)
             if mark is not None:
                 marks.keep_mark(connection, version, what.to, mark)
+
+    this = f"recovering v{version.version} of {version.projection}"
+    in_short_tries(connection, change, Tries(this, to_drop(version)))
 
 
 def _end_rebuild_in_place(connection: psycopg.Connection, version: Version) -> None:

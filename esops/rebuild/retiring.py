@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -11,14 +10,17 @@ import psycopg
 from esops.config import Config
 from esops.errors import Busy, Refused
 from esops.postgres.connection import connect, translated
-from esops.postgres.held import WHOLE, end_if_still
+from esops.postgres.held import WHOLE, end_if_still, wait_briefly
 from esops.readmodel import locks, migrations, owners, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables, missing_tables
 from esops.rebuild import journal
 from esops.rebuild.freshness import BRING_PATIENCE
+from esops.rebuild.short_tries import Tries, in_short_tries, to_drop
 from esops.rebuild.variants.external.checkpoint import check_unused
 from esops.stores import open_store
+
+_ROW_TIMEOUT = timedelta(milliseconds=500)
 
 
 def take_lock(connection: psycopg.Connection, name: str, *, upgrade: bool = True) -> None:
@@ -71,37 +73,33 @@ def drop_version(connection: psycopg.Connection, version: Version) -> list[str]:
 
     The session holds the projection's lock. Raises Busy, and Refused where others depend on them.
     """
-    deadline = time.monotonic() + BRING_PATIENCE.total_seconds()
-    while True:
-        try:
-            with connection.transaction():
-                # Its follower sees the new state at its next checkpoint, and lets go.
-                connection.execute("SET LOCAL lock_timeout = '500ms'")
-                end_if_still(connection, whole=WHOLE)
-                states = ("standby", "active") if is_gone(connection, version) else ("standby",)
-                now = registry.hold(connection, version, states)
-                owners.check_alone(connection, now.projection, now.version, now.tables)
-                statements = drop_tables(connection, now)
-                registry.set_retired(connection, now)
-                entry = journal.latest(connection, version.projection)
-                if (
-                    entry is not None
-                    and entry.from_version == version.version
-                    and entry.state == journal.SWITCHED
-                ):
-                    journal.enter(connection, entry.rebuild, journal.RETIRED, finished=True)
-        except psycopg.errors.LockNotAvailable:
-            if time.monotonic() >= deadline:
-                raise Busy(
-                    f"the tables of {version.projection} v{version.version} are in use",
-                    hint="Try again later.",
-                ) from None
-            time.sleep(0.2)
-        except psycopg.errors.DependentObjectsStillExist as error:
-            raise Refused(
-                f"other objects depend on v{version.version} of {version.projection}: "
-                f"{error.diag.message_detail}",
-                hint="Drop them first.",
-            ) from error
-        else:
-            return statements
+
+    def drop() -> list[str]:
+        # Its follower sees the new state at its next checkpoint, and lets go. This is a row of
+        # esops' own, for which nobody else waits.
+        wait_briefly(connection, _ROW_TIMEOUT)
+        end_if_still(connection, whole=WHOLE)
+        states = ("standby", "active") if is_gone(connection, version) else ("standby",)
+        now = registry.hold(connection, version, states)
+        owners.check_alone(connection, now.projection, now.version, now.tables)
+        registry.set_retired(connection, now)
+        entry = journal.latest(connection, version.projection)
+        if (
+            entry is not None
+            and entry.from_version == version.version
+            and entry.state == journal.SWITCHED
+        ):
+            journal.enter(connection, entry.rebuild, journal.RETIRED, finished=True)
+        return drop_tables(connection, now)  # last, for others wait from there on
+
+    this = f"retiring v{version.version} of {version.projection}"
+    try:
+        return in_short_tries(
+            connection, drop, Tries(this, to_drop(version), patience=BRING_PATIENCE)
+        )
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise Refused(
+            f"other objects depend on v{version.version} of {version.projection}: "
+            f"{error.diag.message_detail}",
+            hint="Drop them first.",
+        ) from error

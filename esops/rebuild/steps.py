@@ -28,6 +28,7 @@ from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
 from esops.rebuild.plan import RebuildPlan
+from esops.rebuild.short_tries import Tries, in_short_tries, to_drop
 from esops.running import control
 from esops.running.spill.directory import remove_of
 
@@ -132,23 +133,19 @@ class Rebuild(Switching):
         """End an unfinished rebuild and drop green. Raises UsageError where there is none."""
         with translated():
             entry = self._unfinished()
-            # One transaction: tables that are dropped must not be resumed.
-            with self._session.connection.transaction():
-                green = registry.version(
-                    self._session.connection, self.target.name, entry.to_version
-                )
-                left = spills.spills_of(self._session.connection, green)
-                self._drop(self._session.connection, green)
-                registry.set_state(
-                    self._session.connection,
-                    self.target.name,
-                    green.version,
-                    "aborted",
-                    was=("building",),
-                )
-                journal.enter(
-                    self._session.connection, entry.rebuild, journal.ABORTED, finished=True
-                )
+            connection = self._session.connection
+            green = registry.version(connection, self.target.name, entry.to_version)
+            left = spills.spills_of(connection, green)
+
+            def end() -> None:
+                # One transaction: tables that are dropped must not be resumed. The tables come
+                # last, for others wait from there on.
+                was = ("building",)
+                registry.set_state(connection, green.projection, green.version, "aborted", was=was)
+                journal.enter(connection, entry.rebuild, journal.ABORTED, finished=True)
+                self._drop(connection, green)
+
+            in_short_tries(connection, end, self._dropping(green))
             for each in left:
                 remove_of(each.directory, each.spill)
             self._entry = journal.latest(self._session.connection, self.target.name)
@@ -341,21 +338,29 @@ class Rebuild(Switching):
         green = self._green()
 
         def end(connection: psycopg.Connection) -> None:
-            with connection.transaction():
-                self._drop(connection, green)
-                # Or it is done, and the answer was lost.
-                was = ("building", "aborted")
-                registry.set_state(connection, green.projection, green.version, "aborted", was=was)
-                journal.enter(
-                    connection, self._journal_entry.rebuild, journal.TESTED, finished=True
-                )
+            # Or it is done, and the answer was lost.
+            was = ("building", "aborted")
+            registry.set_state(connection, green.projection, green.version, "aborted", was=was)
+            journal.enter(connection, self._journal_entry.rebuild, journal.TESTED, finished=True)
+            self._drop(connection, green)  # last, for others wait from there on
 
-        self._session.do(end)
+        command = self._command(in_place=self.in_place)
+        tries = replace(
+            self._dropping(green),
+            hint=f"It was tested, and is still there. Once that has ended, drop it with: "
+            f"{command} --resume.",
+            stop=self._stop,
+        )
+        self._session.do(lambda on: in_short_tries(on, lambda: end(on), tries))
         self._say(f"tested; {self._dropped(green)}")
 
     def _drop(self, connection: psycopg.Connection, green: Version) -> None:
         """Drop what was built."""
         drop_tables(connection, green)
+
+    def _dropping(self, green: Version) -> Tries:
+        names = ", ".join(physical for _, physical in green.tables.values())
+        return Tries(f"dropping {names}", to_drop(green), say=self._say)
 
     def _dropped(self, green: Version) -> str:
         """What became of green, in words."""

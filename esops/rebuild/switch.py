@@ -27,7 +27,7 @@ from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import Change, change_statements, for_green, rights
-from esops.postgres.held import end_if_still
+from esops.postgres.held import end_if_still, wait_briefly
 from esops.readmodel import object_names, properties, registry, served, serving_view
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
@@ -48,7 +48,6 @@ from esops.rebuild.snapshots import (
 log = structlog.get_logger("esops.switch")
 
 Mode = Literal["view", "rename", "hook"]
-LOCK_TIMEOUT = timedelta(milliseconds=100)
 _PATIENCE = timedelta(seconds=60)
 _BRINGING = timedelta(seconds=60)
 """How long the target may take to get to blue's position while blue's checkpoint is held."""
@@ -339,9 +338,7 @@ def _attempt(
     with connection.transaction():
         # Only the process that follows blue waits for this transaction until names are locked.
         end_if_still(connection, _BRINGING)
-        connection.execute(
-            f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode()
-        )
+        wait_briefly(connection)
         # From here on blue's checkpoint cannot move, so "at or past blue" stays true to the commit.
         source = what.source and registry.hold(connection, what.source, ("active",))
         held = None if source is None else source.position

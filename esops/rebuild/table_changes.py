@@ -23,9 +23,10 @@ from esops.readmodel.composition import TablePart, composition
 from esops.readmodel.names import physical_name
 from esops.readmodel.object_names import Side
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import create_statements, rolled_back
+from esops.readmodel.tables import create_statements
 from esops.rebuild.blue import side_of
 from esops.rebuild.green import create_green
+from esops.rebuild.short_tries import LOOKING, Tries, in_short_tries, to_make
 from esops.rebuild.target import Target
 
 _COMPARED = {"column", "index", "check", "foreign key", "statistics", "storage option", "comment"}
@@ -37,8 +38,6 @@ say: what serves may have it from somebody else.
 _UNLOGGED = ("storage", "UNLOGGED")
 _SQL = statements(__package__, "table_changes")
 _NAMED = 5
-LOCK_WAIT = "300ms"
-"""Each pull request asks, and writers of a table that a DDL refers to wait behind it."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,12 @@ def try_out(connection: psycopg.Connection, target: Target, number: int) -> None
         if table is not None and table.kind in "rp":
             sides[each.name] = Side(table, each.name, 0)
     create = create_statements(connection, target.names, number, sides, ddl)
-    with rolled_back(connection, LOCK_WAIT):
-        create_green(connection, target, number, create, sides, ddl)
+    in_short_tries(
+        connection,
+        lambda: create_green(connection, target, number, create, sides, ddl),
+        _looking(create, sides),
+        rolled_back=True,
+    )
 
 
 def _both(
@@ -117,8 +120,9 @@ def _both(
     number, ddl = new
     sides = {name: side_of(source, name, table) for name, table in blue.items()}
     create = create_statements(connection, target.names, number, sides, ddl)
-    with rolled_back(connection, LOCK_WAIT):
-        plain = _Plain(list(blue), (source.version, number))
+    plain = _Plain(list(blue), (source.version, number))
+
+    def both() -> dict[str, tuple[_Has, _Has]]:
         has = {name: _read(connection, table, plain) for name, table in blue.items()}
         made = create_green(connection, target, number, create, sides, ddl)
         return {
@@ -126,6 +130,13 @@ def _both(
             for name, table in made.tables.items()
             if name in has
         }
+
+    return in_short_tries(connection, both, _looking(create, sides), rolled_back=True)
+
+
+def _looking(create: Sequence[str], sides: Mapping[str, Side]) -> Tries:
+    like = [(each.table.schema, each.table.name) for each in sides.values()]
+    return Tries("making the tables for a look", to_make(create, like), patience=LOOKING)
 
 
 class _Plain:

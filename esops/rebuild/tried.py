@@ -45,7 +45,6 @@ def obstacles(connection: psycopg.Connection, roots: Sequence[Root]) -> list[Obs
             sql.Identifier(each) for each in dict.fromkeys(root.name.schema for root in roots)
         )
         connection.execute(sql.SQL("SET LOCAL search_path = {}").format(path))
-        connection.execute("SET LOCAL lock_timeout = '1s'")
         definitions = [(each, _definition(connection, each)) for each in found]
         try:
             with connection.transaction():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -27,8 +28,9 @@ from esops.postgres.connection import (
 from esops.postgres.statements import statements
 from esops.readmodel import locks, migrations, object_names, registry
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import drop_tables, missing_tables, rolled_back
+from esops.readmodel.tables import drop_tables, missing_tables
 from esops.rebuild.retiring import drop_version, take_lock
+from esops.rebuild.short_tries import LOOKING, Tries, in_short_tries, to_drop
 from esops.uninstall import serving
 from esops.uninstall.leftover import Leftover, UninstallOptions
 from esops.uninstall.obstacles import (
@@ -75,29 +77,44 @@ def _look(
     for each in versions:
         if each.state in ("standby", "building"):
             _add_older(left, each, options)
-    # The names of indexes that older versions have are free without these.
     try:
-        with rolled_back(connection):
-            for each in left.older:
-                left.statements += _sequences(connection, each, versions)
-                left.statements += drop_tables(connection, each)
-            _add_serving(config, connection, left, versions)
+        left = _tried(config, connection, left, versions)
     except psycopg.errors.DependentObjectsStillExist as error:
         raise Refused(
             f"other objects depend on older versions in {left.database}: "
             f"{error.diag.message_detail or error.diag.message_primary}",
             hint="Drop these first, or keep the older versions as tables: --keep-older.",
         ) from error
-    except psycopg.errors.LockNotAvailable:
-        raise Busy(
-            f"another session reads or writes older versions in {left.database}",
-            hint="Try again when it has ended. Nothing was changed.",
-        ) from None
     if migrations.has(connection, "spills"):
         rows = connection.execute(_SQL["spills"]).fetchall()
         left.spills = [f"{host}:{directory}" for host, directory in rows]
     left.statements += drop_statements(left.tables)
     return left
+
+
+def _tried(
+    config: Config, connection: psycopg.Connection, left: Leftover, versions: Sequence[Version]
+) -> Leftover:
+    """Drop the older versions, for the names of their indexes are free without these; and roll that
+    back.
+    """
+
+    def attempt() -> Leftover:
+        found = replace(
+            left, statements=[*left.statements], serving=[*left.serving], kept=[*left.kept]
+        )
+        for each in found.older:
+            found.statements += _sequences(connection, each, versions)
+            found.statements += drop_tables(connection, each)
+        _add_serving(config, connection, found, versions)
+        return found
+
+    tries = Tries(
+        "trying to drop older versions",
+        lambda on: [table for each in left.older for table in to_drop(each)(on)],
+        patience=LOOKING,
+    )
+    return in_short_tries(connection, attempt, tries, rolled_back=True)
 
 
 def _add_serving(

@@ -19,7 +19,7 @@ from esops.errors import Refused, Unavailable
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import translated
-from esops.postgres.held import end_if_still
+from esops.postgres.held import end_if_still, wait_briefly
 from esops.postgres.statements import statements
 from esops.readmodel import object_names, owners, registry, served
 from esops.readmodel.dependants import drop_replaced
@@ -193,8 +193,7 @@ def release(
 def _attempt(connection: psycopg.Connection, serving: Serving) -> list[str]:
     with connection.transaction():
         end_if_still(connection, _STANDS)
-        limit = int(switch.LOCK_TIMEOUT.total_seconds() * 1000)
-        connection.execute(f"SET LOCAL lock_timeout = '{limit}ms'".encode())
+        wait_briefly(connection)
         # Under the lock: it serves still, by the tables that were looked at.
         now = registry.hold(connection, serving.version, ("active",))
         if now.tables != serving.version.tables:

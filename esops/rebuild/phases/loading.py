@@ -24,6 +24,7 @@ from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.worker import Task
 from esops.rebuild.options import SETTLING
 from esops.rebuild.phases.beginning import Beginning
+from esops.rebuild.short_tries import Tries, in_short_tries, to_make
 from esops.rebuild.stopped_processor import StandingProcessor
 from esops.rebuild.verification.result import Verification, tolerated
 from esops.running.runner import Runner
@@ -41,22 +42,28 @@ class Loading(Beginning):
 
     def _provision(self) -> None:
         """Create green, and drop its indexes for the load, in one transaction."""
-        green = self._green()
+        green, blue = self._green(), self._blue()
+        made: Sequence[str] = self._journal_entry.options["create"]
         self._say(f"creating green: {', '.join(physical for _, physical in green.tables.values())}")
 
         def create(connection: psycopg.Connection) -> None:
-            with connection.transaction():
-                # What the statements need of blue, such as a sequence, must stay usable.
-                connection.execute("SET LOCAL lock_timeout = '5s'")
-                # It exists already where the answer to this transaction's commit was lost.
-                if not catalog.has_table(connection, *green.table):
-                    for statement in self._journal_entry.options["create"]:
-                        connection.execute(statement.encode())
-                    # Somebody may have made a publication since the plan.
-                    properties.check_published(connection, green.tables.values())
-                journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
+            journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
+            # It exists already where the answer to this transaction's commit was lost.
+            if not catalog.has_table(connection, *green.table):
+                for statement in made:
+                    connection.execute(statement.encode())
+                # Somebody may have made a publication since the plan.
+                properties.check_published(connection, green.tables.values())
 
-        self._session.do(create)
+        command = self._command(in_place=False)
+        tries = Tries(
+            "creating green",
+            to_make(made, [] if blue is None else list(blue.tables.values())),
+            hint=f"Once it has ended, continue with: {command} --resume.",
+            stop=self._stop,
+            say=self._say,
+        )
+        self._session.do(lambda on: in_short_tries(on, lambda: create(on), tries))
         self._state = journal.PROVISIONED
 
     def _catch_up(self) -> None:

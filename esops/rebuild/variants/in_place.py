@@ -24,9 +24,9 @@ from esops.rebuild.blue import adopted, versions_and_tables
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.outcome import Outcome
+from esops.rebuild.short_tries import Tries, in_short_tries, of_tables
 from esops.rebuild.steps import Rebuild
-from esops.rebuild.switch import LOCK_TIMEOUT
-from esops.rebuild.variants.ranges import Ranges, with_lock_timeout
+from esops.rebuild.variants.ranges import Ranges
 from esops.rebuild.verification.result import not_compared
 from esops.running.work import Progress, RunControl
 from esops.wording import count
@@ -197,8 +197,16 @@ class InPlaceRebuild(Rebuild):
             checkpoints.reset(connection, version, self.target.code.fingerprint)
             journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
 
+        tries = Tries(
+            "emptying the tables",
+            of_tables(list(version.tables.values())),
+            hint=f"Nothing was changed. Once it has ended, run: {self._command(in_place=True)} "
+            "--resume.",
+            stop=self._stop,
+            say=self._say,
+        )
         try:
-            with_lock_timeout(self._session, do, LOCK_TIMEOUT, self._stop, self._say)
+            self._session.do(lambda on: in_short_tries(on, lambda: do(on), tries))
         except psycopg.errors.FeatureNotSupported as error:
             raise Refused(
                 f"the tables cannot be emptied: {error.diag.message_primary} "

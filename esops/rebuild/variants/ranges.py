@@ -11,7 +11,6 @@ than others.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -19,12 +18,11 @@ from datetime import timedelta
 import psycopg
 from psycopg import sql
 
-from esops.errors import Busy, Refused, Unavailable
+from esops.errors import Busy, Refused
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.postgres.held import end_if_still
 from esops.postgres.sharding import shard_predicate
 from esops.readmodel import checkpoints, registry
 from esops.readmodel.marks import mark_at
@@ -32,46 +30,13 @@ from esops.readmodel.names import physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import Shard, create_shards, finish_range, merge_shards, shards_of
 from esops.rebuild.session import Session
+from esops.rebuild.short_tries import Tries, in_short_tries, of_tables
 from esops.rebuild.target import Target
 from esops.running.runner import Runner
 from esops.running.work import Progress, RunControl, Work
 from esops.stores.base import EventStore
 
 _LOCK_PATIENCE = timedelta(seconds=10)
-_PATIENCE_SECONDS = 60.0
-
-
-def with_lock_timeout(
-    session: Session,
-    do: Callable[[psycopg.Connection], None],
-    timeout: timedelta,
-    stop: Callable[[], bool],
-    say: Callable[[str], None],
-) -> None:
-    """Call `do` in a transaction that waits for a lock no longer than `timeout`; try again for a
-    minute. Raises Unavailable.
-    """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-
-    def attempt(connection: psycopg.Connection) -> None:
-        with connection.transaction():
-            connection.execute(
-                f"SET LOCAL lock_timeout = '{int(timeout.total_seconds() * 1000)}ms'".encode()
-            )
-            end_if_still(connection)
-            do(connection)
-
-    while True:
-        try:
-            return session.do(attempt)
-        except psycopg.errors.LockNotAvailable:
-            if stop() or time.monotonic() >= deadline:
-                raise Unavailable(
-                    "the tables could not be locked within a minute",
-                    hint="Nothing was changed. Try again when no long transaction uses them.",
-                ) from None
-            say("waiting for those who use the tables")
-            time.sleep(0.3)
 
 
 class Ranges:
@@ -131,9 +96,7 @@ class Ranges:
             create_shards(connection, version, of, until, mark)
             record(connection)
 
-        with_lock_timeout(
-            self._session, do, timedelta(seconds=5), self._control.stop, self._control.say
-        )
+        self._in_short_tries(do, "beginning the ranges")
 
     def fill(self, check: Callable[[], None]) -> None:
         """Replace each range that is not done, and set the version's checkpoint at the end.
@@ -234,9 +197,17 @@ class Ranges:
             # The same table serves the next range, which begins from the log's start again.
             checkpoints.reset(connection, built, self._target.code.fingerprint)
 
-        with_lock_timeout(
-            self._session, do, timedelta(seconds=5), self._control.stop, self._control.say
+        self._in_short_tries(do, f"replacing range {part.number + 1}")
+
+    def _in_short_tries(self, do: Callable[[psycopg.Connection], None], what: str) -> None:
+        tries = Tries(
+            what,
+            of_tables(list(self._version.tables.values())),
+            hint="What was done stays. Once it has ended, run this again with --resume.",
+            stop=self._control.stop,
+            say=self._control.say,
         )
+        self._session.do(lambda on: in_short_tries(on, lambda: do(on), tries))
 
     def _finish(self, connection: psycopg.Connection, until: Position) -> None:
         with connection.transaction():
