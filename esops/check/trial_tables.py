@@ -11,13 +11,15 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from esops.errors import Refused, UsageError
+from esops.errors import Busy, Refused, UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
+from esops.postgres.held import wait_briefly
 from esops.postgres.statements import statements
 from esops.readmodel import registry
 from esops.readmodel.after_load import noted_key
+from esops.readmodel.foreign_keys import referred_to
 from esops.readmodel.names import placeholders, shortened, with_names
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
@@ -186,6 +188,8 @@ def _by_ddl(
     tables = {name: ("pg_temp", table) for name, table in named.items()}
     try:
         with connection.transaction():
+            # A foreign key locks the table that it refers to, before it is refused here.
+            wait_briefly(connection)
             connection.execute(with_names(text, tables).encode())
             lasting = connection.execute(_SQL["lasting"]).fetchall()
             if lasting:
@@ -195,6 +199,18 @@ def _by_ddl(
                     hint="Build the projection first, so that its tables are there: esops rebuild "
                     f"{projection} --blue-green --no-switch",
                 )
+    except psycopg.errors.LockNotAvailable:
+        referred = referred_to(connection, [text])
+        if not referred:
+            raise Busy(
+                f"a session holds a lock on a table that the DDL {ddl} needs",
+                hint="Run this again when it has ended: pg_blocking_pids() names it.",
+            ) from None
+        raise UsageError(
+            f"the DDL {ddl} fails for temporary tables: it has a foreign key to {referred[0]}",
+            hint="Build the projection first, so that its tables are there: esops rebuild "
+            f"{projection} --blue-green --no-switch",
+        ) from None
     except psycopg.Error as error:
         raise UsageError(
             f"the DDL {ddl} fails for temporary tables: {one_line(error)}",
