@@ -44,7 +44,8 @@ from esops.rebuild.green import Green, create_green
 from esops.rebuild.left_behind import refuse
 from esops.rebuild.load import measuring
 from esops.rebuild.load.executors import engine_of
-from esops.rebuild.load.sharding import check_shardable
+from esops.rebuild.load.measuring import Workers
+from esops.rebuild.load.sharding import blurred, check_keys, check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.plan import RebuildPlan
 from esops.rebuild.short_tries import LOOKING, Tries, in_short_tries, to_make
@@ -98,9 +99,7 @@ def make_plan(
         # Created and rolled back in one transaction: nobody else ever sees it.
         draft = _try_out(target, options, store, connection, blue, head)
         events, between = counted_events(store, head)
-        workers = measuring.for_plan(
-            options, target.definition, store, target.settings.filter, (head, events)
-        )
+        workers = _workers(target, options, store, draft.green.tables, (head, events))
         guarded += shortened.check(store, target.name, target.settings, options, late)
         return RebuildPlan(
             target=target,
@@ -168,6 +167,24 @@ def _of_tables(
     ]
 
 
+def _workers(
+    target: Target,
+    options: Options,
+    store: EventStore,
+    green: Mapping[str, Table],
+    upto: tuple[Position | None, int],
+) -> Workers | None:
+    """How many processes a load is worth, where the operator left that to esops; `upto` is the
+    head, and how many events there are up to it.
+    """
+    found = measuring.for_plan(options, target.definition, store, target.settings.filter, upto)
+    if found is None or found.number == 1:
+        return found
+    reasons = (blurred(store, table, table.key) for table in green.values())
+    why = next(filter(None, reasons), None)
+    return found if why is None else Workers(1, why)
+
+
 def counted_events(store: EventStore, head: Position | None) -> tuple[int, tuple[int, int]]:
     """How many events a store has up to its head, and at least and at most."""
     events = store.counts.between(None, head)
@@ -217,6 +234,10 @@ def _try_out(
         kinds.check(
             target.definition, list(made.tables.values()), conjoined=store.capabilities.tenants
         )
+        if options.sharded:
+            for table in made.tables.values():
+                check_keys(store, table, table.key, "--workers and --engine")
+        # The switch's statements depend on the catalogue with green in it, so they are made here.
         more = _with_green(target, options, store, connection, (blue, made), head)
         explained, pointed, notes = more
         return _Draft(made, explained, pointed, [*made.notes, *notes], has)

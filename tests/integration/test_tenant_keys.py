@@ -29,6 +29,29 @@ def append(connection, tenant: str, stream: str) -> None:
     )
 
 
+def test_ranges_are_of_streams_where_the_tenant_comes_last(project, dsn, connection):
+    """The rows of a range are found by the column that has the stream's name: by the tenant, those
+    of another range would be deleted.
+    """
+    marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
+    project.configure(
+        stores={"s": {"dsn": dsn}},
+        projections={"p": {"python": "p:count", "tables": ["carts"], "ddl": "carts.sql"}},
+    )
+    project.write("p.py", FOLD)
+    project.write(
+        "carts.sql",
+        "CREATE TABLE {table} (id text, tenant_id text, events int, PRIMARY KEY (id, tenant_id))",
+    )
+    for stream in "abcdefgh":
+        append(connection, "acme", stream)
+    project.ok("rebuild", "--blue-green")
+    append(connection, "other", "a")
+    project.ok("rebuild", "--yes", "--ranges", "2")
+    rows = connection.execute("SELECT tenant_id, id, events FROM carts ORDER BY 1, 2").fetchall()
+    assert rows == [*(("acme", stream, 1) for stream in "abcdefgh"), ("other", "a", 1)]
+
+
 def test_rows_are_found_and_updated(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
     connection.execute(

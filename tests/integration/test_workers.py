@@ -17,11 +17,18 @@ from psycopg import sql
 from esops.postgres.sharding import shard_predicate
 from esops.rebuild.load.worker import Task, in_process
 from esops.running.throttle import Limits
-from tests.support import kinds, shop
+from tests.support import kinds, marten, shop
 from tests.support.cases import thorough_but
 from tests.support.waiting import DEADLINE, end, finish, kill, stays, until
 
 EVENTS = 1_500
+ADDED = """
+from esops import fold
+
+@fold(key="stream")
+def added(row, event):
+    return {"events": (row or {"events": 0})["events"] + 1}
+"""
 
 
 @pytest.fixture
@@ -352,3 +359,48 @@ def test_a_process_whose_rebuild_is_killed_ends_without_a_traceback(carts, kille
     assert worker.stderr.read() == ""
     worker.stderr.close()
     worker.wait(DEADLINE)
+
+
+@pytest.mark.parametrize("named_by", ["text", "uuid"])
+def test_streams_are_split_only_where_the_key_tells_them_apart(named_by, dsn, connection, project):
+    """A uuid column takes a name in capitals and the same in small letters for one key: two
+    processes would both write its row, and one of them lose what the other has folded.
+    """
+    name = "AAAAAAAA-0000-4000-8000-00000000000B"
+    marten.create(connection, marten.Variant(text_ids=named_by == "text"))
+    streams = [name, name.lower()] if named_by == "text" else [name]
+    for number, stream in enumerate(streams, 1):
+        connection.execute("INSERT INTO mt_streams (id, version) VALUES (%s, 1)", (stream,))
+        connection.execute(
+            "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) "
+            "VALUES (%s, gen_random_uuid(), %s, 1, '{}', 'added')",
+            (number, stream),
+        )
+    connection.execute("SELECT setval('mt_events_sequence', %s)", (len(streams),))
+    project.configure(
+        stores={"s": {"dsn": dsn}},
+        projections={"p": {"python": "p:added", "tables": ["added"], "ddl": "added.sql"}},
+    )
+    project.write("p.py", ADDED)
+    project.write("added.sql", "CREATE TABLE {table} (id uuid PRIMARY KEY, events int)")
+    project.patch(
+        "from esops.rebuild.load import measuring\n"
+        "measuring.choose = lambda *_: measuring.Workers(2, 'two')\n"
+    )
+    build = ("rebuild", "--blue-green", "--workers")
+    done = project.ok(*build, "auto" if named_by == "text" else "1", "--output", "json")
+    assert (done.json["rows"], done.json["events"]) == (1, len(streams))
+    several = [project.run(*build, "2", "--dry-run")]
+    several.append(project.run("rebuild", "--ranges", "2", "--dry-run"))
+    measured = project.ok(*build, "auto", "--dry-run").out
+    if named_by == "uuid":
+        assert [each.code for each in several] == [0, 0], several
+        assert "workers: 2 (two)" in measured
+        return
+    several.append(project.run("rebuild", "--ranges", "2", "--yes"))
+    for each in several:
+        assert each.code == 6, each.err
+        assert "the column id of the key" in each.err
+    assert "workers: 1 (the column id of the key" in measured
+    (position,) = connection.execute("SELECT position FROM esops.versions").fetchone()
+    assert position == str(len(streams)), "nothing was begun"

@@ -8,11 +8,12 @@ from dataclasses import replace
 import psycopg
 from psycopg.sql import SQL
 
+from esops.errors import Refused
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
 from esops.readmodel import checkpoints, properties, registry
-from esops.readmodel.after_load import build_after_load
+from esops.readmodel.after_load import build_after_load, noted_key
 from esops.readmodel.marks import mark_at
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import drop_shards, shards_of
@@ -21,6 +22,7 @@ from esops.rebuild import journal
 from esops.rebuild.load.coordinator import ShardedLoad, Unlike
 from esops.rebuild.load.estimate import Load
 from esops.rebuild.load.executors import engine_of
+from esops.rebuild.load.sharding import blurred
 from esops.rebuild.load.worker import Task
 from esops.rebuild.options import SETTLING
 from esops.rebuild.phases.beginning import Beginning
@@ -158,6 +160,7 @@ class Loading(Beginning):
         # tell which of them belong to which shard.
         if not begun and (not self._options.sharded or green.position is not None):
             return
+        self._session.do(self._check_keys)
         engine = engine_of(self._options.engine)
         load = Load(None, until, 0, self.store.counts.between(None, until))
         self._shares = []
@@ -180,6 +183,22 @@ class Loading(Beginning):
             engine.close()
         done = self._green().events
         self._reporter.progress(done, done)
+
+    def _check_keys(self, connection: psycopg.Connection) -> None:
+        """Raises Refused where several processes could write one row. The plan has looked, but an
+        older esops may have made it.
+        """
+        green = self._green()
+        table = catalog.find_table(connection, *green.table)
+        if table is None:
+            return  # whoever opens it says so
+        why = blurred(self.store, table, table.key or noted_key(green, table.name))
+        if why is not None:
+            command = self._command(in_place=False)
+            raise Refused(
+                f"several processes cannot load {green.projection}: {why}",
+                hint=f"Drop this rebuild with `{command} --abort`, and start it again.",
+            )
 
     def _load_in_one(self, why: str) -> None:
         """Drop what several processes have loaded, and leave the load to one."""

@@ -15,17 +15,18 @@ from psycopg import sql
 
 from esops.errors import Busy, Refused
 from esops.postgres import catalog, publications
+from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.projections import kinds
 from esops.readmodel import checkpoints, locks, registry
 from esops.readmodel.shards import shards_of
 from esops.rebuild import guards, journal, made_of
 from esops.rebuild.blue import adopted, versions_and_tables
-from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.short_tries import Tries, in_short_tries, of_tables
 from esops.rebuild.steps import Rebuild
+from esops.rebuild.variants.in_place_plan import check_ranges
 from esops.rebuild.variants.ranges import Ranges
 from esops.rebuild.verification.result import not_compared
 from esops.running.work import Progress, RunControl
@@ -54,9 +55,9 @@ class InPlaceRebuild(Rebuild):
             with connection.transaction():
                 version = self._serving(connection)
                 # In the transaction that begins: what is checked must still be so when it is noted.
-                self._check(connection, version)
+                tables = self._check(connection, version)
                 if options.ranges is not None:
-                    check_shardable(self.target.definition, self.store, "--ranges")
+                    check_ranges(self.target, self.store, tables)
                     schema, _ = version.table
                     publications.check_new_tables(connection, schema, "the table for the ranges")
                 else:
@@ -94,7 +95,8 @@ class InPlaceRebuild(Rebuild):
         registry.set_active(connection, self.target.name, version.version, None)
         return version
 
-    def _check(self, connection: psycopg.Connection, version: registry.Version) -> None:
+    def _check(self, connection: psycopg.Connection, version: registry.Version) -> list[Table]:
+        """The tables. Raises Busy or Refused where they cannot be changed in place."""
         holder = locks.holder(connection, locks.version_lock(version.projection, version.version))
         if holder is not None:
             raise Busy(
@@ -102,18 +104,16 @@ class InPlaceRebuild(Rebuild):
                 hint="Stop `esops run` until the rebuild in place is done, or rebuild with "
                 "--blue-green.",
             )
-        tables = [catalog.find_table(connection, *physical) for physical in version.tables.values()]
-        if None in tables:
+        found = [catalog.find_table(connection, *physical) for physical in version.tables.values()]
+        tables = [table for table in found if table is not None]
+        if len(tables) < len(found):
             raise Refused(
                 f"a table of v{version.version}, which should serve, does not exist any more",
                 hint="Rebuild with --blue-green.",
             )
-        kinds.check(
-            self.target.definition,
-            [table for table in tables if table],
-            conjoined=self.store.capabilities.tenants,
-        )
+        kinds.check(self.target.definition, tables, conjoined=self.store.capabilities.tenants)
         kinds.of_one_database(self.target.definition, self.store, connection)
+        return tables
 
     def _check_emptying(self, connection: psycopg.Connection, version: registry.Version) -> None:
         found = [catalog.find_table(connection, *physical) for physical in version.tables.values()]

@@ -11,10 +11,13 @@ import psycopg
 from esops.config import Config
 from esops.errors import Refused
 from esops.postgres import catalog
+from esops.postgres.catalog import Table
 from esops.postgres.connection import translated
+from esops.projections import kinds
 from esops.readmodel import registry, served
 from esops.rebuild import guards, plan_notes, shortened
 from esops.rebuild.blue import versions_and_tables
+from esops.rebuild.load.sharding import check_keys, check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.planning import counted_events
 from esops.rebuild.target import Target
@@ -113,10 +116,11 @@ def make_plan(
             served.check_all(connection, target.names, active)
         head = store.head(SETTLING).position
         physical = active.tables if active else _current(connection, target)
-        there = [catalog.find_table(connection, *each) for each in physical.values()]
-        notes += plan_notes.of_parts(
-            target, filter(None, there), "range" if options.ranges is not None else None
-        )
+        looked = [catalog.find_table(connection, *each) for each in physical.values()]
+        there = [table for table in looked if table is not None]
+        if options.ranges is not None:
+            check_ranges(target, store, there)
+            notes += plan_notes.of_parts(target, there, "range")
         if not options.accept_fewer:
             notes += guards.check_names(target, store)
             made_of = active.events if active else 0
@@ -137,6 +141,16 @@ def make_plan(
         counted=store.capabilities.count_between,
         notes=notes,
     )
+
+
+def check_ranges(target: Target, store: EventStore, tables: Sequence[Table]) -> None:
+    """Raises Refused or UsageError where rows cannot be replaced range by range: later, some would
+    be of the old code and some of the new.
+    """
+    check_shardable(target.definition, store, "--ranges")
+    for table in tables:  # a fold has one, which may not be built yet
+        kinds.check(target.definition, [table], conjoined=store.capabilities.tenants)
+        check_keys(store, table, table.key, "--ranges")
 
 
 def _current(connection: psycopg.Connection, target: Target) -> dict[str, tuple[str, str]]:

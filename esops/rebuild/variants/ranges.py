@@ -29,6 +29,7 @@ from esops.readmodel.marks import mark_at
 from esops.readmodel.names import physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import Shard, create_shards, finish_range, merge_shards, shards_of
+from esops.rebuild.load.sharding import stream_column
 from esops.rebuild.session import Session
 from esops.rebuild.short_tries import Tries, in_short_tries, of_tables
 from esops.rebuild.target import Target
@@ -173,7 +174,9 @@ class Ranges:
             real, names = self._real(connection), qualified(*self._names())
             # The server must split keys as the reader split streams, or rows of others would be
             # deleted: so the rows that were built are counted against it first.
-            mine = shard_predicate(sql.Identifier("t", real.key[-1]), part.number, part.of)
+            mine = shard_predicate(
+                sql.Identifier("t", stream_column(real.key)), part.number, part.of
+            )
             strays = connection.execute(
                 sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)
             ).fetchone()
