@@ -106,6 +106,10 @@ class AnotherLog(Refused):
     """The store's log is not the one that a checkpoint was taken in."""
 
 
+class OtherRows(Refused):
+    """The rows of a version are not those of its checkpoint."""
+
+
 class OtherPositions(AnotherLog):
     """A checkpoint is not a position of its store."""
 

@@ -33,7 +33,7 @@ from esops.events import Position, RecordedEvent, StreamKey
 from esops.postgres.catalog import Table
 from esops.postgres.connection import connect, database_of, translated
 from esops.projections.definition import Definition, FoldDefinition
-from esops.readmodel import marks, migrations, registry
+from esops.readmodel import marks, migrations, own_rows, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
 from esops.rebuild.healing import LONGEST_SESSION
@@ -103,6 +103,7 @@ def heal(
             closing(Throttle(dsn, name, request.limits, stop=stop, say=say)) as throttle,
         ):
             marks.check(connection, events, version)
+            own_rows.check_applied(version)
             work = _Heal(config, connection, events, version, definition, settings)
             asked = replace(request, wrong=wrong)
             if settings.live == "inline":

@@ -34,7 +34,7 @@ from esops.check.wholeness import archived_away
 from esops.config import Config
 from esops.errors import Refused, UsageError
 from esops.postgres.connection import connect, database_of, qualified, translated
-from esops.readmodel import erased, marks, registry
+from esops.readmodel import erased, marks, own_rows, registry
 from esops.readmodel.registry import Version
 from esops.running.throttle import Limits, Throttle
 from esops.stores import open_store
@@ -106,6 +106,7 @@ class _Run:
         version = subject.version
         self._settings = settings = config.projection(version.projection)
         marks.check(connection, store, version)
+        own_rows.check_applied(version)
         definition = built_by(config, version)
         # The application does not forget what is archived.
         filter = settings.filter

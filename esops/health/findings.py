@@ -63,6 +63,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D046": ("error", "settings that only a superuser may change leave out rows or checks"),
     "ESOPS-D100": ("warning", "the hook after a switch has not ended well"),
     "ESOPS-D101": ("error", "a processor's checkpoint is beyond all events"),
+    "ESOPS-D102": ("error", "a version's rows are not those of its checkpoint"),
     "ESOPS-D049": ("warning", "read models need events that are only in an archive"),
     "ESOPS-D050": ("note", "the folder of an archive does not exist, or has no archive in it"),
     "ESOPS-D051": ("warning", "a filter names what the store does not have"),

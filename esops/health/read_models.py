@@ -14,7 +14,16 @@ from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactio
 from esops.health import checked, left_behind, publications, room, row_security, serving, stalls
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
-from esops.readmodel import conduct, erased, inline, locks, migrations, registry, renamed
+from esops.readmodel import (
+    conduct,
+    erased,
+    inline,
+    locks,
+    migrations,
+    own_rows,
+    registry,
+    renamed,
+)
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import LIVE_STATES, Version
@@ -66,6 +75,11 @@ def examine(
     yield from (_trouble(subject, trouble) for _, trouble in troubles)
     # One that `run` refuses has nothing to be followed by.
     refused = {version.version for version, _ in troubles}
+    for version in versions:
+        other = own_rows.look(connection, version)
+        if other is not None and version.version not in refused:
+            refused.add(version.version)
+            yield Finding("ESOPS-D102", subject, other.message, other.hint)
     yield from _not_followed(subject, connection, config, projection, versions, refused)
     yield from _written_by_others(subject, connection, config, projection, versions)
     yield from _of_two_logics(subject, connection, projection)

@@ -10,18 +10,18 @@ UPDATE esops.versions
 -- clear_checkpoint --
 UPDATE esops.versions
    SET position = NULL, events = 0, fingerprint = NULL, applied = NULL, lost = %s,
-       updated_at = now()
+       relations = NULL, updated_at = now()
  WHERE projection = %s AND version = %s;
 
 -- release --
 UPDATE esops.versions
-   SET position = NULL, fingerprint = NULL, applied = NULL, updated_at = now()
+   SET position = NULL, fingerprint = NULL, applied = NULL, relations = NULL, updated_at = now()
  WHERE projection = %s AND version = %s;
 
 -- reset --
 UPDATE esops.versions
    SET position = NULL, events = 0, rows = 0, value_types = '{}', fingerprint = %s,
-       applied = NULL, lost = NULL, updated_at = now()
+       applied = NULL, lost = NULL, relations = NULL, updated_at = now()
  WHERE projection = %s AND version = %s;
 
 -- set_back --

@@ -110,6 +110,16 @@ def check(connection: psycopg.Connection, store: EventStore, version: Version) -
         raise _of_version(version, error) from None
 
 
+def same_log(connection: psycopg.Connection, store: EventStore, version: Version) -> bool:
+    """Whether a version's positions are those of a store: it was made of this one, or its newest
+    mark says that the log is the same under another name.
+    """
+    if version.store == store.name:
+        return True
+    kept = newest_mark(connection, version)
+    return kept is not None and store.identity is not None and bool(store.identity.tells(*kept))
+
+
 def _of_version(version: Version, error: AnotherLog) -> AnotherLog:
     """The same error, with the version that it is about."""
     where = f"{version.projection} v{version.version}"

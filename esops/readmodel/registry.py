@@ -53,6 +53,8 @@ class Version:
     """The last event that was applied: its position, and the mark that its store makes of it."""
     fence: int = 0
     """How often rows were written without moving the checkpoint (fence.py)."""
+    relations: Mapping[str, Any] | None = None
+    """In which tables it was built, where that was noted (own_rows.py)."""
 
     @property
     def table(self) -> tuple[str, str]:
@@ -305,6 +307,7 @@ def _version(row: tuple[Any, ...]) -> Version:
         lost,
         applied,
         fence,
+        relations,
     ) = row
     return Version(
         projection,
@@ -322,4 +325,5 @@ def _version(row: tuple[Any, ...]) -> Version:
         lost,
         applied,
         fence,
+        relations,
     )

@@ -2,7 +2,7 @@
 -- The newer columns by name: an older esops may have made the table.
 SELECT projection, version, state, store, position, events, rows, tables, fingerprint, value_types,
        after_load, updated_at, to_jsonb(v) ->> 'lost', to_jsonb(v) -> 'applied',
-       coalesce((to_jsonb(v) ->> 'fence')::bigint, 0)
+       coalesce((to_jsonb(v) ->> 'fence')::bigint, 0), to_jsonb(v) -> 'relations'
   FROM esops.versions v
  WHERE (%(projection)s::text IS NULL OR projection = %(projection)s)
    AND (%(version)s::integer IS NULL OR version = %(version)s)

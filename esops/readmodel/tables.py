@@ -118,6 +118,14 @@ def count_rows(connection: psycopg.Connection, table: tuple[str, str]) -> int:
     return int(row[0]) if row else 0
 
 
+def has_rows(connection: psycopg.Connection, table: tuple[str, str]) -> bool:
+    """Whether a table (schema, physical name) has any row."""
+    row = connection.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {})").format(qualified(*table))
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 def drop_tables(connection: psycopg.Connection, version: Version) -> list[str]:
     """Drop a version's tables, in the transaction that the connection is in, never with CASCADE.
 

@@ -16,7 +16,7 @@ import structlog
 
 from esops.errors import ConnectionLost, EsopsError, Stopped
 from esops.events import Position
-from esops.readmodel import registry
+from esops.readmodel import marks, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal
@@ -178,6 +178,12 @@ class RebuildContext:
             None
             if number is None
             else self._session.do(lambda on: registry.version(on, self.target.name, number))
+        )
+
+    def _apart(self, blue: Version) -> bool:
+        """Whether blue was made of another log, so that no position of it is one of green's."""
+        return blue.position is not None and not self._session.do(
+            lambda on: marks.same_log(on, self.store, blue)
         )
 
     def _command(self, *, in_place: bool) -> str:

@@ -12,10 +12,11 @@ from esops.config import Config
 from esops.errors import AnotherLog, Busy, Refused
 from esops.events import Position
 from esops.postgres.connection import connect
-from esops.readmodel import inline, locks, registry
+from esops.readmodel import inline, locks, marks, registry
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import Version
 from esops.rebuild import guards
+from esops.rebuild.options import SETTLING
 from esops.rebuild.variants.external.checkpoint import reached
 from esops.running.code import code_of
 from esops.running.follower import open_runner
@@ -37,6 +38,22 @@ def check_logs(config: Config, connection: psycopg.Connection, *versions: Versio
         if version is not None and version.position is not None:
             with open_store(*config.store(version.store)) as store:
                 guards.check_log(connection, store, version)
+
+
+def is_apart(
+    config: Config, connection: psycopg.Connection, source: Version | None, target: Version
+) -> bool:
+    """Whether two versions were made of two logs, so that their positions cannot be compared."""
+    if source is None or source.position is None or source.store == target.store:
+        return False
+    with open_store(*config.store(target.store)) as store:
+        return not marks.same_log(connection, store, source)
+
+
+def newest(config: Config, target: Version) -> Position | None:
+    """The settled head of a version's own store."""
+    with open_store(*config.store(target.store)) as store:
+        return store.head(SETTLING).position
 
 
 def check_not_given_up(target: Version) -> None:

@@ -13,17 +13,16 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import psycopg
-from psycopg import sql
 
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.events import EventFilter, Position
 from esops.postgres import catalog
-from esops.postgres.connection import database_of, qualified
+from esops.postgres.connection import database_of
 from esops.readmodel import conduct, inline, marks, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import count_rows
+from esops.readmodel.tables import count_rows, has_rows
 from esops.rebuild import refolded, snapshots
 from esops.rebuild.options import Options
 from esops.rebuild.target import Target
@@ -54,7 +53,7 @@ def check_enough_events(
     `events`: how many those were, as far as is known. Nothing is refused where the tables are
     empty, since then nothing can be lost.
     """
-    if not any(_has_rows(connection, *table) for table in tables.values()):
+    if not any(has_rows(connection, table) for table in tables.values()):
         return
     rows = 0
     if not events and target.settings.kind == "fold":
@@ -331,13 +330,6 @@ def check_first_rollback(name: str, serves: int, before: int, last: datetime | N
             hint=f"Nothing was changed. If v{before} is to serve again: esops projection switch "
             f"{name} --to {before}",
         )
-
-
-def _has_rows(connection: psycopg.Connection, schema: str, name: str) -> bool:
-    row = connection.execute(
-        sql.SQL("SELECT EXISTS (SELECT FROM {})").format(qualified(schema, name))
-    ).fetchone()
-    return row is not None and bool(row[0])
 
 
 def check_spill(target: Target) -> None:

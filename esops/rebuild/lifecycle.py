@@ -16,7 +16,7 @@ import structlog
 from esops.config import Config, by_address
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import registry
+from esops.readmodel import own_rows, registry
 from esops.readmodel.names import ReadModelName, names_of
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal, switch, unchanged
@@ -28,6 +28,8 @@ from esops.rebuild.freshness import (
     check_logs,
     check_not_given_up,
     check_not_inline,
+    is_apart,
+    newest,
 )
 from esops.rebuild.hooks import Hooks, facts_of, move_readers
 from esops.rebuild.inline_move import InlineMove
@@ -207,7 +209,10 @@ def _what(
     else:
         names = [ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
     roles = settings.grant_select_to
-    return switch.Switch(names, settings.switch, source, target, forced, grant_select_to=roles)
+    apart = not forced and is_apart(config, connection, source, target)
+    return switch.Switch(
+        names, settings.switch, source, target, forced, grant_select_to=roles, apart=apart
+    )
 
 
 @dataclass(frozen=True)
@@ -227,6 +232,7 @@ def _check(steps: _Steps) -> None:
     source, target, allow_stale = what.source, what.target, what.forced
     settings = config.projection(target.projection)
     check_not_given_up(target)
+    own_rows.check(steps.connection, target)
     check_not_inline(config, steps.connection, target)
     unchanged.check(steps.connection, source, target, by_rename=what.mode == "rename")
     if not allow_stale:
@@ -252,7 +258,11 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
             bring_to(config, target, position)
 
     # Under the lock only a moment's worth of events is left, so readers hardly wait.
-    if source is not None and source.position is not None:
+    if what.apart:
+        head = newest(config, target)
+        if head is not None:
+            bring(head)
+    elif source is not None and source.position is not None:
         bring(source.position)  # most of the way before the lock, the short rest under it
     if dry_run:
         prepared = switch.prepare(connection, what)

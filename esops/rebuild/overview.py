@@ -10,10 +10,10 @@ from typing import Any, Literal
 import psycopg
 
 from esops.config import Config
-from esops.errors import AnotherLog
+from esops.errors import AnotherLog, OtherRows
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import conduct, locks, registry, renamed, served
+from esops.readmodel import conduct, locks, own_rows, registry, renamed, served
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
@@ -42,6 +42,8 @@ class VersionStatus:
     """How many events could not be projected and are missing from its rows."""
     accepted_code: Sequence[Mapping[str, Any]] = ()
     """Where the operator vouched for other code while it was built, as the journal has it."""
+    other_rows: OtherRows | None = None
+    """Why its rows are not those of its checkpoint."""
     missing: Sequence[str] = ()
     """Tables of a version that serves or stands by, and that do not exist."""
     by_hand: Sequence[SomethingElse] = ()
@@ -71,7 +73,9 @@ class VersionStatus:
             "events": version.events,
             "followed_by": self.followed_by,
             "kept_by": self.kept_by,
-            "ok": not (self.trouble or self.missing or self.by_hand or self.failure),
+            "ok": not (
+                self.trouble or self.other_rows or self.missing or self.by_hand or self.failure
+            ),
             "detail": self._detail(),
             "same_log": self.trouble is None and version.lost is None,
             "dead_letters": self.dead_letters,
@@ -89,6 +93,8 @@ class VersionStatus:
             return f"readers do not read it: {found}. `esops doctor` says what to do"
         if self.trouble is not None:
             return self.trouble.message
+        if self.other_rows is not None:
+            return f"{self.other_rows.message}. {self.other_rows.hint}"
         if self.failure is not None:
             return str(self.failure)
         if self.mixed_since is not None:
@@ -268,6 +274,7 @@ def _status(
         trouble,
         dead,
         accepted,
+        None if trouble else own_rows.look(connection, version),
         missing,
         by_hand,
         other,

@@ -14,7 +14,7 @@ from esops.postgres.connection import qualified
 from esops.postgres.grants import given_by_others, owner_keeps, rights
 from esops.postgres.held import LOCK_TIMEOUT
 from esops.projections.definition import FoldDefinition
-from esops.readmodel import conduct, locks
+from esops.readmodel import conduct, locks, marks, own_rows
 from esops.readmodel.foreign_keys import leaving, not_made
 from esops.readmodel.forms import keeps_type
 from esops.readmodel.names import physical_tables
@@ -218,16 +218,25 @@ def _of_one_floor(name: str, tenant: str, floor: Position, head: Position | None
     )
 
 
-def of_lost(source: Version | None) -> list[str]:
-    """That blue is of another history, and so is nothing to compare with."""
-    if source is None or source.lost is None:
+def of_unlike_rows(
+    connection: psycopg.Connection, store: EventStore, source: Version | None
+) -> list[str]:
+    """That blue's rows are not those of the store's events, and so are nothing to compare with."""
+    if source is None:
         return []
-    return [
-        (
-            f"the rows of v{source.version} are of events that the store does not have any more, "
-            "so they are compared only where --compare asks for it"
+    other = own_rows.look(connection, source)
+    if source.lost is not None:
+        why = f"the rows of v{source.version} are of events that the store does not have any more"
+    elif other is not None:
+        why = other.message
+    elif source.position is not None and not marks.same_log(connection, store, source):
+        why = (
+            f"v{source.version} was made of store {source.store}, whose positions are not those "
+            f"of store {store.name}"
         )
-    ]
+    else:
+        return []
+    return [f"{why}, so its rows are compared only where --compare asks for it"]
 
 
 def of_columns(

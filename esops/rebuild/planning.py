@@ -81,9 +81,7 @@ def make_plan(
 
     Raises UsageError or Refused where the rebuild cannot be done.
     """
-    info = store.ping()
-    if info.warnings:
-        raise Refused(f"store {target.store_name}: {info.warnings[0]}")
+    _check_well(store)
     # All events are looked through for it, while the rest of the plan is made.
     with translated(), store.losses.ask_shortened(target.settings.filter) as late:
         handed_over = (
@@ -100,6 +98,7 @@ def make_plan(
         draft = _try_out(target, options, store, connection, blue, head)
         events, between = counted_events(store, head)
         workers = _workers(target, options, store, draft.green.tables, (head, events))
+        unlike = plan_notes.of_unlike_rows(connection, store, blue.source)
         guarded += shortened.check(store, target.name, target.settings, options, late)
         return RebuildPlan(
             target=target,
@@ -111,7 +110,7 @@ def make_plan(
             drop_now=draft.green.drop_now,
             switch=draft.switch,
             keys={table.name: table.key for table in draft.green.tables.values()},
-            compare=_method(options, blue, draft.green.tables),
+            compare=_method(options, blue, draft.green.tables, unlike=bool(unlike)),
             events=events,
             events_range=between,
             counted=store.capabilities.count_between,
@@ -125,9 +124,17 @@ def make_plan(
                 *handed_over,
                 *guarded,
                 *plan_notes.of_floor(target, store, head),
+                *unlike,
                 *_of_tables(connection, target, options, blue, draft),
             ],
         )
+
+
+def _check_well(store: EventStore) -> None:
+    """Raises Refused where the store warns of anything."""
+    info = store.ping()
+    if info.warnings:
+        raise Refused(f"store {store.name}: {info.warnings[0]}")
 
 
 def _guarded(
@@ -156,7 +163,6 @@ def _of_tables(
     """What a plan says of the tables that serve and of those that will, and of the way back."""
     tables = draft.green.tables
     return [
-        *plan_notes.of_lost(blue.source),
         *plan_notes.of_blue(connection, target, blue.tables, blue.to_version),
         *plan_notes.of_view(connection, target),
         *plan_notes.of_columns(blue.tables, tables, target.settings.verify),
@@ -327,11 +333,12 @@ def _explained(
     return [*text.splitlines(), *plan], not_left_out(target.definition, first)
 
 
-def _method(options: Options, blue: Blue, green: Mapping[str, Table]) -> Method:
-    """How green is compared: as asked for, or as strictly as the columns allow."""
+def _method(options: Options, blue: Blue, green: Mapping[str, Table], *, unlike: bool) -> Method:
+    """How green is compared: as asked for, or as strictly as the columns allow. `unlike`: blue's
+    rows cannot be those of these events.
+    """
     pairs = [(blue.tables[name], table) for name, table in green.items() if name in blue.tables]
-    lost = blue.source is not None and blue.source.lost is not None
-    if not pairs or (lost and options.compare is None):
+    if not pairs or (unlike and options.compare is None):
         return "none"
     # Exact unless the columns differ; then only those that both have can be compared.
     if options.compare is None:

@@ -8,7 +8,7 @@ import psycopg
 
 from esops.config import Config
 from esops.postgres import catalog
-from esops.readmodel import served
+from esops.readmodel import own_rows, served
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import missing_tables
 from esops.rebuild import journal, overview, under_way
@@ -27,8 +27,11 @@ def of_tables(
     """Of the rows, the tables and the names that readers use, each in words with what to do."""
     found = {}
     unfinished = _in_place(connection, serving)
+    other = own_rows.look(connection, serving)
     if unfinished is not None:
         found["rows"] = unfinished
+    elif other is not None:
+        found["rows"] = f"{other.message}. {other.hint}"
     missing = missing_tables(connection, serving)
     if missing:
         there = [each for each in versions if not missing_tables(connection, each)]

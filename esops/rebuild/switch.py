@@ -57,7 +57,8 @@ _BRINGING = timedelta(seconds=60)
 class Switch:
     """What is switched: the names that readers use, from the version that serves to another one.
 
-    `forced` serves the target even where it is behind.
+    `forced` serves the target even where it is behind. `apart`: the two are of two logs, whose
+    positions cannot be compared.
     `move_readers` runs the program of mode `hook` for the target as it is then.
     """
 
@@ -68,6 +69,7 @@ class Switch:
     forced: bool = False
     move_readers: MoveReaders | None = None
     grant_select_to: Sequence[str] = ()
+    apart: bool = False
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.names))
@@ -341,7 +343,7 @@ def _attempt(
         wait_briefly(connection)
         # From here on blue's checkpoint cannot move, so "at or past blue" stays true to the commit.
         source = what.source and registry.hold(connection, what.source, ("active",))
-        held = None if source is None else source.position
+        held = None if source is None or what.apart else source.position
         if held is not None:
             bring_to(held)
         # Both are read again under their locks: somebody may have switched since they were read.

@@ -104,6 +104,7 @@ class Applier(StatementApplier):
                     self._store.memory.keep()
                 self._load_checkpoint()
             self._checkpoint.recognise()
+            self._checkpoint.check_rows()
             self._checkpoint.trust()
         except BaseException:
             self._session.leave(self.connection, name)

@@ -12,7 +12,7 @@ import psycopg
 
 from esops.events import Position, RecordedEvent
 from esops.postgres.connection import translated
-from esops.readmodel import checkpoints, marks, registry
+from esops.readmodel import checkpoints, marks, own_rows, registry
 from esops.readmodel.marks import KeptMark
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import LATE, add_shard_rows, as_shard, move_shard
@@ -58,6 +58,15 @@ class VersionCheckpoint:
             )
             if self.going is not None and self._store.identity is not None:
                 self._store.identity.recognise(*self.going)
+
+    def check_rows(self) -> None:
+        """Raises OtherRows where the rows are not those of the checkpoint; keeps in which tables
+        they are.
+        """
+        with translated():
+            own_rows.check(self._connection, self.version)
+            if self._shard is None:
+                own_rows.note_tables(self._connection, self.version)
 
     def trust(self) -> None:
         """Keep a mark at the checkpoint where there is none yet, or where the log has moved, such

@@ -27,6 +27,7 @@ from esops.errors import (
     Busy,
     ConnectionLost,
     EsopsError,
+    OtherRows,
     Refused,
     Stopped,
     UsageError,
@@ -127,7 +128,8 @@ def note_failure(
 
     Where that is no failure, or cannot be noted, nothing happens: it is in the log.
     """
-    if isinstance(error, (Busy, AnotherLog)):  # somebody else follows it; the latter shows anyway
+    # Somebody else follows it; the others show anyway.
+    if isinstance(error, (Busy, AnotherLog, OtherRows)):
         return
     with suppress(EsopsError, psycopg.Error):
         config = load_config(config_path)

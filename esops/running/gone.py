@@ -59,7 +59,7 @@ def remedy(config: Config, gone: Version, versions: Sequence[Version]) -> str:
             'ddl = "….sql". Then'
         )
     return (
-        f"Restore the table from a backup; or build it again{first}: esops projection retire "
+        f"Build it again{first}: esops projection retire "
         f"{name} {gone.version} --yes; esops rebuild {name} --blue-green"
     )
 

@@ -75,7 +75,7 @@ def test_its_table_is_gone(carts, connection):
     away = "ALTER TABLE cart_summary__v1 RENAME TO away"
     with done(connection, away, "ALTER TABLE away RENAME TO cart_summary__v1"):
         found = planned(carts, 1)
-        assert "does not exist any more. Restore the table" in found["wrong"]["gone"]
+        assert "does not exist any more. Build it again" in found["wrong"]["gone"]
         assert carts.run("rebuild", "--changed", "--blue-green").code == 1
 
 

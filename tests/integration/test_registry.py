@@ -227,3 +227,67 @@ def test_doctor_never_advises_to_drop_what_somebody_uses(carts, connection):
     assert ["DROP" in each for each in fixes()] == [False]
     connection.execute("DROP VIEW reports")
     assert fixes() == ['DROP TABLE "public"."cart_summary__v9";']
+
+
+def refused(project, *command: str) -> str:
+    done = project.run(*command)
+    assert done.code == 6, (command, done.out, done.err)
+    return done.err
+
+
+def found(project) -> list[dict]:
+    """What doctor finds of rows that are not those of their checkpoint."""
+    findings = project.run("doctor", "--output", "json").json["findings"]
+    return [each for each in findings if each["code"] == "ESOPS-D102"]
+
+
+def test_a_checkpoint_that_was_set_back_by_hand_is_refused(carts, connection):
+    """All events after it are in the rows already, and would be applied once more."""
+    before = shop.table(connection, "cart_summary")
+    connection.execute("UPDATE esops.versions SET position = '100'")
+    for command in (("run", "--until-caught-up"), ("projection", "check", "cart_summary")):
+        assert "its checkpoint was set back to 100" in refused(carts, *command)
+    assert shop.table(connection, "cart_summary") == before
+    assert carts.run("status").code == 1
+    assert "set back to 100" in found(carts)[0]["message"]
+    carts.ok("rebuild", "--blue-green")
+    assert shop.check_version(connection, 2) == len(before)
+    assert "set back to 100" in refused(carts, "projection", "rollback", "cart_summary")
+
+
+def test_a_version_whose_table_was_emptied_is_refused(carts, connection):
+    """As a crash of the server empties an UNLOGGED table."""
+    carts.ok("rebuild", "--blue-green")
+    connection.execute("TRUNCATE cart_summary__v1, cart_summary__v2")
+    for command in (("run", "--until-caught-up"), ("projection", "rollback", "cart_summary")):
+        assert "cart_summary__v1 is empty" in refused(carts, *command)
+    assert carts.run("status").code == 1
+    assert len(found(carts)) == 2
+    assert "cart_summary__v2 is empty" in carts.run("plan").out
+    carts.ok("rebuild", "--blue-green")
+    carts.ok("projection", "retire", "cart_summary", "--yes")
+    assert shop.check_version(connection, 3) > 0
+    assert not found(carts)
+
+
+def test_a_table_that_was_restored_by_itself_is_refused(dsn, project, connection):
+    """Its rows are those of another time than the checkpoint."""
+    shop.make(dsn, 300)
+    shop.configure(project, dsn, projection_options='switch = "rename"')
+    project.ok("rebuild", "--blue-green")
+    connection.execute("ALTER TABLE cart_summary RENAME TO before")
+    connection.execute("CREATE TABLE cart_summary (LIKE before INCLUDING ALL)")
+    connection.execute("INSERT INTO cart_summary SELECT * FROM before LIMIT 3")
+    assert "is not the one in which" in refused(project, "run", "--until-caught-up")
+    assert project.run("status").code == 1
+    assert "is not the one in which" in found(project)[0]["message"]
+    # Where esops' own tables were restored with it, both are of one time.
+    connection.execute("CREATE TABLE esops.others (LIKE esops.versions INCLUDING ALL)")
+    connection.execute("INSERT INTO esops.others SELECT * FROM esops.versions")
+    connection.execute("DROP TABLE esops.versions; ALTER TABLE esops.others RENAME TO versions")
+    project.ok("run", "--until-caught-up")
+    assert not found(project)
+    # An index, a rewrite or a rename makes no other table.
+    connection.execute("VACUUM FULL cart_summary")
+    connection.execute("CREATE INDEX ON cart_summary (status)")
+    project.ok("run", "--until-caught-up")

@@ -63,6 +63,7 @@ class Following(Loading):
         if (
             blue is not None
             and blue.position is not None
+            and not self._apart(blue)
             and runner.position is not None
             and runner.position >= blue.position
         ):

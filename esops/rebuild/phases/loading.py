@@ -123,9 +123,11 @@ class Loading(Beginning):
             self._lost.ask(runner.position)
 
     def _where_blue_stops(self, blue: Version | None, head: Position | None) -> Position | None:
-        """Blue's position, if nothing advances it."""
+        """Blue's position, if nothing advances it and it is one of this log."""
         if blue is not None and blue.position is None:
             return self._application().stands_at(head)
+        if blue is not None and self._apart(blue):
+            return None
         return blue.position if blue is not None and not self._session.followed(blue) else None
 
     def _compare_where_it_stands(self, blue: Version, at: Position) -> Verification | None:

@@ -52,6 +52,7 @@ class Switching(SwitchingInline):
             green,
             move_readers=move,
             grant_select_to=roles,
+            apart=blue is not None and self._apart(blue),
         )
         self._say(f"switching {what} to v{green.version}")
         # The switch itself would refuse as well, but only after readers were locked out.

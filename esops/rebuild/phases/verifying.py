@@ -67,6 +67,9 @@ class Verifying(Following):
         elif blue.position is None:
             note = f"v{blue.version} has no checkpoint; it was compared as it is"
             found = comparer.as_they_are(blue, str(runner.position), note)
+        elif self._apart(blue):
+            note = f"v{blue.version} is of store {blue.store}; it was compared as it is"
+            found = comparer.as_they_are(blue, str(runner.position), note)
         else:
             found = comparer.at_one_position(blue, runner)
         self._keep_comparison(found)
@@ -100,7 +103,7 @@ class Verifying(Following):
             return None
         if blue.position is None and self.target.settings.live != "esops":
             return self._between_looks(runner)
-        if not self._session.followed(blue):
+        if not self._session.followed(blue) or self._apart(blue):
             return None
         head = self._head()
 
@@ -139,7 +142,11 @@ class Verifying(Following):
             return False
         return kept is None or (
             not self._compared
-            and (blue.position in {None, runner.position} or self._session.followed(blue))
+            and (
+                blue.position in {None, runner.position}
+                or self._apart(blue)
+                or self._session.followed(blue)
+            )
         )
 
     def _compared_where_application_stands(self, blue: Version, kept: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import translated
 from esops.projections import kinds
 from esops.readmodel import registry, served
+from esops.readmodel.registry import Version
 from esops.rebuild import guards, plan_notes, shortened
 from esops.rebuild.blue import versions_and_tables
 from esops.rebuild.load.sharding import check_keys, check_shardable
@@ -112,6 +113,7 @@ def make_plan(
         guards.check_inline(connection, store, target, ends_with_switch=True)
         active = registry.active(connection, target.name)
         guards.check_log(connection, store, active)
+        _check_same_store(target, active)
         if active is not None and target.settings.switch != "hook":
             served.check_all(connection, target.names, active)
         head = store.head(SETTLING).position
@@ -151,6 +153,18 @@ def check_ranges(target: Target, store: EventStore, tables: Sequence[Table]) -> 
     for table in tables:  # a fold has one, which may not be built yet
         kinds.check(target.definition, [table], conjoined=store.capabilities.tenants)
         check_keys(store, table, table.key, "--ranges")
+
+
+def _check_same_store(target: Target, active: Version | None) -> None:
+    """Raises Refused where what serves was made of another store: its rows, its checkpoint and
+    what is kept of its log would then belong to two.
+    """
+    if active is not None and active.store != target.store_name:
+        raise Refused(
+            f"v{active.version} of {target.name} was made of store {active.store}, and esops.toml "
+            f"names store {target.store_name} for it",
+            hint=f"Build a version of that store: esops rebuild {target.name} --blue-green",
+        )
 
 
 def _current(connection: psycopg.Connection, target: Target) -> dict[str, tuple[str, str]]:
