@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +56,10 @@ class Config(Settings):
     audit: AuditSettings = AuditSettings()
     trace: TraceSettings = TraceSettings()
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
+    named: Path = Field(default=Path(FILE_NAME), exclude=True)
+    """`path` by the name that it was found by. Where that has a symbolic link, such as
+    `current/esops.toml`, it may lead to another release later; `path` stays what was read.
+    """
 
     @property
     def directory(self) -> Path:
@@ -143,9 +148,7 @@ def find_config(explicit: Path | None = None) -> Path:
 
     Raises UsageError.
     """
-    given = explicit or (
-        Path(os.environ["ESOPS_CONFIG"]) if os.environ.get("ESOPS_CONFIG") else None
-    )
+    given = _given(explicit)
     if given is not None:
         if not given.is_file():
             raise UsageError(
@@ -163,6 +166,28 @@ def find_config(explicit: Path | None = None) -> Path:
     )
 
 
+def _given(explicit: Path | None) -> Path | None:
+    return explicit or (
+        Path(os.environ["ESOPS_CONFIG"]) if os.environ.get("ESOPS_CONFIG") else None
+    )
+
+
+def _as_named(path: Path, explicit: Path | None) -> Path:
+    """What find_config found, by its name: with the symbolic links in it, those of the folder that
+    the shell says we are in, too.
+    """
+    given, here = _given(explicit), Path.cwd()
+    shell = Path(os.environ.get("PWD", ""))
+    with suppress(OSError):
+        # Another program may have changed the folder, and left the variable as it was.
+        if shell.is_absolute() and shell.samefile(here):
+            here = shell
+        if given is None:
+            folders = (each for each in (here, *here.parents) if each.samefile(path.parent))
+            return next(folders, path.parent) / path.name
+    return here / (given or path)
+
+
 def load_config(explicit: Path | None = None, *, erases: bool = False) -> Config:
     """Find, read and check the configuration. Raises UsageError that names file and key.
 
@@ -176,7 +201,8 @@ def load_config(explicit: Path | None = None, *, erases: bool = False) -> Config
         raise UsageError(f"{path}: this is not valid TOML: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_config(document, path, erases=erases)
+    config = parse_config(document, path, erases=erases)
+    return config.model_copy(update={"named": _as_named(path, explicit)})
 
 
 def parse_config(document: Mapping[str, Any], path: Path, *, erases: bool = True) -> Config:
@@ -185,8 +211,9 @@ def parse_config(document: Mapping[str, Any], path: Path, *, erases: bool = True
 
     Raises UsageError that names file and key.
     """
-    if "path" in document:
-        raise UsageError(f"{path}: path: unknown key", hint=nearest("path", keys_of(Config)))
+    for key in ("path", "named"):
+        if key in document:
+            raise UsageError(f"{path}: {key}: unknown key", hint=nearest(key, keys_of(Config)))
     if not erases and isinstance(document.get("erase"), Mapping):
         rules = {name: rule for name, rule in document["erase"].items() if not _unset(rule)}
         document = {**document, "erase": rules}
@@ -194,7 +221,7 @@ def parse_config(document: Mapping[str, Any], path: Path, *, erases: bool = True
     _find_archives(expanded, path)
     try:
         stores = expanded.pop("stores", {})
-        config = Config.model_validate({**expanded, "path": path})
+        config = Config.model_validate({**expanded, "path": path, "named": path})
         if not isinstance(stores, dict):
             Config.model_validate({"stores": stores})
     except ValidationError as error:

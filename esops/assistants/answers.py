@@ -79,7 +79,7 @@ class Answers:
 
     def plan(self, projections: Sequence[str]) -> str:
         """What `esops plan` shows."""
-        found = subprocesses.run(self._config.path, ["plan"], _known(self._config, projections))
+        found = subprocesses.run(self._config.named, ["plan"], _known(self._config, projections))
         return self._fitted(found, "Name a projection.")
 
     def check(self, name: str, sample: str, store: str | None) -> str:
@@ -87,7 +87,7 @@ class Answers:
         self._config.projection(name)
         of_store = ["--store", self._config.store(store)[0]] if store is not None else []
         command = ["projection", "check", f"--sample={sample}", *of_store]
-        found = subprocesses.run(self._config.path, command, [name])
+        found = subprocesses.run(self._config.named, command, [name])
         return self._fitted(found, "Take a smaller sample.")
 
     # -- events

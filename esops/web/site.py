@@ -37,7 +37,7 @@ class Site:
         self.sessions = Sessions(options.token)
         self.readings = readings or Readings(config)
         self.jobs = Jobs(self.readings.wake)
-        self.commands = Commands(config.path)
+        self.commands = Commands(config.named)
         self.closing = asyncio.Event()
         self.rendered: dict[str, tuple[int, str]] = {}
         """Parts of pages as they were sent last, with the revision that they show."""
@@ -50,11 +50,12 @@ class Site:
         """Whether esops.toml is another one than this server has read."""
         return self._changed_at() != self._config_at
 
-    def _changed_at(self) -> int | None:
+    def _changed_at(self) -> tuple[int, int] | None:
         try:
-            return self.config.path.stat().st_mtime_ns
+            found = self.config.named.stat()
         except OSError:
             return None
+        return found.st_ino, found.st_mtime_ns
 
     async def ask(self, question: Callable[[], T]) -> T:
         """Ask something of a database, with few at a time. Raises Busy where too many wait."""

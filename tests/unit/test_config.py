@@ -177,6 +177,36 @@ def test_it_is_found_in_a_parent_by_environment_or_by_option(tmp_path, monkeypat
         load_config()
 
 
+def test_the_name_that_it_was_found_by_keeps_its_links(tmp_path, monkeypatch):
+    """Those of the folder that we are in are known from the shell, if that is where we still are."""
+    monkeypatch.delenv("ESOPS_CONFIG", raising=False)
+    (tmp_path / "release" / "inner").mkdir(parents=True)
+    path = tmp_path / "release" / "esops.toml"
+    path.write_text('[stores.shop]\ndsn = "x"')
+    (tmp_path / "current").symlink_to("release")
+    named = tmp_path / "current" / "esops.toml"
+    monkeypatch.chdir(tmp_path / "current" / "inner")
+
+    def found(explicit=None):
+        config = load_config(explicit)
+        assert config.path == path
+        return config.named
+
+    for shell in (None, "", "inner", str(tmp_path), str(tmp_path / "gone")):
+        monkeypatch.delenv("PWD") if shell is None else monkeypatch.setenv("PWD", shell)
+        assert found() == path
+        assert found(named) == named
+        assert found(Path("../esops.toml")).resolve() == path
+    monkeypatch.setenv("PWD", str(tmp_path / "current" / "inner"))
+    assert found() == named
+    monkeypatch.chdir(tmp_path)
+    assert found(Path("current/esops.toml")) == named
+    monkeypatch.setenv("ESOPS_CONFIG", "current/esops.toml")
+    assert found() == named
+    with pytest.raises(UsageError, match="named: unknown key"):
+        parse({"named": "x"})
+
+
 @given(st.integers(0, 10_000), st.sampled_from(["ms", "s", "m", "h", "d"]))
 def test_durations(number, unit):
     seconds = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
