@@ -64,8 +64,9 @@ def note_code(
     if not same:
         name = version.projection
         log.warning(
-            "the code has changed since this version was built: rows of older events stay as the "
-            "old code made them",
+            "this version was built by other code than this process has loaded: rows of older "
+            "events stay as that code made them",
+            folder=str(config.directory),
             projection=name,
             version=version.version,
             position=None if version.position is None else str(version.position),

@@ -102,7 +102,7 @@ class _Group:
     ) -> None:
         self._config, self._parent, self._link, self._stop = config, parent, link, stop
         self._files = LoadedFiles(config)
-        self._files.changed()
+        self._files.watch()
         self._marks, self._numbers = marks, dict[Key, int]()
         self._says = threading.Lock()
         self._heads: dict[str, HeadWatch] = {}
@@ -170,7 +170,7 @@ class _Group:
     def _ended(self, key: Key, error: EsopsError | None) -> None:
         if error is not None:
             log_error(error, *key)
-            note_failure(self._config.path, *key, error, by=self._parent)
+            note_failure(self._config.named, *key, error, by=self._parent)
         self._say(Ended(key, 0 if error is None else error.exit_code))
 
     def _declined(self, key: Key) -> None:

@@ -40,6 +40,7 @@ from esops.running.follower import (
     log_error,
     note_failure,
 )
+from esops.running.import_path import ImportPath
 from esops.running.live_versions import LiveVersions
 from esops.running.never_followed import never_followed
 from esops.running.together import Together
@@ -99,6 +100,7 @@ class Host:
         self.ended: list[Followed] = []
         self.live = LiveVersions(config, self._names, self._say_once)
         self._context = multiprocessing.get_context("spawn")
+        self._import_path = None if until_caught_up else ImportPath(config.directory)
         self._together: list[Together] = []
         """The last one has loaded the newest code."""
         self._declined: set[Key] = set()
@@ -254,9 +256,15 @@ class Host:
             else:
                 self._give(last, version, late=True)
         if anew:
-            self._together.append(Together(self._context, self._config.path, self._settings))
+            self._renew_path()
+            self._together.append(Together(self._context, self._config.named, self._settings))
             for version in anew:
                 self._give(self._together[-1], version, late=False)
+
+    def _renew_path(self) -> None:
+        # With `until_caught_up` all are started at once, right after this process itself.
+        if self._import_path is not None:
+            self._import_path.renew()
 
     def _give(self, process: Together, version: Version, *, late: bool) -> None:
         key = (version.projection, version.version)
@@ -265,11 +273,12 @@ class Host:
 
     def _start(self, version: Version) -> None:
         key = (version.projection, version.version)
+        self._renew_path()
         # Spawned, not forked: a new process must import the code that is on disk now.
         process = self._context.Process(
             target=follow_in_process,
             args=(
-                self._config.path,
+                self._config.named,
                 version.projection,
                 version.version,
                 self._settings,
@@ -305,7 +314,9 @@ class Host:
     def _decline(self, key: Key) -> None:
         self._declined.add(key)
         log.info(
-            "a new process loads the code on disk for this version, since the code has changed",
+            "a new process loads the code that is in this folder now for this version, since the "
+            "code has changed",
+            folder=str(self._config.named.parent),
             projection=key[0],
             version=key[1],
         )
@@ -327,7 +338,7 @@ class Host:
         )
 
     def _note_failure(self, key: Key, error: EsopsError) -> None:
-        self._ask(lambda: note_failure(self._config.path, *key, error, by=os.getpid()))
+        self._ask(lambda: note_failure(self._config.named, *key, error, by=os.getpid()))
 
     def _note_end(self, key: Key, code: int, started: float) -> None:
         if code < 0 or code == UNSAID:  # it could not note that itself

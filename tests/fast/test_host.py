@@ -83,6 +83,8 @@ def host(shop, monkeypatch):
     shop.ok("rebuild", "--blue-green")
     clock, processes, groups = Clock(), Processes(), []
     monkeypatch.setattr(module, "time", clock)
+    # The path of the tests' own process stays as it is.
+    monkeypatch.setattr(module, "ImportPath", lambda _: SimpleNamespace(renew=lambda: None))
     monkeypatch.setattr(module, "Together", lambda *_: groups.append(Group()) or groups[-1])
 
     def make(until_caught_up: bool = False, isolate: bool = True) -> SimpleNamespace:

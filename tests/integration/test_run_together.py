@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -182,7 +183,74 @@ def test_code_that_takes_the_place_of_older_code_is_loaded_before_a_version_is_f
     finally:
         _, err = end(host)
     assert "by different code" not in err
-    assert "since this version was built" not in err
+    assert "was built by other code" not in err
+
+
+@pytest.mark.parametrize("how", thorough_but(["--config", "ESOPS_CONFIG", "PWD"], "--config"))
+def test_a_moved_link_in_the_name_of_the_configuration_leads_a_new_process_to_the_new_release(
+    how, dsn, connection, project
+):
+    """`current` is a link to the folder of a release, with its esops.toml and its code."""
+    shop.make(dsn, 100)
+    for number in (1, 2):
+        (project.folder / f"release_{number}").mkdir()
+        release = replace(project, folder=project.folder / f"release_{number}")
+        configure(release, dsn, {"carts": CODE.replace("+ 1", f"+ {number}")})
+    current = project.folder / "current"
+    current.symlink_to("release_1")
+    given = ["--config", "current/esops.toml"] if how == "--config" else []
+    if how == "ESOPS_CONFIG":
+        project.environment[how] = str(current / "esops.toml")
+    elif how == "PWD":
+        project.environment[how] = str(current)
+        project = replace(project, folder=current)
+    project.ok(*given, "rebuild", "carts", "--blue-green")
+    host = project.start(*given, "run")
+    try:
+        until(lambda: list(followers(connection).values()) == [1])
+        next_one = current.with_name("next")
+        next_one.symlink_to("release_2")
+        next_one.rename(current)
+        project.ok(*given, "rebuild", "carts", "--blue-green", "--max-diff", "100%")
+        until(lambda: sorted(followers(connection).values()) == [1, 1])
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "carts") == 150)
+    finally:
+        _, err = end(host)
+    assert [events(connection, f"carts__v{version}") for version in (1, 2)] == [150, 300]
+    assert "was built by other code" not in err
+
+
+def test_what_an_installation_changes_in_the_path_of_python_holds_for_a_new_process(
+    dsn, connection, project
+):
+    """As `pip install -e` of another release does: a .pth file names another folder, and no file
+    that was loaded has changed.
+    """
+    shop.make(dsn, 100)
+    for number in (1, 2):
+        (project.folder / f"release_{number}" / "site-packages").mkdir(parents=True)
+        project.write(
+            f"release_{number}/site-packages/shop_rules.py", f"def step():\n    return {number}\n"
+        )
+    (project.folder / "packages").mkdir()
+    named = project.folder / "release_{}" / "site-packages"
+    project.write("packages/shop.pth", str(named).format(1) + "\n")
+    project.patch(f"import site\nsite.addsitedir({str(project.folder / 'packages')!r})\n")
+    code = "from shop_rules import step\n" + CODE.replace("+ 1", "+ step()")
+    configure(project, dsn, {"carts": code})
+    rebuild(project, "carts")
+    host = project.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [1])
+        project.write("packages/shop.pth", str(named).format(2) + "\n")
+        project.ok("rebuild", "carts", "--blue-green", "--max-diff", "100%")
+        until(lambda: sum(followers(connection).values()) == 2)
+        shop.more(dsn, 50)
+        until(lambda: reached(connection, "carts") == 150)
+    finally:
+        end(host)
+    assert [events(connection, f"carts__v{version}") for version in (1, 2)] == [150, 300]
 
 
 @pytest.mark.thorough
