@@ -11,6 +11,8 @@ well, ever fewer the older they are, so that the last common position of two his
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import psycopg
@@ -100,14 +102,24 @@ def check(connection: psycopg.Connection, store: EventStore, version: Version) -
     identity = store.identity
     if identity is None:
         return
-    try:
+    with named(version):
         if version.position is not None:
             identity.check_reach(version.position)
         kept = newest_mark(connection, version)
         if kept is not None:
             identity.recognise(*kept)
+
+
+@contextmanager
+def named(version: Version) -> Iterator[None]:
+    """Name the version in an AnotherLog that is about it."""
+    try:
+        yield
     except AnotherLog as error:
-        raise _of_version(version, error) from None
+        where = f"{version.projection} v{version.version}"
+        at = "" if version.position is None else f" (at {version.position})"
+        hint = (error.hint or "").replace("PROJECTION", version.projection) or None
+        raise type(error)(f"{where}{at}: {error.message}", hint=hint) from None
 
 
 def same_log(connection: psycopg.Connection, store: EventStore, version: Version) -> bool:
@@ -118,11 +130,3 @@ def same_log(connection: psycopg.Connection, store: EventStore, version: Version
         return True
     kept = newest_mark(connection, version)
     return kept is not None and store.identity is not None and bool(store.identity.tells(*kept))
-
-
-def _of_version(version: Version, error: AnotherLog) -> AnotherLog:
-    """The same error, with the version that it is about."""
-    where = f"{version.projection} v{version.version}"
-    at = "" if version.position is None else f" (at {version.position})"
-    hint = (error.hint or "").replace("PROJECTION", version.projection) or None
-    return type(error)(f"{where}{at}: {error.message}", hint=hint)

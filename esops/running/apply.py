@@ -179,8 +179,8 @@ class Applier(StatementApplier):
                 self._reconnect(lost)
 
     def _after(self, bad: BadEvent, narrow: int | None) -> int | None:
-        """How many events to commit at a time after one that showed as poison: ever fewer, until it
-        is found. Raises PoisonEvent where it is not to be skipped.
+        """How many events to commit at a time after a poison one: ever fewer, until it is found.
+        Raises PoisonEvent where it is not to be skipped.
         """
         applied, known, latest = self._since_commit, self._checkpoint.version, self._latest
         self._reset()
@@ -299,8 +299,7 @@ class Applier(StatementApplier):
 
     def _commit_singly(self, events: list[RecordedEvent], position: Position) -> None:
         """Commit the events of a position, applied one by one, so that a poison one shows alone."""
-        self._singly = False
-        mark = self._checkpoint.mark_for(position)
+        self._singly, mark = False, self._checkpoint.mark_for(position)
         applied = self._checkpoint.applied(events, position)
         with translated(), self.connection.transaction():
             for number, event in enumerate(events):

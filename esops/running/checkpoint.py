@@ -18,6 +18,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.shards import LATE, add_shard_rows, as_shard, move_shard
 from esops.running.work import Work
 from esops.stores.base import EventStore
+from esops.stores.parts import LogIdentity
 
 _ASIDE_EVERY_SECONDS = 1.0
 """How often a mark is put beside the older ones."""
@@ -45,6 +46,11 @@ class VersionCheckpoint:
         """The mark of where the runner is going."""
         self._ahead = going
         """The same until it is kept."""
+        self._moving: KeptMark | None = None
+        self._kept: KeptMark | None = None
+        """The mark of the last commit, and that of the one that is being made."""
+        self._session: object | None = None
+        """What the log was last recognised over (`LogIdentity.session`)."""
         self._put_aside = 0.0
 
     def recognise(self) -> None:
@@ -52,12 +58,32 @@ class VersionCheckpoint:
 
         The mark of a version that several processes load is at the end of the load.
         """
+        identity, at = self._store.identity, replace(self.version, position=self.position)
+        # Asked first: where the connection is lost after that, the next step asks once more.
+        session = None if identity is None else identity.session()
         with translated():
-            marks.check(
-                self._connection, self._store, replace(self.version, position=self.position)
-            )
-            if self.going is not None and self._store.identity is not None:
-                self._store.identity.recognise(*self.going)
+            marks.check(self._connection, self._store, at)
+            if self.going is not None and identity is not None:
+                with marks.named(at):
+                    identity.recognise(*self.going)
+        self._session = session
+
+    def _recognise_again(self, identity: LogIdentity) -> None:
+        """Recognise the log before the next step, unless it is asked over the same session still.
+
+        Where several versions share a store, only the first of them sees that its connection was
+        lost: the others find another one in its place, which may lead to another history.
+        """
+        session = identity.session()
+        if session is not None and session is self._session:
+            return
+        last = self.going or self._kept
+        if last is None:
+            self.recognise()
+            return
+        with translated(), marks.named(replace(self.version, position=self.position)):
+            identity.recognise(*last)
+        self._session = session
 
     def check_rows(self) -> None:
         """Raises OtherRows where the rows are not those of the checkpoint; keeps in which tables
@@ -93,22 +119,24 @@ class VersionCheckpoint:
                     marks.keep_mark(self._connection, version, self.position, mark)
 
     def go_to(self, target: Position) -> None:
-        """Ask for the mark of where the runner is going, which covers all checkpoints up to there.
+        """Recognise the log where it may be another one by now, and ask for the mark of where the
+        runner is going, which covers all checkpoints up to there.
 
-        The first checkpoint on the way keeps it. Raises AnotherLog where the target is no position
-        of the log.
+        The first checkpoint on the way keeps it. Raises AnotherLog where the log is another one, or
+        the target is no position of it.
         """
         identity = self._store.identity
-        if self._shard is not None or identity is None or not identity.covers_before:
+        if self._shard is not None or identity is None:
+            return
+        self._recognise_again(identity)
+        if not identity.covers_before:
             return
         if self.going is not None and self.going.position == target:
             return
-        if identity.gives_again and self.going is not None:
-            # Where numbers of deleted events are given to others, the next mark would name those.
-            identity.recognise(*self.going)
         self.going = self._ahead = None
         # It may be another version's checkpoint, or the head before the connection was lost.
-        identity.check_reach(target)
+        with marks.named(replace(self.version, position=self.position)):
+            identity.check_reach(target)
         mark = identity.mark(target)
         if mark is not None:
             self.going = self._ahead = KeptMark(target, mark)
@@ -148,6 +176,7 @@ class VersionCheckpoint:
         `position` here stays as it is until the transaction has committed (`moved`). Raises Busy
         where somebody else moved the checkpoint.
         """
+        self._moving = mark or self._kept
         if self._shard is None:
             checkpoints.move_checkpoint(
                 self._connection, self.version, self.position, position, events, applied
@@ -168,7 +197,7 @@ class VersionCheckpoint:
 
     def moved(self, position: Position) -> None:
         """Note that the transaction with the last `move` has committed."""
-        self.position = position
+        self.position, self._kept = position, self._moving
         if self._ahead is not None:
             self._ahead, now = None, time.monotonic()
             if now - self._put_aside >= _ASIDE_EVERY_SECONDS:

@@ -52,10 +52,11 @@ class LogIdentity(Protocol):
         """
         ...
 
-    @property
-    def gives_again(self) -> bool:
-        """Whether numbers of events that were deleted are given to others, without a restore: then
-        a process that reads on has to look at the mark of what it has read.
+    def session(self) -> object | None:
+        """What stays the same object for as long as the log that is asked cannot have become
+        another one, such as a session with its server. A process that reads on looks at its mark
+        again where this has changed, and before each step where it is None. Connects where nothing
+        is connected yet.
         """
         ...
 

@@ -12,13 +12,18 @@ import json
 import random
 import threading
 import uuid
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 from esdbclient import NewEvent, StreamState
 
-from esops.errors import Refused
+from esops.config import load_config
+from esops.errors import AnotherLog, Refused
 from esops.events import EventFilter, Position
+from esops.readmodel import registry
+from esops.running.code import code_of
+from esops.running.followed_version import SharedRunner
+from esops.running.work import Work
 from esops.settings import EventStoreDBSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb import live
@@ -336,6 +341,40 @@ def test_a_node_restored_while_a_host_runs_is_refused(tmp_path, project, dsn):
         assert now > head
         with pytest.raises(Refused, match="is not the log"):
             list(store.read_all(head, now))
+
+
+def test_each_version_that_shares_a_store_notices_that_its_node_was_restored(
+    tmp_path, project, dsn, connection
+):
+    """The store itself keeps in mind the last mark only, which is another version's."""
+    log = tmp_path / "log"
+    with Nodes("--no-system-projections", "--file", str(log)) as nodes, ExitStack() as opened:
+        billing.configure(project, nodes.uri, dsn)
+        fill(nodes, 3)
+        project.ok("rebuild", "cart_totals", "--blue-green")
+        project.ok("rebuild", "cart_totals", "--blue-green")
+        backup = log.read_bytes()
+        config = load_config(project.folder / "esops.toml")
+        of = config.projection("cart_totals")
+        store = opened.enter_context(open_store("s", settings(nodes.uri)))
+        runners = []
+        for number in (1, 2):
+            definition, _ = code_of(config, registry.version(connection, "cart_totals", number))
+            work = Work.on("cart_totals", number, definition, of)
+            runners.append(SharedRunner(store, dsn, work))
+            opened.callback(runners[-1].close)
+        for first, behind in ((3, runners), (6, runners[1:])):
+            fill(nodes, 3, first=first)
+            for runner in behind:
+                assert runner.advance(store.head().position)
+        nodes.stop()
+        log.write_bytes(backup)
+        nodes.start()
+        fill(nodes, 20, first=9)
+        now = eventually_head(store)
+        for runner in runners:
+            with pytest.raises(AnotherLog, match="^cart_totals v"):
+                runner.advance(now)
 
 
 def eventually_head(store) -> Position:

@@ -212,7 +212,6 @@ def _begun_at(event: RecordedEvent) -> int:
 class NodeIdentity:
     """LogIdentity of a node, by the record at a position."""
 
-    gives_again = False
     covers_before = False  # a read that continues at a mark looks for its record again
 
     def __init__(self, name: str, connector: Connector) -> None:
@@ -220,6 +219,10 @@ class NodeIdentity:
         self._name, self._connector = name, connector
         self._known: tuple[Position, Mark] | None = None
         """The last position whose mark was made or recognised."""
+
+    def session(self) -> object | None:
+        """None: a channel makes new connections by itself, and does not say so."""
+        return None
 
     def check_reach(self, position: Position) -> None:
         """By its parts; where the log ends is seen when the record is looked for."""

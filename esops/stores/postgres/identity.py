@@ -78,10 +78,18 @@ class PostgresIdentity:
         self._name, self._layout, self._control = name, layout, control
         self._queries, self._names = queries_of(layout), names_of(layout)
         self._events = MarkedEvents(name, layout)
-        self.gives_again = not layout.sequences
         self._place: tuple[psycopg.Connection, Mapping[str, Any]] | None = None
         self._marked_last: _Recent[Mark] | None = None
         self._reached_last: _Recent[int] | None = None
+
+    def session(self) -> object | None:
+        """The connection, which a failover or a restart ends. None where the numbers of deleted
+        events are given to others, for which nobody has to restart anything.
+        """
+        if not self._layout.sequences:
+            return None
+        with self._control() as on:
+            return on
 
     def mark(self, position: Position) -> Mark | None:
         """The newest events at or before the position, and where they are."""

@@ -28,7 +28,10 @@ class SettledHead:
         """`name` is the store's; `connection` gives the one that is asked."""
         self._name, self._layout, self._connection = name, layout, connection
         self.rule: SettleRule = layout.rule()
-        """Another one after the connection was lost."""
+        """Another one over each connection: what it knows and waits for belongs to a server that
+        may be gone, and another one may have taken its place.
+        """
+        self._on: psycopg.Connection | None = None
 
     def head(self, patience: timedelta, after: Position | None, stop: Callable[[], bool]) -> Head:
         """With the sessions and missing numbers that hold it back."""
@@ -51,11 +54,17 @@ class SettledHead:
 
     @contextmanager
     def _settling(self, after: Position | None) -> Iterator[psycopg.Connection]:
-        if after is not None:
-            self.rule.known_settled(after)
         try:
             with translated():
-                yield self._connection()
+                connection = self._connection()
+                # Whoever else asks the store may have lost the connection, and made another one.
+                if self._on is not connection:
+                    if self._on is not None:
+                        self._begin_again()
+                    self._on = connection
+                if after is not None:
+                    self.rule.known_settled(after)
+                yield connection
         except psycopg.errors.UndefinedTable as error:
             # Renamed or dropped under a running reader, which may be what a restore does.
             raise Refused(
@@ -65,8 +74,10 @@ class SettledHead:
                 "it is back.",
             ) from None
         except ConnectionLost:
-            # What was being waited for belongs to a server that is gone; look afresh on the next.
-            kept, self.rule = self.rule.memory, self._layout.rule()
-            if kept is not None and self.rule.memory is not None:
-                self.rule.memory.keeps = kept.keeps
+            self._begin_again()
             raise
+
+    def _begin_again(self) -> None:
+        kept, self.rule = self.rule.memory, self._layout.rule()
+        if kept is not None and self.rule.memory is not None:
+            self.rule.memory.keeps = kept.keeps
