@@ -41,6 +41,10 @@ class SharedRunner(Runner):
     def _reconnect(self, lost: ConnectionLost) -> None:
         raise Away(lost) from lost
 
+    def recognise(self) -> None:
+        """Look whether the store's log is the one of the checkpoint. Raises AnotherLog."""
+        self._checkpoint.recognise()
+
     def drop(self) -> None:
         """Give up what a lost connection may have spoiled."""
         self._drop()
@@ -67,6 +71,8 @@ class FollowedVersion:
     context: Context = field(default_factory=Context)
     """What its code sets for itself, such as the precision of decimals, is nobody else's."""
     fixed: bool = False
+    opening: int = 0
+    """For which opening of the store (HeadWatch) the log was recognised."""
 
     @property
     def key(self) -> Key:

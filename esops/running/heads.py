@@ -26,6 +26,7 @@ from esops.stores.outage import Outage
 log = structlog.get_logger("esops.run")
 _MOST_EVENTS, _MOST_BYTES = 2_000, 16 << 20
 """Of the events that are kept."""
+_LOOK_SECONDS = 0.25
 _KEPT_SECONDS = 10.0
 """What is older is not given any more: a mask or a removal may have come since."""
 
@@ -46,14 +47,23 @@ class NewestEvents:
     def __init__(self) -> None:
         """There is none yet."""
         self._pieces: deque[_ReadPiece] = deque()
+        self._dropped = 0
         self._lock = threading.Lock()
+
+    def drop(self) -> None:
+        """Forget all, since a connection was lost: where the store has lost its newest events, it
+        gives their positions to others. What is being read now is not kept either.
+        """
+        with self._lock:
+            self._pieces.clear()
+            self._dropped += 1
 
     def read(self, store: EventStore, after: Position | None, until: Position) -> None:
         """Keep the events between two positions, where they are not too many. Raises as
         `read_all`.
         """
         events: list[RecordedEvent] = []
-        size = 0
+        size, dropped = 0, self._dropped
         try:
             with closing(_read(store, after, until)) as found:
                 for batch in found:
@@ -67,6 +77,8 @@ class NewestEvents:
             # It may lie in an event that no version wants: whoever wants it will say so.
             size = _MOST_BYTES + 1
         with self._lock:
+            if dropped != self._dropped:
+                return
             if len(events) >= _MOST_EVENTS or size > _MOST_BYTES:
                 self._pieces.clear()
                 return
@@ -126,7 +138,11 @@ class _Stand:
 
 
 class HeadWatch:
-    """Watches one store in a thread of its own, over connections of its own."""
+    """Watches one store in a thread of its own, over connections of its own.
+
+    A store that was lost may come back as another one. So nothing that was known before counts
+    afterwards, and it begins again once somebody has recognised the log.
+    """
 
     def __init__(
         self,
@@ -139,13 +155,22 @@ class HeadWatch:
         self._stand = _Stand()
         self._error: EsopsError | None = None
         self._after: Position | None = None
+        self._lock, self._recognised, self._lost = threading.Lock(), threading.Event(), False
         self._thread: threading.Thread | None = None
         self.newest = NewestEvents()
+        self.opening = 0
+        """Another number each time that the store was opened again after it had been lost."""
 
-    def know(self, position: Position | None) -> None:
-        """Begin, with a checkpoint that was recognised: what lies below it had settled."""
-        if position is not None and (self._after is None or position > self._after):
-            self._after = position
+    def know(self, position: Position | None, opening: int) -> None:
+        """Begin, with a checkpoint that was recognised: what lies below it had settled. `opening`
+        is what it was before that was asked; one of before a loss says nothing.
+        """
+        with self._lock:
+            if self._lost or opening != self.opening:
+                return
+            if position is not None and (self._after is None or position > self._after):
+                self._after = position
+            self._recognised.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="esops-head", daemon=True)
             self._thread.start()
@@ -195,17 +220,40 @@ class HeadWatch:
                 self._look_on(store)
             except ConnectionLost as lost:
                 log.warning("connection lost", error=lost.message)
+            finally:
+                self._forget()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._lost, self._after, self._stand = True, None, _Stand()
+            self._recognised.clear()
+        self.newest.drop()
+
+    def _begin(self) -> None:
+        """Wait until somebody has recognised the log over a connection of now."""
+        with self._lock:
+            if self._lost:
+                self.opening, self._lost = self.opening + 1, False
+        self._wake()
+        while not self._recognised.wait(_LOOK_SECONDS) and not self._stop.is_set():
+            pass
 
     def _look_on(self, store: EventStore) -> None:
+        """Look until stopped, or until the store's head goes back, as after a loss."""
+        self._begin()
         pace = LookPace()
         while not self._stop.is_set():
             before = self._stand
             head = store.newest(self._after)
             moved = not before.known or head != before.head
+            if before.head is not None and (head is None or head < before.head):
+                log.warning("the store's head went back", head=str(head), before=str(before.head))
+                return
             if moved and head is not None:
                 if before.known and (before.head is None or head > before.head):
                     self.newest.read(store, before.head, head)
-                self._after = head if self._after is None else max(self._after, head)
+                with self._lock:
+                    self._after = head if self._after is None else max(self._after, head)
             self._stand = _Stand(head, known=True)
             if moved:
                 self._wake()

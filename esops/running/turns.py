@@ -187,6 +187,7 @@ class Turns(threading.Thread):
         settings, store = config.projection(version.projection), self._store(name)
         work = Work.on(version.projection, version.version, definition, settings)
         work = replace(work, cache=min(work.cache, _CACHE))
+        opening = head.opening
         control = RunControl(
             stop=self._turn_is_over,
             look=Compactions(store, version, settings).check,
@@ -200,8 +201,8 @@ class Turns(threading.Thread):
         except BaseException:
             runner.close()
             raise
-        head.know(runner.position)
-        return FollowedVersion(version, dsn, head, runner, throttle)
+        head.know(runner.position, opening)
+        return FollowedVersion(version, dsn, head, runner, throttle, opening=opening)
 
     def _turn_is_over(self) -> bool:
         if self._shared.stop.is_set():
@@ -231,6 +232,8 @@ class Turns(threading.Thread):
         # The version's lock went with the session; an idle store would not bring that to light.
         if each.runner.connection.closed:
             raise ConnectionLost("the connection to the read model was lost")
+        if each.opening != each.head.opening:
+            self._recognise(each, each.runner)
         known, head = each.head.head()
         if not known:
             return False
@@ -269,6 +272,15 @@ class Turns(threading.Thread):
 
     def _wanted(self, each: FollowedVersion) -> EventFilter:
         return self._shared.config.projection(each.version.projection).filter
+
+    def _recognise(self, each: FollowedVersion, runner: SharedRunner) -> None:
+        """Say from where the head is to be looked for, in a log that may be another one since it
+        was lost. Raises AnotherLog.
+        """
+        opening = each.head.opening
+        runner.recognise()
+        each.head.know(runner.position, opening)
+        each.opening = opening
 
     def _come_back(self, each: FollowedVersion, runner: SharedRunner) -> None:
         runner.reopen()
@@ -315,6 +327,7 @@ class Turns(threading.Thread):
 
     def _lose(self, each: FollowedVersion, lost: ConnectionLost) -> None:
         """Try again later; after ten minutes it is an error."""
+        each.head.newest.drop()
         now = time.monotonic()
         if each.lost_since is None:
             each.lost_since = now

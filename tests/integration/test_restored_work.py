@@ -5,10 +5,23 @@ several processes, rebuilds in place, archive runs, and processes that follow.
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import ExitStack
 
 import psycopg
 import pytest
 
+from esops.config import load_config
+from esops.demo.store import generate
+from esops.errors import AnotherLog
+from esops.events import EventFilter, Position
+from esops.readmodel import registry
+from esops.running.code import code_of
+from esops.running.followed_version import Away, SharedRunner
+from esops.running.heads import HeadWatch
+from esops.running.work import Work
+from esops.settings import PostgresSettings
+from esops.stores import open_store
 from tests.integration.test_restored_store import (
     NAME,
     append,
@@ -117,6 +130,78 @@ def test_a_process_that_follows_notices_when_it_connects_again(dsn, models, back
     finally:
         end(host)
     check_refused(project, ("run", "--until-caught-up"))
+
+
+def lose_events(dsn: str) -> None:
+    """The store loses its newest events and its connections, as in a crash after commits that were
+    asynchronous, and others take their numbers.
+    """
+    with psycopg.connect(dsn, autocommit=True) as store:
+        store.execute("DELETE FROM shop.mt_events WHERE seq_id > 100")
+        store.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = "
+            "current_database() AND starts_with(application_name, 'esops ')"
+        )
+        generate(store, 60, after=100, first_cart=100_000)
+
+
+def test_each_version_that_shares_a_store_notices_that_it_has_lost_events(dsn, models, project):
+    """The first one finds its connection lost, the others one that was made for it."""
+    shop.make(dsn, 100)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    project.ok("rebuild", "--blue-green")
+    config = load_config(project.folder / "esops.toml")
+    of = (config.projection(NAME), config.readmodel_of(NAME).dsn)
+    with open_store(*config.store("shop")) as store, ExitStack() as opened:
+        runners = []
+        for number in (1, 2):
+            definition, _ = code_of(config, registry.version(models, NAME, number))
+            work = Work.on(NAME, number, definition, of[0])
+            runners.append(SharedRunner(store, of[1], work))
+            opened.callback(runners[-1].close)
+        shop.more(dsn, 50)
+        for runner in runners:
+            assert runner.advance(Position((150,)))
+        store.rest()  # as the threads do after their turns
+        lose_events(dsn)
+        with pytest.raises(Away):
+            runners[0].advance(Position((160,)))
+        with pytest.raises(AnotherLog, match=f"^{NAME} v2 ") as refused:
+            runners[1].advance(Position((160,)))
+        assert refused.value.hint.endswith(f"recover {NAME}.")
+        runners[0].drop()
+        with pytest.raises(AnotherLog):
+            runners[0].reopen()
+    positions = models.execute("SELECT DISTINCT position FROM esops.versions").fetchall()
+    assert positions == [("150",)]
+
+
+def test_events_that_a_store_has_lost_are_not_given_from_memory(dsn):
+    shop.make(dsn, 100)
+    stop, events = threading.Event(), EventFilter()
+    settings = PostgresSettings(dsn=dsn, schema="shop", append="quick")
+    early, late, now = (Position((number,)) for number in (100, 150, 160))
+    watch = HeadWatch(lambda: open_store("shop", settings), stop, lambda: None)
+    try:
+        watch.know(early, watch.opening)
+        until(lambda: watch.last == early)
+        shop.more(dsn, 50)
+        until(lambda: watch.last == late)
+        assert watch.newest.between(early, late, events) is not None
+        lose_events(dsn)
+        until(lambda: watch.opening == 1)
+        assert watch.head() == (False, None)
+        assert watch.newest.between(early, late, events) is None
+        # What was recognised before the loss says nothing of the log of now.
+        watch.know(late, 0)
+        stays(lambda: watch.head() == (False, None), 0.3)
+        watch.know(early, 1)
+        until(lambda: watch.last == now)
+        assert watch.newest.between(early, now, events) is None
+    finally:
+        stop.set()
+        watch.join(10)
 
 
 ARCHIVE = """
