@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 from datetime import timedelta
 
@@ -603,3 +604,28 @@ def test_it_is_told_of_new_events(dsn, connection):
         waiting.join(60)
         assert not waiting.is_alive()
         assert store.newest(None) == (10,)
+
+
+def test_notifications_are_not_collected_while_nobody_waits_for_them(dsn, connection):
+    """Of a store that is never idle, where each look follows the one before."""
+    shop.make(dsn, 10)
+    with open_store("shop", PostgresSettings(dsn=dsn, schema="shop", append="quick")) as store:
+        store.wait(timedelta(0))
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(5):
+                connection.execute(
+                    "SELECT pg_notify('mt_events_appended', %s || '-' || n) "
+                    "FROM generate_series(1, 2000) n",
+                    (str(number),),
+                )
+                assert store.newest(None) == (10,)
+            assert tracemalloc.get_traced_memory()[0] - before < 500_000
+        finally:
+            tracemalloc.stop()
+        # They are a reason to look all the same.
+        waiting = threading.Thread(target=lambda: store.wait(timedelta(hours=1)), daemon=True)
+        waiting.start()
+        waiting.join(60)
+        assert not waiting.is_alive()

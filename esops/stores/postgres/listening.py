@@ -26,6 +26,8 @@ class Listener:
         """Without a channel it only waits."""
         self._channel = channel
         self._on: psycopg.Connection | None = None
+        self._came = False
+        """Whether a notification came with the answer of another statement, since the last wait."""
 
     def wait(self, connection: psycopg.Connection, timeout: timedelta) -> None:
         """Until a notification comes, or for so long. Raises what psycopg raises for a connection
@@ -35,8 +37,21 @@ class Listener:
             time.sleep(timeout.total_seconds())
             return
         # All that have come by now are one reason to look.
-        for _ in connection.notifies(timeout=timeout.total_seconds(), stop_after=1):
-            pass
+        came, self._came = self._came, False
+        if came:
+            return
+        connection.remove_notify_handler(self._note)
+        try:
+            for _ in connection.notifies(timeout=timeout.total_seconds(), stop_after=1):
+                pass
+        finally:
+            connection.add_notify_handler(self._note)
+
+    def _note(self, _: psycopg.Notify) -> None:
+        """Between two waits. Without it, psycopg would keep each of them until somebody waits: for
+        ever, over a store that is never idle.
+        """
+        self._came = True
 
     def _listens(self, connection: psycopg.Connection) -> bool:
         if self._channel is None:
@@ -50,5 +65,6 @@ class Listener:
                 log.info("no notifications", channel=self._channel, reason=str(error).strip())
                 self._channel = None
                 return False
-            self._on = connection
+            self._on, self._came = connection, False
+            connection.add_notify_handler(self._note)
         return True
