@@ -237,12 +237,17 @@ def _look_at_projection(
     }
     # Retired and aborted versions are history, which `projection versions` shows.
     shown = [each for each in found if each["state"] in ("active", "standby", "building")]
-    if store in opened and settings.kind != "server":
-        _add_ages(opened[store], shown)
+    if settings.kind != "server":
         for each in shown:
-            stall = _quietly(partial(of_shown, config, name, *opened[store], each))
+            # It may be of another store than the one that the projection names now.
+            if each["store"] not in opened:
+                each["lag_seconds"] = None
+                continue
+            at = opened[each["store"]]
+            _add_age(at, each)
+            stall = _quietly(partial(of_shown, config, name, *at, each))
             each["stalled"] = None if stall is None else stall.as_dict()
-        _add_troubles(status, store, shown)
+            _add_troubles(status, each["store"], [each])
     status.projections += [{**head, **each} for each in shown] or [_unbuilt(config, name, head)]
     if settings.kind != "server":
         _look_at_rebuild(config, name, status)
@@ -267,14 +272,13 @@ def _add_troubles(status: Status, store: str, shown: list[dict[str, Any]]) -> No
             each["detail"] = "; ".join(filter(None, [each["detail"], *troubles[:2]]))
 
 
-def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
-    for each in shown:
-        # Where the application writes a version, nobody knows here how far it is.
-        if not each["same_log"] or each["lag_events"] is None:
-            each["lag_seconds"] = None
-            continue
-        position = Position.parse(each["position"]) if each["position"] else None
-        each["lag_seconds"] = _quietly(partial(seconds_behind, opened.store, position, opened.head))
+def _add_age(opened: _Opened, shown: dict[str, Any]) -> None:
+    # Where the application writes a version, nobody knows here how far it is.
+    if not shown["same_log"] or shown["lag_events"] is None:
+        shown["lag_seconds"] = None
+        return
+    position = Position.parse(shown["position"]) if shown["position"] else None
+    shown["lag_seconds"] = _quietly(partial(seconds_behind, opened.store, position, opened.head))
 
 
 def _look_at_archive(

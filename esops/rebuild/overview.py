@@ -10,7 +10,7 @@ from typing import Any, Literal
 import psycopg
 
 from esops.config import Config
-from esops.errors import AnotherLog, OtherRows
+from esops.errors import AnotherLog, OtherRows, Unavailable
 from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import conduct, locks, own_rows, registry, renamed, served
@@ -64,6 +64,7 @@ class VersionStatus:
         version = self.version
         return {
             "version": version.version,
+            "store": version.store,
             "state": version.state,
             "position": None if version.position is None else str(version.position),
             "lag_events": self.lag_events,
@@ -158,35 +159,50 @@ def show(config: Config, name: str, store: str | None = None) -> list[VersionSta
         found = registry.versions(connection, name)
         if not found:
             return []
-        store_name, store_settings = config.store(store or settings.store)
-        with open_store(store_name, store_settings) as events:
-            there = [_where_it_is(events, version) for version in found]
-            troubles = [_trouble(connection, events, each) for each in there]
-            # Below the lowest position nothing has to be judged: everybody is past it.
-            known = [
-                each
-                for each, trouble in zip(there, troubles, strict=True)
-                if not trouble and each.lost is None
-            ]
-            head = events.head(LOOKING, _lowest(known)).position
-            by_hand = served.look(config, connection, name)
-            by: Literal["esops", "application"] = "esops"
-            if settings.live != "esops" or settings.kind == "external":
-                by = "application"
-            return [
-                replace(
-                    _status(
-                        connection,
-                        events,
-                        head,
-                        version,
-                        trouble,
-                        [each for each in by_hand if each.version == version.version],
-                    ),
-                    kept_by=by,
-                )
-                for version, trouble in zip(there, troubles, strict=True)
-            ]
+        by_hand = served.look(config, connection, name)
+        by: Literal["esops", "application"] = "esops"
+        if settings.live != "esops" or settings.kind == "external":
+            by = "application"
+        # A position of one store says nothing in another one: a projection may have moved.
+        default, by_store = config.store(store or settings.store)[0], dict[str, list[Version]]()
+        for each in found:
+            moved = store is None and each.store in config.stores
+            moved &= each.state in {*registry.LIVE_STATES, "building"}
+            by_store.setdefault(each.store if moved else default, []).append(each)
+        shown: list[VersionStatus] = []
+        for of, versions in by_store.items():
+            try:
+                shown += _of_store(config, connection, of, versions, by_hand)
+            except Unavailable:
+                if of == default:
+                    raise
+                # A store that the projection has left need not be there any more.
+                shown += [_status(connection, None, None, each, None, by_hand) for each in versions]
+        ordered = sorted(shown, key=lambda each: each.version.version)
+        return [replace(each, kept_by=by) for each in ordered]
+
+
+def _of_store(
+    config: Config,
+    connection: psycopg.Connection,
+    store: str,
+    versions: Sequence[Version],
+    by_hand: Sequence[SomethingElse],
+) -> list[VersionStatus]:
+    with open_store(*config.store(store)) as events:
+        there = [_where_it_is(events, version) for version in versions]
+        troubles = [_trouble(connection, events, each) for each in there]
+        # Below the lowest position nothing has to be judged: everybody is past it.
+        known = [
+            each
+            for each, trouble in zip(there, troubles, strict=True)
+            if not trouble and each.lost is None
+        ]
+        head = events.head(LOOKING, _lowest(known)).position
+        return [
+            _status(connection, events, head, version, trouble, by_hand)
+            for version, trouble in zip(there, troubles, strict=True)
+        ]
 
 
 def troubles(
@@ -238,7 +254,7 @@ def _where_it_is(events: EventStore, version: Version) -> Version:
 
 def _status(
     connection: psycopg.Connection,
-    events: EventStore,
+    events: EventStore | None,
     head: Position | None,
     version: Version,
     trouble: AnotherLog | None,
@@ -249,7 +265,7 @@ def _status(
     lag = (
         events.counts.between(version.position, head)
         # Without both, an application keeps it fresh, or it was adopted: nobody knows its lag.
-        if live and of_log and (version.position or version.fingerprint)
+        if events is not None and live and of_log and (version.position or version.fingerprint)
         else None
     )
     holder = (
@@ -276,7 +292,7 @@ def _status(
         accepted,
         None if trouble else own_rows.look(connection, version),
         missing,
-        by_hand,
+        [each for each in by_hand if each.version == version.version],
         other,
         failure,
         mixed_since=None if begun is None else begun.since,

@@ -11,6 +11,7 @@ import sys
 import psycopg
 import pytest
 
+from esops.demo import store
 from tests.support import shop
 from tests.support.waiting import end, finish, heard, kill, until
 
@@ -498,3 +499,33 @@ def test_ranges_are_for_what_the_server_can_deal(carts, dsn, project):
     result = carts.run("rebuild", "--yes", "--ranges", "3")
     assert result.code == 6
     assert "--ranges: only for a fold that is keyed by the stream" in result.err
+
+
+def test_a_projection_moves_to_a_store_whose_positions_are_others(dsn, project, connection):
+    """Neither a rebuild nor a way back takes the positions of one log for those of the other."""
+    shop.make(dsn, 300)
+    store.create(connection, "fresh")
+    store.generate(connection, 200, "fresh", first_cart=5_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    shop.configure(project, dsn, projection_options='store = "fresh"')
+    text = (project.folder / "esops.toml").read_text()
+    project.write(
+        "esops.toml",
+        f'{text}[stores.fresh]\ndsn = {json.dumps(dsn)}\nschema = "fresh"\nappend = "quick"\n',
+    )
+    in_place = project.run("rebuild", "--yes")
+    assert in_place.code == 6
+    assert "was made of store shop" in in_place.err
+    asked = project.run("rebuild", "--blue-green", "--compare", "exact")
+    assert asked.code == 1, asked.err
+    assert "it was compared as it is" in asked.out + asked.err
+    project.ok("rebuild", "--blue-green", "--abort", "--yes")
+    project.ok("rebuild", "--blue-green")
+    shop.more(dsn, 50)
+    shown = project.run("status", "--output", "json").json["projections"]
+    assert {each["store"]: each["lag_events"] for each in shown} == {"shop": 50, "fresh": 0}
+    project.ok("projection", "rollback", "cart_summary")
+    assert shop.check_version(connection, 1) > 0
+    assert shop.truth(connection, 350) == shop.table(connection, "cart_summary")
+    assert shop.truth(connection, 200, "fresh") == shop.table(connection, "cart_summary__v3")
