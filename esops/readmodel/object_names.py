@@ -148,6 +148,13 @@ def exchange(connection: psycopg.Connection, source: Side | None, target: Side) 
     ]
 
 
+def away(connection: psycopg.Connection, source: Side) -> list[str]:
+    """The statements that give the objects of what serves the names of what stands by."""
+    served = [each for each in _objects(connection, source) if each.name == each.plain]
+    named = [(each, physical_name(each.name, source.version)) for each in served]
+    return _renames(connection, named, must_move=True)
+
+
 def advance_identities(connection: psycopg.Connection, source: int, target: int) -> list[str]:
     """The statements by which the target's identity columns continue where those of the source are.
 

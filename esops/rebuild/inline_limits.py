@@ -15,7 +15,7 @@ from esops.errors import Refused
 from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.readmodel.composition import TablePart, composition
-from esops.rebuild import carried, switch
+from esops.rebuild import carried, moved_aside, switch
 from esops.rebuild.ignored import not_kept
 from esops.rebuild.left_behind import Obstacle, Root, refuse
 from esops.rebuild.switch import Switch
@@ -31,6 +31,7 @@ def check(connection: psycopg.Connection, what: Switch) -> None:
     """Raises Refused for a switch after which appends would fail, or lack what blue has, or for
     which they would wait long.
     """
+    moved_aside.check_written(what.source, what.names)
     roots = switch.roots(what, switch.pairs_of(connection, what))
     refuse(roots, [*carried.populated(connection, roots), *_lost(connection, roots)])
     for root in roots:

@@ -19,7 +19,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import own_rows, registry
 from esops.readmodel.names import ReadModelName, names_of
 from esops.readmodel.registry import Version
-from esops.rebuild import guards, journal, switch, unchanged
+from esops.rebuild import guards, journal, moved_aside, switch, unchanged
 from esops.rebuild.choosing import before, by_number, standing_by
 from esops.rebuild.freshness import (
     bring_to,
@@ -252,6 +252,7 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
     if source is not None:
         steps.say(f"{target.projection}: from v{before}, which serves now, to v{target.version}")
     _check(steps)
+    aside = moved_aside.notes(source, what.names, target.version, what.mode)
 
     def bring(position: Position) -> None:
         if not allow_stale:
@@ -272,8 +273,10 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
             target.version,
             target.position,
             prepared.statements,
-            notes=[*prepared.carried.notes(), *switch.left_stale(connection, what)],
+            notes=[*aside, *prepared.carried.notes(), *switch.left_stale(connection, what)],
         )
+    for each in aside:
+        steps.say(each)
 
     def record(on: psycopg.Connection) -> None:
         if external:  # again, under the lock: from here on nobody reads blue by the name

@@ -46,6 +46,8 @@ def of_blue(
         green = {name.name: (name.schema, name.name) for name in target.names}
     notes = []
     for name, each in blue.items():
+        if name not in green:
+            continue  # moved_aside.py says what becomes of it
         lost = not_carried(connection, each, mode)
         notes += [f"not carried over from blue: {thing}" for thing in lost]
         notes += of_memberships(connection, each, green[name], mode)

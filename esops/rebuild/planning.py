@@ -32,6 +32,7 @@ from esops.rebuild import (
     hand_over,
     inline_limits,
     inline_switch,
+    moved_aside,
     plan_notes,
     reading_roles,
     shortened,
@@ -164,6 +165,7 @@ def _of_tables(
     tables = draft.green.tables
     return [
         *plan_notes.of_blue(connection, target, blue.tables, blue.to_version),
+        *moved_aside.notes(blue.source, target.names, blue.to_version, target.settings.switch),
         *plan_notes.of_view(connection, target),
         *plan_notes.of_columns(blue.tables, tables, target.settings.verify),
         *draft.notes,

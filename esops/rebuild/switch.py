@@ -33,7 +33,7 @@ from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.triggers import MovedTriggers, moved
-from esops.rebuild import carried, reading_roles, stale, unchanged
+from esops.rebuild import carried, moved_aside, reading_roles, stale, unchanged
 from esops.rebuild.blockers import Blocked, Blocker, blockers, sessions
 from esops.rebuild.carried import Prepared
 from esops.rebuild.hooks import MoveReaders
@@ -101,7 +101,8 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
                 serving = name.identifier.as_string(connection)
                 published = publications.moved(connection, current.oid, target.oid, serving)
             done += published[0]
-            done.append(_move_table_away(connection, what, name, current))
+            assert what.source is not None
+            done.append(moved_aside.rename(connection, what.source, name, current))
         elif current is not None and not _stays(what, current, target):
             done.append(goes_with.away(name))
         point = _rename_to if what.mode == "rename" else _point_view_at
@@ -114,6 +115,7 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         done += [*_same_rights(connection, what, current, blue, target), *pointed]
         done += [*own.after, *published[1]]
         done += reading_roles.grants(connection, name, current, what.grant_select_to)
+    done += moved_aside.statements(connection, what.source, what.names, what.mode)
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with, changing)
 
 
@@ -197,6 +199,8 @@ def pairs_of(
     """Of each name, what has it now, and the target's table. Raises Refused without that."""
     found: list[tuple[ReadModelName, Table | None, Table]] = []
     for name in what.names if what.mode != "hook" else ():
+        if name.name not in what.target.tables:
+            raise Refused(f"v{what.target.version} of {what.target.projection} has no table {name}")
         schema, physical = what.target.tables[name.name]
         table = catalog.find_table(connection, schema, physical)
         if table is None:
@@ -214,19 +218,6 @@ def _stays(what: Switch, current: Table, target: Table) -> bool:
     refers to it stay as well.
     """
     return what.mode == "view" and current.kind == "v" and same_columns(current, target)
-
-
-def _move_table_away(
-    connection: psycopg.Connection, what: Switch, name: ReadModelName, current: Table
-) -> str:
-    """A table that has the name itself gets its version's suffix."""
-    assert what.source is not None
-    moved = physical_name(name.name, what.source.version)
-    publications.check_rename(connection, current, moved)
-    return (
-        f"ALTER TABLE {name.identifier.as_string(connection)} RENAME TO "
-        f"{sql.Identifier(moved).as_string(connection)}"
-    )
 
 
 def _rename_to(
@@ -389,5 +380,6 @@ def note_names(connection: psycopg.Connection, what: Switch) -> None:
 
 def _blockers(connection: psycopg.Connection, what: Switch) -> list[Blocker]:
     """Who holds a lock on the names, or on what is carried over."""
-    names = [name.identifier.as_string(connection) for name in what.names]
+    aside = moved_aside.of_tables(what.source, what.names) if what.mode != "hook" else []
+    names = [name.identifier.as_string(connection) for name in (*what.names, *aside)]
     return blockers(connection, [*names, *prepare(connection, what).carried.relations])

@@ -275,6 +275,94 @@ def test_a_difference_in_one_of_several_tables_is_shown_with_its_table(two_table
     ).fetchone() == (None, None)
 
 
+OPENED = """
+from esops import Handlers
+
+carts = Handlers()
+
+@carts.on("shopping_cart_opened")
+def opened(event, write):
+    for table in TABLES:
+        write.insert(table, {"cart_id": event.stream})
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "switch"),
+    [
+        ("carts", "rename"),
+        ("carts openings", "view"),
+        pytest.param("carts openings", "rename", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_table_that_the_other_version_lacks(first, switch, dsn, project, connection):
+    """Its version stays whole, and is followed, switched to and dropped with it."""
+    shop.make(dsn, 60)
+    tables = {1: first.split(), 2: ["carts", "others"]}
+
+    def configure(number: int) -> None:
+        names = tables[number]
+        project.write(f"code{number}.py", OPENED.replace("TABLES", repr(names)))
+        mark = (lambda _: "{table}") if len(names) == 1 else (lambda name: f"{{{name}}}")
+        made = [f"CREATE TABLE {mark(each)} (cart_id text PRIMARY KEY);" for each in names]
+        project.write("carts.sql", " ".join(made))
+        project.configure(
+            stores={"shop": {"dsn": dsn, "schema": "shop", "append": "quick"}},
+            projections={
+                "carts": {
+                    "kind": "handlers",
+                    "python": f"code{number}:carts",
+                    "tables": names,
+                    "ddl": "carts.sql",
+                    "switch": switch,
+                    "versions": {"1": {"python": "code1:carts"}},
+                }
+            },
+        )
+
+    def rows() -> dict[str, int]:
+        """Of each table that the registry names."""
+        known = connection.execute(
+            "SELECT DISTINCT t.value ->> 1 FROM esops.versions, jsonb_each(tables) t "
+            "WHERE state IN ('active', 'standby')"
+        ).fetchall()
+        return {
+            name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
+            for (name,) in known
+        }
+
+    def indexes() -> set[str]:
+        found = connection.execute(
+            "SELECT indexname FROM pg_indexes WHERE tablename ~ '^(carts|openings|others)'"
+        )
+        return {row[0] for row in found}
+
+    for number in (1, 2):
+        configure(number)
+        built = project.ok("rebuild", "--blue-green").err
+    assert ("v2 has no public.openings" in built) == ("openings" in first)
+    back = project.ok("projection", "rollback", "carts").err
+    assert "v1 has no public.others" in back
+    shop.more(dsn, 20)
+    project.ok("run", "--until-caught-up")
+    assert len(set(rows().values())) == 1
+    aside = {"carts__v2", "others__v2"}
+    if switch == "rename":
+        assert rows().keys() == {*tables[1], *aside}
+        assert indexes() == {*(f"{e}_pkey" for e in tables[1]), "carts_pkey__v2", "others_pkey__v2"}
+    else:
+        assert rows().keys() == {*(f"{each}__v1" for each in tables[1]), *aside}
+    forth = project.ok("projection", "switch", "carts", "--to", "2").err
+    assert ("v2 has no public.openings" in forth) == ("openings" in first)
+    assert len(set(rows().values())) == 1
+    left = project.run("projection", "retire", "carts", "--yes")
+    if switch == "rename":
+        assert rows().keys() == set(tables[2])
+        assert indexes() == {"carts_pkey", "others_pkey"}
+    else:
+        assert (left.code, "view openings" in left.err) == (6, True)
+
+
 def test_tables_that_are_there_are_adopted_together_or_not_at_all(two_tables, connection):
     connection.execute(
         "CREATE TABLE carts (cart_id text PRIMARY KEY, client text NOT NULL, state jsonb NOT NULL)"
