@@ -13,7 +13,7 @@ from esops.config import Config, by_address
 from esops.health.findings import Finding
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
-from esops.readmodel import migrations, owners, served
+from esops.readmodel import migrations, owners, read_as, served
 from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.readmodel.tables import missing_tables
@@ -55,7 +55,27 @@ def examine(
         return
     if config.projections[projection].switch == "hook":
         return  # its readers are moved by a program, and read what they read
-    for each in names:
+    yield from _of_names(subject, connection, names, active)
+    for other in served.look(config, connection, projection):
+        yield Finding("ESOPS-D060", subject, str(other), other.fix)
+
+
+def _of_names(
+    subject: str,
+    connection: psycopg.Connection,
+    names: Sequence[ReadModelName],
+    active: Version,
+) -> Iterator[Finding]:
+    """The names of readers that are in another schema by now, or that do not exist."""
+    other_schema = read_as.in_other_schema(connection, names, active)
+    if other_schema:
+        yield Finding(
+            "ESOPS-D058",
+            subject,
+            f"{read_as.in_words(other_schema, active)}, which a rebuild refuses",
+            read_as.remedy(names, other_schema, active.projection),
+        )
+    for each in read_as.as_read(names, active):
         if each.name in active.tables and not catalog.exists(
             connection, str(each.identifier.as_string(None))
         ):
@@ -72,8 +92,6 @@ def examine(
                 f"v{active.version} serves, and {each}, which readers read, does not exist",
                 fix.as_string(connection),
             )
-    for other in served.look(config, connection, projection):
-        yield Finding("ESOPS-D060", subject, str(other), other.fix)
 
 
 def something_else(config: Config, projections: Sequence[str]) -> list[served.SomethingElse]:

@@ -17,7 +17,7 @@ from esops.errors import Refused
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.readmodel import registry, serving_view
+from esops.readmodel import read_as, registry, serving_view
 from esops.readmodel.names import ReadModelName, names_of, shortened
 from esops.readmodel.registry import Version
 
@@ -50,7 +50,7 @@ def look(
     if config.projection(projection).switch == "hook":
         return []  # its readers are moved by a program, and read what they read
     while (active := registry.active(connection, projection)) is not None:
-        names = names_of(config, projection, connection)
+        names = read_as.as_read(names_of(config, projection, connection), active)
         found = []
         try:
             with connection.transaction():

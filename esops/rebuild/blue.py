@@ -11,7 +11,7 @@ from esops.config import Config
 from esops.errors import Refused
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
-from esops.readmodel import registry
+from esops.readmodel import read_as, registry
 from esops.readmodel.names import physical_name
 from esops.readmodel.object_names import Side, plain_name
 from esops.readmodel.registry import Version
@@ -50,6 +50,8 @@ def find_blue(config: Config, connection: psycopg.Connection, target: Target) ->
             hint="Correct `tables` in esops.toml, or build the new tables as a projection with "
             "another name.",
         )
+    if target.settings.switch != "hook":  # else a program moves the readers, wherever they are
+        read_as.check(connection, target.names, source)
     adopt = source is None and bool(current)
     if adopt:
         source = adopted(connection, target, current)
@@ -67,6 +69,29 @@ def find_blue(config: Config, connection: psycopg.Connection, target: Target) ->
         blue[name] = table
     numbers = [each.version for each in known] + [source.version if source else 0]
     return Blue(source, blue, adopt, max(numbers) + 1)
+
+
+def check_begun(connection: psycopg.Connection, target: Target, green: Version) -> None:
+    """Raises Refused where a rebuild that is resumed would serve other names than those that it
+    began with.
+    """
+    if green.state != "building":
+        return
+    begun = {str(each) for each in read_as.names_of_version(green)}
+    now = {str(each) for each in target.names}
+    if green.checkpoint is not None or target.settings.switch == "hook":
+        # Its tables may be in any schema.
+        begun, now = set(green.tables), {each.name for each in target.names}
+    if begun != now:
+        raise Refused(
+            f"v{green.version} of {target.name} was begun with the tables "
+            f"{', '.join(sorted(begun))}, and by esops.toml and the search path of this role they "
+            f"would be {', '.join(sorted(now))}",
+            hint="Nothing was changed. Name the first ones in esops.toml again, or drop it: esops "
+            f"rebuild {target.name} --blue-green --abort",
+        )
+    if target.settings.switch != "hook":
+        read_as.check(connection, target.names, registry.active(connection, target.name))
 
 
 def versions_and_tables(

@@ -14,6 +14,7 @@ from esops.events import Position
 from esops.postgres.connection import connect
 from esops.readmodel import inline, locks, marks, registry
 from esops.readmodel.names import names_of
+from esops.readmodel.read_as import as_read
 from esops.readmodel.registry import Version
 from esops.rebuild import guards
 from esops.rebuild.options import SETTLING
@@ -75,7 +76,7 @@ def check_not_inline(config: Config, connection: psycopg.Connection, target: Ver
     if settings.live != "esops" or settings.kind == "external" or target.store not in config.stores:
         return
     with open_store(*config.store(target.store)) as store:
-        names = names_of(config, target.projection, connection)
+        names = as_read(names_of(config, target.projection, connection), target)
         inline.check(connection, store, names, registry.versions(connection, target.projection))
 
 

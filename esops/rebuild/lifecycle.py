@@ -14,10 +14,13 @@ import psycopg
 import structlog
 
 from esops.config import Config, by_address
+from esops.errors import Refused
 from esops.events import Position
+from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
-from esops.readmodel import own_rows, registry
-from esops.readmodel.names import ReadModelName, names_of
+from esops.readmodel import own_rows, read_as, registry
+from esops.readmodel.names import names_of
+from esops.readmodel.read_as import names_of_version
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal, moved_aside, switch, unchanged
 from esops.rebuild.choosing import before, by_number, standing_by
@@ -130,10 +133,15 @@ def retirable(config: Config, name: str, number: int | None = None) -> Retiremen
             found = [serving]
         else:
             found = standing_by(name, known, number)
+        what = [
+            ".".join(table) + ("" if catalog.has_table(connection, *table) else " (gone already)")
+            for each in found
+            for table in each.tables.values()
+        ]
     return Retirement(
         name,
         [each.version for each in found],
-        [".".join(table) for each in found for table in each.tables.values()],
+        what,
         lambda: retire_versions(config, found),
     )
 
@@ -204,10 +212,18 @@ def _what(
     forced: bool,
 ) -> switch.Switch:
     settings = config.projection(target.projection)
+    names = names_of_version(target)
     if settings.kind == "external":
-        names = names_of(config, target.projection, connection)
-    else:
-        names = [ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
+        # Its tables may be in any schema.
+        known = names_of(config, target.projection, connection)
+        names = [each for each in known if each.name in target.tables]
+        unknown = set(target.tables) - {each.name for each in names}
+        if unknown:
+            raise Refused(
+                f"v{target.version} of {target.projection} is also read as "
+                f"{', '.join(sorted(unknown))}, which esops.toml does not name",
+                hint=f"Name it in projections.{target.projection}.tables.",
+            )
     roles = settings.grant_select_to
     apart = not forced and is_apart(config, connection, source, target)
     return switch.Switch(
@@ -234,6 +250,8 @@ def _check(steps: _Steps) -> None:
     check_not_given_up(target)
     own_rows.check(steps.connection, target)
     check_not_inline(config, steps.connection, target)
+    if source is not None and what.mode != "hook":
+        read_as.check_together(steps.connection, source, target)
     unchanged.check(steps.connection, source, target, by_rename=what.mode == "rename")
     if not allow_stale:
         check_logs(config, steps.connection, source, target)

@@ -17,10 +17,13 @@ from esops.config import Config
 from esops.errors import Refused, Stopped, Unavailable
 from esops.events import RecordedEvent, StreamKey
 from esops.projections.definition import FoldDefinition
+from esops.readmodel import read_as
+from esops.readmodel.read_as import names_of_version
 from esops.readmodel.registry import Version
 from esops.rebuild import (
     guards,
     journal,
+    moved_aside,
     standing,
     switch,
     unchanged,
@@ -65,7 +68,7 @@ class Going:
     @property
     def what(self) -> switch.Switch:
         """What is switched."""
-        return switch.Switch(self.target.names, "rename", self.serving, self.wanted)
+        return switch.Switch(names_of_version(self.wanted), "rename", self.serving, self.wanted)
 
     @property
     def from_the_events(self) -> str:
@@ -98,6 +101,8 @@ def look(connection: psycopg.Connection, going: Going, stop: Callable[[], bool])
     """
     name, wanted = going.target.name, going.wanted
     notes = guards.check_written_inline(connection, going.store, going.target, Options())
+    read_as.check_together(connection, going.serving, going.wanted)
+    moved_aside.check_written(going.serving, going.what.names)
     unchanged.check(connection, going.serving, going.wanted, by_rename=True)
     _check_code(connection, going)
     stands = standing.of(connection, wanted)

@@ -8,7 +8,7 @@ import psycopg
 
 from esops.config import Config
 from esops.postgres import catalog
-from esops.readmodel import own_rows, served
+from esops.readmodel import own_rows, read_as, served
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import missing_tables
 from esops.rebuild import journal, overview, under_way
@@ -45,6 +45,12 @@ def of_tables(
         for each in served.look(config, connection, target.name, strictly=True)
     ]
     if target.settings.switch != "hook":
+        other_schema = read_as.in_other_schema(connection, target.names, serving)
+        if other_schema:
+            else_where.append(
+                f"{read_as.in_words(other_schema, serving)}. "
+                f"{read_as.remedy(target.names, other_schema, target.name)}."
+            )
         else_where += [
             f"there is no {each} any more that would show v{serving.version}: "
             f"{served.view(connection, each, serving)};"

@@ -23,6 +23,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.shards import shards_of
 from esops.readmodel.tables import drop_tables
 from esops.rebuild import journal, made_of
+from esops.rebuild.blue import check_begun
 from esops.rebuild.ended import check_still_true
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
@@ -114,6 +115,9 @@ class Rebuild(Switching):
                 check_still_true(self._session.connection, entry)
                 return self._reported(entry)
             self._check_mode(entry, "--resume")
+            connection = self._session.connection
+            green = registry.version(connection, self.target.name, entry.to_version)
+            check_begun(connection, self.target, green)
             entry = replace(
                 journal.reopen(self._session.connection, entry),
                 # That the projector has stopped is said of a moment, and so is said again.

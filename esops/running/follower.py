@@ -36,6 +36,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import conduct, inline, locks, owners, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
+from esops.readmodel.read_as import as_read
 from esops.readmodel.registry import Version
 from esops.running.code import code_of, note_anew, note_code
 from esops.running.compactions import Compactions
@@ -266,7 +267,7 @@ def _check_inline(
     """Raises Refused where the application writes the version that serves itself."""
     if version.state == "active":
         with translated():
-            names = names_of(config, version.projection, connection)
+            names = as_read(names_of(config, version.projection, connection), version)
             versions = registry.versions(connection, version.projection)
             inline.check(connection, store, names, versions)
 

@@ -291,3 +291,10 @@ def test_a_table_that_was_restored_by_itself_is_refused(dsn, project, connection
     connection.execute("VACUUM FULL cart_summary")
     connection.execute("CREATE INDEX ON cart_summary (status)")
     project.ok("run", "--until-caught-up")
+
+
+def test_retire_does_not_say_that_it_drops_what_is_gone(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    connection.execute("DROP TABLE cart_summary__v1")
+    done = carts.ok("projection", "retire", "cart_summary", "--yes").out
+    assert "dropped public.cart_summary__v1 (gone already)" in done

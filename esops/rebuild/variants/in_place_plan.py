@@ -14,7 +14,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import translated
 from esops.projections import kinds
-from esops.readmodel import registry, served
+from esops.readmodel import read_as, registry, served
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, plan_notes, shortened
 from esops.rebuild.blue import versions_and_tables
@@ -115,6 +115,7 @@ def make_plan(
         guards.check_log(connection, store, active)
         _check_same_store(target, active)
         if active is not None and target.settings.switch != "hook":
+            read_as.check(connection, target.names, active)
             served.check_all(connection, target.names, active)
         head = store.head(SETTLING).position
         physical = active.tables if active else _current(connection, target)

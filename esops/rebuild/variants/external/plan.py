@@ -13,7 +13,7 @@ from esops.errors import Refused, UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
-from esops.readmodel import migrations, registry
+from esops.readmodel import migrations, read_as, registry
 from esops.readmodel.names import parse_name
 from esops.readmodel.registry import Version
 from esops.readmodel.types import CHECKPOINT
@@ -94,6 +94,8 @@ def make_plan(
         known, current = versions_and_tables(connection, target)
         _refuse_taken(target, known, built)
         source = next((each for each in known if each.state == "active"), None)
+        if target.settings.switch != "hook":
+            read_as.check(connection, target.names, source)
         # What served before esops came is version 1; its checkpoint says how far it is.
         adopt = source is None and bool(current)
         if adopt:
