@@ -163,6 +163,8 @@ class Probes:
                 "paused": {"by": asked.by, "since": since} if asked.paused else None,
             }
             apart = never_followed(self._config, version)
+            if apart is None and _is_left_alone(connection, version):
+                apart = "it stands by, and was built by other code than there is now"
             if apart is not None:
                 yield {**shown, "ready": True, "wrong": [], "note": f"not followed: {apart}"}
                 continue
@@ -219,6 +221,12 @@ class Probes:
         except (EsopsError, psycopg.Error):
             return  # the look itself says what cannot be reached
         self._stalls_at = time.monotonic()
+
+
+def _is_left_alone(connection: psycopg.Connection, version: Version) -> bool:
+    """Whether a version is not meant to advance. One that another process follows is."""
+    key = locks.version_lock(version.projection, version.version)
+    return conduct.left_alone(connection, version) and locks.holder(connection, key) is None
 
 
 def _without_text(error: Exception) -> str:

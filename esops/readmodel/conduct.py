@@ -23,6 +23,8 @@ from esops.readmodel.registry import Version
 
 _SQL = statements(__package__, "conduct")
 OTHER_CODE, OWN_CODE, FAILED, FIXED = "other code", "own code", "failed", "fixed"
+LEFT_ALONE = "left alone"
+_HOW_FRESH = FAILED, FIXED, LEFT_ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def note_code(connection: psycopg.Connection, version: Version, other: str | Non
 
 def failure(connection: psycopg.Connection, version: Version) -> FollowFailure | None:
     """Why a version is not kept fresh now; None where nothing failed, or it was advanced since."""
-    notes = _notes(connection, version, (FAILED, FIXED))
+    notes = _notes(connection, version, _HOW_FRESH)
     if not notes or notes[-1][1] != FAILED:
         return None
     at, _, detail = notes[-1]
@@ -112,9 +114,27 @@ def note_failure(
 
 def note_fixed(connection: psycopg.Connection, version: Version) -> None:
     """Note that a version is kept fresh again."""
-    notes = _notes(connection, version, (FAILED, FIXED))
-    if notes and notes[-1][1] == FAILED:
+    notes = _notes(connection, version, _HOW_FRESH)
+    if notes and notes[-1][1] != FIXED:
         _add(connection, version, FIXED, {})
+
+
+def left_alone(connection: psycopg.Connection, version: Version) -> bool:
+    """Whether `esops run` leaves a version alone that stands by, since other code built it than
+    there was then.
+    """
+    if version.state != "standby":
+        return False
+    notes = _notes(connection, version, _HOW_FRESH)
+    if not notes or notes[-1][1] != LEFT_ALONE:
+        return False
+    return version.updated_at is None or version.updated_at <= notes[-1][0]
+
+
+def note_left_alone(connection: psycopg.Connection, version: Version) -> None:
+    """Note that a version that stands by is left alone. Adds nothing where that is noted."""
+    if not left_alone(connection, version):
+        _add(connection, version, LEFT_ALONE, {})
 
 
 def _notes(

@@ -58,6 +58,8 @@ class VersionStatus:
     """Since when the application's old code may have written rows of it (live = "inline")."""
     back_from: int | None = None
     """The version whose code that is, where the switch was back from it."""
+    left_alone: bool = False
+    """Whether it stands by and nothing keeps it fresh, since other code built it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -105,6 +107,12 @@ class VersionStatus:
             return (
                 f"rows may be of {logic} or of both. When the last instance with {code} "
                 f"has ended: esops projection finish {self.version.projection}"
+            )
+        if self.left_alone:
+            return (
+                "other code built it than there is now, so nothing keeps it fresh, and a rollback "
+                f"needs that code: set projections.{self.version.projection}.versions."
+                f"{self.version.version}.python"
             )
         return None if self.version.lost is None else f"it was given up: {self.version.lost}"
 
@@ -297,6 +305,7 @@ def _status(
         failure,
         mixed_since=None if begun is None else begun.since,
         back_from=from_version if from_version > version.version else None,
+        left_alone=holder is None and conduct.left_alone(connection, version),
     )
 
 

@@ -174,7 +174,7 @@ def _follow_version(
     # Asked in this process, which imports the code that is on disk now.
     same = code_of(config, version)[1]
     if left_alone(version, same=same):
-        _note_fixed(config, version)
+        _note_left_alone(config, version)
         if until_caught_up:
             raise SystemExit(LEFT_ALONE)
         # Waits instead of ending, so that the parent does not start it again and again.
@@ -255,10 +255,10 @@ def free_version(
     return version
 
 
-def _note_fixed(config: Config, version: Version) -> None:
+def _note_left_alone(config: Config, version: Version) -> None:
     dsn = config.readmodel_of(version.projection).dsn
     with translated(), connect(dsn, f"run {version.projection}") as connection:
-        conduct.note_fixed(connection, version)
+        conduct.note_left_alone(connection, version)
 
 
 def _check_inline(

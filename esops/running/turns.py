@@ -181,7 +181,7 @@ class Turns(threading.Thread):
         throttle = SharedThrottle(version.projection, orders, session.open)
         if left_alone(version, same=same):
             with translated():
-                conduct.note_fixed(session.open(), version)
+                conduct.note_left_alone(session.open(), version)
             return FollowedVersion(version, dsn, head, None, throttle)
         note_anew(config, version)
         settings, store = config.projection(version.projection), self._store(name)

@@ -130,6 +130,33 @@ def test_a_loop_that_stands_still_is_not_live_and_old_answers_are_none(project):
     assert asked.live()[0] is asked.ready()[0] is False
 
 
+def test_a_version_that_is_left_alone_for_its_code_does_not_count(dsn, project):
+    shop.make(dsn, 60)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    shop.configure(project, dsn, code=shop.PROJECTION.replace('"open"', '"begun"'))
+    project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    config = load_config(project.folder / "esops.toml")
+    host = SimpleNamespace(turned=time.monotonic(), names=["cart_summary"])
+
+    def first_version() -> dict:
+        found = probes.Probes(config, host, threading.Event()).look().projections
+        return next(each for each in found if each["version"] == 1)
+
+    assert not first_version()["ready"]  # nothing has looked at its code yet
+    project.ok("run", "--until-caught-up")
+    assert first_version()["ready"]
+    assert "other code" in first_version()["note"]
+    status = project.ok("status", "--output", "json").json["projections"]
+    details = {each["version"]: each["detail"] for each in status}
+    assert "versions.1.python" in details[1]
+    assert details[2] is None
+
+    shop.configure(project, dsn)  # its code is there again, and v2 is followed by it
+    project.run("run", "--until-caught-up")
+    assert not first_version()["ready"]
+
+
 def test_no_value_of_an_event_and_no_text_of_an_error_is_told(carts, own_server):
     """Anybody who reaches the port may ask."""
     process = carts.start("run", "--health", "0")
