@@ -208,7 +208,7 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
         )
     if outcome.from_version and settings.live == "inline":
         lines.append(
-            "To go back: put the code before back, in the application and where esops.toml finds "
+            "To go back, first restore the old code, in the application and where esops.toml finds "
             f"it. Then: esops projection rollback {name}. When all is well, drop "
             f"v{outcome.from_version}: esops projection retire {name}"
         )
@@ -225,8 +225,9 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
             f"v{outcome.from_version}: esops projection retire {name}"
         )
     elif outcome.from_version:
+        accept = " --accept-code" if outcome.back_is_of_two_codes else ""
         lines.append(
-            f"To go back: esops projection rollback {name}. When all is well, drop "
+            f"To go back: esops projection rollback {name}{accept}. When all is well, drop "
             f"v{outcome.from_version}: esops projection retire {name}"
         )
     return lines

@@ -16,7 +16,7 @@ import structlog
 
 from esops.errors import ConnectionLost, EsopsError, Stopped
 from esops.events import Position
-from esops.readmodel import marks, registry
+from esops.readmodel import conduct, marks, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal
@@ -345,6 +345,9 @@ class RebuildContext:
                 lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds())
             )
         green, blue = self._green(), None if self.in_place else self._blue()
+        other = None
+        if blue is not None:
+            other = self._session.do(lambda on: conduct.other_code(on, blue))
         return Outcome(
             entry.rebuild,
             entry.projection,
@@ -359,6 +362,7 @@ class RebuildContext:
             findings,
             followed=self._will_be_followed,
             back_is_stale=blue is not None and blue.position is None and blue.checkpoint is None,
+            back_is_of_two_codes=other is not None,
             warnings=() if entry.state in _DROPPED else tuple(guards.concerns(green, blue)),
             lock=None if self._lock is None else self._lock.as_dict(),
             dead_letters=0 if entry.state == journal.ABORTED else self._dead_letters(),

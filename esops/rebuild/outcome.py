@@ -64,6 +64,8 @@ class Outcome:
     """
     back_is_stale: bool = False
     """Whether the version before was adopted, and does not advance: esops never followed it."""
+    back_is_of_two_codes: bool = False
+    """Whether other code than built it has advanced the version before."""
     warnings: Sequence[str] = ()
     """What speaks against taking the version for the whole read model, such as 0 rows."""
 

@@ -60,7 +60,8 @@ def test_a_version_that_other_code_advanced_is_known_and_not_rolled_back_to(cart
     shop.configure(carts, dsn, code=NEW_CODE)
     plan = carts.ok("rebuild", "--blue-green", "--max-diff", "100%", "--dry-run").out
     assert "a rollback to it needs --accept-code" in plan
-    carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    switched = carts.ok("rebuild", "--blue-green", "--max-diff", "100%").out
+    assert "rollback cart_summary --accept-code" in switched
     for command in (ROLLBACK, ("projection", "switch", "cart_summary")):
         refused = carts.run(*command)
         assert (refused.code, "--accept-code" in refused.err) == (6, True)
