@@ -40,7 +40,8 @@ def lines(result: CheckResult, shown: int) -> Iterator[str]:
     if not found.keys:
         yield f"{what}: there was nothing to compare, which says nothing of the read model"
     elif not found.differing:
-        yield f"{what}: every row is what its events make of it"
+        rest = f", and {count(found.unknown, 'key')} not checked" if found.unknown else ""
+        yield f"{what}: every row is what its events make of it{rest}"
     else:
         differ = "differs" if found.differing == 1 else "differ"
         yield f"{what}: {count(found.differing, 'row')} {differ}. {next_step(result)}"

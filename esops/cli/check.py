@@ -133,7 +133,7 @@ def check(
     stream reads the streams of the keys alone; any other kind reads the log once. No lock is taken,
     and no snapshot lasts longer than two seconds. A sample also looks at the rows again that
     earlier checks found wrong. Exit code 1 when rows differ, or a key that is named cannot be
-    checked. With --quiet, nothing is written when all is right.
+    checked. With --quiet, nothing is written when all was checked and is right.
     """
     from esops.check.run import check as run
     from esops.config import load_config
@@ -169,7 +169,7 @@ def check(
     right = _is_right(result, request)
     if output.as_json:
         output.json(result.as_dict())
-    elif not (output.settings.quiet and right):
+    elif not (output.settings.quiet and right and not result.found.unknown):
         show(output, result)
     return 0 if right else 1
 

@@ -191,6 +191,9 @@ def test_an_application_that_lost_events_is_not_called_wrong(carts, connection):
     assert (unknown["unchecked"], unknown["differing"]) == (2, 0)
     assert unknown["keys"] == len(keys) - 2
     assert {each["key"] for each in unknown["unchecked_samples"]} == set(keys[:2])
+    # What nobody knows is said in the sentence that counts, also where nobody wants to read more.
+    quiet = carts.ok("projection", "check", "cart_summary", "--quiet").out
+    assert "2 keys not checked" in quiet.splitlines()[-1]
 
 
 def test_a_key_that_a_column_cuts_is_no_other_key(dsn, project, connection):
