@@ -10,9 +10,9 @@ from esops.errors import EsopsError
 
 Needs = Literal["nothing", "rebuild", "switch", "look"]
 """`look`: a person has to, since no rebuild and no switch is the answer."""
-_SAID_ONLY = {"settings", "application", "projection"}
-"""What may stay unknown while nothing has to be done: it is said. Nobody else can know it either,
-and the rows are those of the code and the DDL that are known.
+_SAID_ONLY = {"settings", "projection"}
+"""What may stay unknown while nothing has to be done: it is said. The rows are those of the code
+and the DDL that are known; or a projection belongs to another esops.toml.
 """
 
 

@@ -61,6 +61,13 @@ def report(who: str, held: list[float], appends: int, longest: float) -> None:
     )
 
 
+def test_of_a_table_that_esops_never_built_nobody_knows_whether_it_has_changed(carts):
+    planned = carts.run("plan", "--output", "json")
+    (found,) = planned.json["projections"]
+    assert list(found["unknown"]) == ["application"]
+    assert (planned.code, found["needs"], found["settled"]) == (1, "look", False)
+
+
 def test_nothing_is_lost_under_writers(carts, connection, dsn):
     names = objects(connection)
     connection.execute("GRANT SELECT ON mt_doc_cart TO PUBLIC")
@@ -81,7 +88,7 @@ def test_nothing_is_lost_under_writers(carts, connection, dsn):
     assert inline_writers.wrong(connection, logic(1)) == []
     told = carts.ok("rebuild", "--blue-green").out
     assert "The switch held its lock" in told
-    assert "put the code before back" in told
+    assert "restore the old code" in told
 
 
 def test_what_is_not_settled_is_in_the_table_all_the_same(carts, connection, dsn):
