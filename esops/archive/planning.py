@@ -88,8 +88,10 @@ class ArchivePlan:
     """Streams that are left out since the library could not load them without their heads."""
     stuck: list[dict[str, str]] = field(default_factory=list)
     """Streams that are left out since an earlier run has archived them as they are and could not
-    remove them, or since this user may not read them, each with the reason.
+    remove them, or since this user may not read them, each with the reason: a run exits with 1.
     """
+    waiting: list[dict[str, str]] = field(default_factory=list)
+    """Those of such streams that can leave as soon as a processor has moved on."""
     appended_later: int = 0
     """Streams that are left out although their events are old enough: the store's list of streams
     says that they were appended to later.
@@ -135,7 +137,8 @@ class ArchivePlan:
 
     def leave(self, stream: StuckStream) -> None:
         """Note a stream that would stay."""
-        self.stuck.append({"stream": stream.key.stream, "reason": stream.reason})
+        left = self.stuck if stream.lasting else self.waiting
+        left.append({"stream": stream.key.stream, "reason": stream.reason})
 
     def deny(self, stream: str) -> None:
         """Note a stream that this user may not read."""

@@ -107,18 +107,24 @@ def _left_out(output: Output, found: ArchivePlan) -> None:
             f"{count(found.unloadable, 'stream is', 'streams are')} left out, since the library "
             "could not load what stays: there is no snapshot that stands for the events that go."
         )
-    if found.stuck:
-        number = count(len(found.stuck), "stream is", "streams are")
-        output.line(f"{number} left out, and a run would exit with 1:")
-    for each in found.stuck[:_SKIPPED_SHOWN]:
-        output.line(f"  {visible(each['stream'])}: {each['reason']}")
-    if len(found.stuck) > _SKIPPED_SHOWN:
-        output.line(f"  and {len(found.stuck) - _SKIPPED_SHOWN:,} more (--output json)")
+    _named_streams(output, found.stuck, "and a run would exit with 1")
+    _named_streams(output, found.waiting, "until a processor has moved on")
     if found.no_archive is not None:
         output.line(f"A run would do nothing now (exit code 6): {found.no_archive}.")
         output.line(
             "Is the disk mounted, and the prefix right? --new-archive begins a new archive."
         )
+
+
+def _named_streams(output: Output, streams: Sequence[Mapping[str, str]], why: str) -> None:
+    """Streams that are left out, each with the reason."""
+    if streams:
+        number = count(len(streams), "stream is", "streams are")
+        output.line(f"{number} left out, {why}:")
+    for each in streams[:_SKIPPED_SHOWN]:
+        output.line(f"  {visible(each['stream'])}: {each['reason']}")
+    if len(streams) > _SKIPPED_SHOWN:
+        output.line(f"  and {len(streams) - _SKIPPED_SHOWN:,} more (--output json)")
 
 
 def unfinished(line: Callable[[str], None], policy: str, found: UnfinishedPlan) -> None:
@@ -158,7 +164,7 @@ def _named_late(line: Callable[[str], None], late: Sequence[Mapping[str, str]]) 
     if not late:
         return
     line(
-        "A run would remove nothing now (exit code 6), because "
+        "A run would be refused now (exit code 6) and remove nothing, because "
         f"{count(len(late), 'reader has', 'readers have')} not read all of the events:"
     )
     for each in late:

@@ -88,6 +88,37 @@ def test_a_number_alone_whose_event_is_gone_is_not_the_head(
     assert late(config, events) == {}
 
 
+def test_a_stream_that_waits_for_a_processor_is_no_finding_of_a_plan_or_a_run(
+    project, dumps, dsn, connection
+):
+    emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
+    (stream,) = connection.execute(
+        "SELECT stream_id FROM emt_messages WHERE global_position = 400"
+    ).fetchone()
+    project.configure(
+        stores={"s": {"dsn": dsn}},
+        archives={
+            "cold": {
+                "repository": "cold",
+                "policies": {
+                    "old": {
+                        "store": "s",
+                        "stream": stream,
+                        "never_younger_than": "0s",
+                        "remove": "delete",
+                    }
+                },
+            }
+        },
+    )
+    first = project.ok("archive", "run", "old", "--despite", "shipping", "--output", "json").json
+    assert (first["left_alone"], first["stuck"]) == (1, 0)
+    planned = project.ok("archive", "plan", "old", "--output", "json").json
+    assert ([each["stream"] for each in planned["waiting"]], planned["stuck"]) == ([stream], [])
+    assert "exit with 1" not in project.ok("archive", "plan", "old").out
+    project.ok("archive", "run", "old")
+
+
 def test_a_processor_reads_its_partition(project, dumps, dsn, connection):
     emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())
     stores = {"s": {"dsn": dsn, "tenant": "tenant-b"}}
