@@ -22,7 +22,14 @@ from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import missing_tables
 from esops.rebuild import journal, made_of, serving_troubles, table_changes, under_way
-from esops.rebuild.code_changes import differing_code, of_mixed, of_setting, where, with_resumed
+from esops.rebuild.code_changes import (
+    as_with_today,
+    differing_code,
+    of_mixed,
+    of_setting,
+    where,
+    with_resumed,
+)
 from esops.rebuild.estimate import Stores, estimate
 from esops.rebuild.projection_change import ProjectionChange
 from esops.rebuild.target import Target, resolve
@@ -236,7 +243,16 @@ class _Look:
                 )
                 self._switch(serving)
             return
-        later = made_of.resumed(self._connection, target.name, serving.version)
+        today = now["settings"]
+        if kept["settings"]["on_error"] != today["on_error"] == "dead-letter":
+            found.notes.append(
+                "on_error: stop -> dead-letter counts for the events to come, and needs no rebuild"
+            )
+        later = [
+            as_with_today(each, today)
+            for each in made_of.resumed(self._connection, target.name, serving.version)
+        ]
+        kept = {**kept, "settings": as_with_today(kept["settings"], today)}
         before = with_resumed(kept, later)
         for part in ("kind", "settings", "verify"):
             if before.get(part) != now[part]:
@@ -297,7 +313,8 @@ class _Look:
         kept = made_of.kept(self._connection, target.name, version.version)
         if kept is not None:
             now = made_of.parts(target)
-            if any(kept[part] != now[part] for part in ("kind", "settings")):
+            settings = as_with_today(kept["settings"], now["settings"])
+            if (kept["kind"], settings) != (now["kind"], now["settings"]):
                 return False
         names = {each.name: each.schema for each in target.names}
         if names != {name: schema for name, (schema, _) in version.tables.items()}:

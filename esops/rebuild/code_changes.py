@@ -63,6 +63,16 @@ def with_resumed(kept: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) ->
     return {**kept, "settings": settings}
 
 
+def as_with_today(settings: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that rows were made with, as they are to be compared with those of today.
+
+    Whoever stopped at no event would have skipped none, so rows of "stop" are those of
+    "dead-letter", too. The other way round, events may be missing.
+    """
+    skips = {"on_error": "dead-letter"} if now["on_error"] == "dead-letter" else {}
+    return {**settings, **skips}
+
+
 def of_mixed(settings: Mapping[str, Any], later: Sequence[Mapping[str, Any]]) -> str:
     """Settings with which only a part of the rows was made, in words; nothing where all were."""
     other = {key: each[key] for each in later for key in OF_ROWS if each[key] != settings[key]}

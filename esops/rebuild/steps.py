@@ -273,7 +273,10 @@ class Rebuild(Switching):
         )
         if self.target.settings.kind == "sql" or self.target.settings.on_error == "dead-letter":
             return start_again
-        return f'{start_again} Or set on_error = "dead-letter" and run `{command} --resume`.'
+        return (
+            f'{start_again} Or set on_error = "dead-letter" in [projections.{self.target.name}] '
+            f"and run `{command} --resume`."
+        )
 
     def _story(self) -> bool:
         """All steps from the state that is reached; False where the verification found more than

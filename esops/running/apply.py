@@ -115,8 +115,8 @@ class Applier(StatementApplier):
         holder = locks.holder(self.connection, lock) or "another process"
         return Busy(
             f"{work.projection} v{work.version} is kept fresh by {holder}",
-            hint="Only one process can advance a version. If it is one of `esops run`, stop that: "
-            "it starts its processes again.",
+            hint="Only one process can advance a version. If `esops run` has started that one, "
+            "stop `esops run`: it would start it again.",
         )
 
     def _load_checkpoint(self) -> None:

@@ -26,7 +26,10 @@ class SkippedEvents:
         """None is known yet."""
         self._work = work
         self._shared = ""
-        self._hint = 'Fix the projection, or set on_error = "dead-letter" to skip such events.'
+        self.hint = (
+            'Fix the projection, or set on_error = "dead-letter" in '
+            f"[projections.{work.projection}] to skip such events."
+        )
         self._reasons: dict[Position, str] = {}
         self._dead_letters: list[tuple[RecordedEvent, str]] = []
 
@@ -45,7 +48,7 @@ class SkippedEvents:
         found = store.read_all(before, position, replace(self._work.events, shard=None))
         number = sum(len(batch.events) for batch in found)
         if number > 1:
-            self._hint = "Fix the projection."
+            self.hint = "Fix the projection."
             self._shared = (
                 f"; {number:,} of its events share that position, and one of them alone cannot "
                 "become a dead letter"
@@ -58,7 +61,7 @@ class SkippedEvents:
             f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
             f"({event.type}, version {event.version} of stream {event.stream!r}, position "
             f"{event.position}): {bad.reason}{self._shared}",
-            hint=f"{self._hint} What came before is committed.",
+            hint=f"{self.hint} What came before is committed.",
         )
 
     def without(self, events: list[RecordedEvent]) -> list[RecordedEvent]:

@@ -70,9 +70,14 @@ def test_each_change_is_named_and_what_it_takes(carts, dsn, connection):
     options = 'category = "cart"\non_error = "dead-letter"'
     shop.configure(carts, dsn, projection_options=options, ddl=shop.DDL + INDEX)
     found = planned(carts, 1)
-    assert found["changed"] == ["events", "settings"]
+    assert found["changed"] == ["events"]
     assert found["details"]["events"] == "category: none -> cart"
-    assert "on_error: stop -> dead-letter" in found["details"]["settings"]
+    # No event was skipped, so the rows are the same.
+    skips = 'on_error = "dead-letter"'
+    shop.configure(carts, dsn, projection_options=skips, ddl=shop.DDL + INDEX)
+    found = planned(carts, 0)
+    assert (found["changed"], found["needs"]) == ([], "nothing")
+    assert "on_error" in found["notes"][-1]
 
 
 def test_code_that_cannot_be_loaded_is_said_and_nothing_is_rebuilt(carts, connection):

@@ -286,8 +286,9 @@ class InPlaceRebuild(Rebuild):
         if self._options.ranges is not None:
             return (
                 "Fix the projection. If the rows so far are right as they are, continue with "
-                f'`{command} --resume --accept-code`. Or set on_error = "dead-letter" and run '
-                f"`{command} --resume`, which skips such events."
+                f'`{command} --resume --accept-code`. Or set on_error = "dead-letter" in '
+                f"[projections.{self.target.name}] and run `{command} --resume`, which skips such "
+                "events."
             )
         fix = (
             "The rows from before are gone, and readers see only those of the events before this "
@@ -296,7 +297,10 @@ class InPlaceRebuild(Rebuild):
         )
         if self.target.settings.kind == "sql":
             return fix
-        return f'{fix} Or set on_error = "dead-letter" first, which skips such events.'
+        return (
+            f'{fix} Or first set on_error = "dead-letter" in [projections.{self.target.name}], '
+            "which skips such events."
+        )
 
     def abort(self) -> Outcome:
         """End a rebuild that has changed nothing yet.

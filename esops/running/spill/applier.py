@@ -336,10 +336,7 @@ class SpillingApplier(SpillOwner):
     def _poisoned(self, bad: BadEvent) -> PoisonEvent:
         error = super()._poisoned(bad)
         if self._spill is not None:
-            error.hint = (
-                'Fix the projection, or set on_error = "dead-letter" to skip such events. What is '
-                "folded so far is committed."
-            )
+            error.hint = f"{self._skipped.hint} What is folded so far is committed."
         return error
 
 
