@@ -18,12 +18,12 @@ from esops.health import (
     stores,
     unnamed,
 )
-from esops.health.findings import Finding
+from esops.health.findings import SEVERITIES, Finding
 
 
 def examine(config: Config, store: str | None = None) -> list[Finding]:
     """Check the configuration with all its stores, projections and archives, or only one store and
-    its projections.
+    its projections. The worst findings come first.
 
     Raises UsageError for an unknown store.
     """
@@ -51,4 +51,4 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
         found += unnamed.examine(config)
         for name in config.archives:
             found += archives.examine(config, name)
-    return found
+    return sorted(found, key=lambda each: SEVERITIES.index(each.severity))

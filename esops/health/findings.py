@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from esops.errors import (
     EsopsError,
@@ -14,6 +14,8 @@ from esops.errors import (
 )
 
 Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""The worst first."""
 
 CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D001": ("error", "a store cannot be opened"),

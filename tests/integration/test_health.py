@@ -321,6 +321,19 @@ def test_d030_d031_a_configuration_that_is_allowed_and_not_meant(project, dsn, c
     assert "hidden" not in result.out
 
 
+def test_the_worst_finding_comes_first_and_is_the_one_to_read_about(project):
+    project.write(
+        "esops.toml",
+        '[stores.s]\ndsn = "host=127.0.0.1 port=1"\nlayout = "marten"\nordering = "position"\n',
+    )
+    lines = project.run("doctor").out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("ESOPS")] == [
+        "ESOPS-D001",
+        "ESOPS-D031",
+    ]
+    assert lines[-1].endswith("ESOPS-D001")
+
+
 def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
