@@ -49,6 +49,8 @@ def environment() -> Environment:
     """A new environment of jinja over `pages/`, with what all templates use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    from esops.term import duration
+
     made = Environment(
         loader=PackageLoader("esops", "pages"),
         autoescape=True,
@@ -60,6 +62,7 @@ def environment() -> Environment:
     )
     made.filters["number"] = _number
     made.filters["time"] = _time
+    made.filters["duration"] = duration
     return made
 
 

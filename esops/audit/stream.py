@@ -243,9 +243,10 @@ def _suggestion(
         counts = periods[period]
         if len(counts) >= 3 and max(counts.values()) <= max(_SHORT, found.length // 3):
             mean = found.length / len(counts)
+            one = f"{'an' if period == 'hour' else 'a'} {period}"
             return (
-                f"The events are spread over {len(counts):,} {period}s, with {mean:.0f} events a "
-                f"{period} on average and at most {max(counts.values()):,}. If a {period} means "
+                f"The events are spread over {len(counts):,} {period}s, with {mean:.0f} events "
+                f"{one} on average and at most {max(counts.values()):,}. If {one} means "
                 f"something to the business, one stream per {period} (closing the books) would "
                 "stay that short."
             )

@@ -10,6 +10,7 @@ from esops.escaping import visible
 from esops.wording import count
 
 if TYPE_CHECKING:
+    from esops.audit.budgets import BudgetBreach
     from esops.audit.estimate import StreamsEstimate
     from esops.audit.events import EventsAudit
     from esops.audit.modelling import Observation
@@ -153,7 +154,7 @@ def _breaches(output: Output, found: StreamsAudit) -> None:
     output.table(
         "Broken budgets",
         names,
-        [[getattr(each, name) for name in names] for each in shown],
+        [[_of_breach(each, name) for name in names] for each in shown],
         drop=["limit"],
     )
     more = found.broken - len(shown)
@@ -318,6 +319,16 @@ def modelling(output: Output, audit: EventsAudit, observations: Sequence[Observa
                 if observations
                 else "No rule has noticed anything."
             )
+
+
+def _of_breach(breach: BudgetBreach, name: str) -> Any:
+    """A field of a broken budget; a time as a person says it."""
+    from esops.term import duration
+
+    value = getattr(breach, name)
+    if breach.rule == "open_for" and name in ("limit", "value"):
+        return duration(value).removesuffix(" 0 h")
+    return value
 
 
 def _minutes(value: Any) -> Any:

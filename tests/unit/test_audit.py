@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esops.audit.budgets import Budgets
+from esops.audit.budgets import BudgetBreach, Budgets
 from esops.audit.distribution import Distribution
 from esops.audit.estimate import estimate_from
 from esops.audit.events import EventsAudit, EventType, _Ids
 from esops.audit.modelling import RULES, StoreAudit, is_past, observe, words
 from esops.audit.streams import StreamsAudit
+from esops.cli.audit_text import _of_breach
 from esops.errors import UsageError
 from esops.settings import AuditSettings
 from esops.stores.lengths import (
@@ -80,6 +81,14 @@ def test_the_most_specific_budget_counts():
     assert budgets.budget_for(None).length == 1000
     with pytest.raises(UsageError, match="open_for"):
         Budgets(AuditSettings.model_validate({"budgets": {"*": {"open_for": "30d"}}}), "s")
+
+
+def test_a_budget_of_time_is_shown_as_a_time():
+    month = timedelta(days=30).total_seconds()
+    breach = BudgetBreach("cart-1", "cart", "open_for", month, month + 7200)
+    assert (_of_breach(breach, "limit"), _of_breach(breach, "value")) == ("30 d", "30 d 2 h")
+    longer = BudgetBreach("cart-1", "cart", "length", 1000, 1001)
+    assert _of_breach(longer, "value") == 1001
 
 
 @pytest.mark.parametrize(
