@@ -106,7 +106,7 @@ def in_short_tries(
                     f"{count(number, 'try', 'tries')}: {held_by(found)}",
                     hint=tries.hint + how_to_end(found),
                 ) from None
-            blocked = blocked or Blocked(tables, tries.say, f"{tries.what} waits for {needed}")
+            blocked = blocked or Blocked(tables, tries.say, f"{tries.what}: waiting for {needed}")
             blocked.report(found)
             # Random pauses that grow: whoever waited behind this try gets its turn.
             longest = min(_FIRST_PAUSE * number, _LONGEST_PAUSE)
