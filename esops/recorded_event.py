@@ -311,6 +311,11 @@ class PlacedEvent(RecordedEvent):
     """
 
     __slots__ = ()
+
+    def __new__(cls, *fields: Any, **named: Any) -> RecordedEvent:  # type: ignore[misc]
+        """Another event, which is by itself: who copies one with other fields gets that."""
+        return RecordedEvent(*fields, **named)
+
     position = _Placed.position
 
 

@@ -6,6 +6,7 @@ import gc
 import pickle
 import weakref
 from contextlib import closing
+from copy import copy
 
 import psycopg
 import pyarrow as pa
@@ -172,6 +173,8 @@ def test_who_asks_for_positions_has_them_beside_the_events_of_the_next_batch(dsn
     assert [each.position for each in second] == positions
     assert second == first
     assert second[3]._replace(type="x").position == positions[3]
+    for again in (second[3]._make(second[3]), type(second[3])(*second[3]), copy(second[3])):
+        assert (again, again.position, type(again)) == (first[3], positions[3], RecordedEvent)
     assert pickle.loads(pickle.dumps(second[3])) == second[3].detached() == first[3]
     assert type(second[3].detached()) is RecordedEvent
     assert tuple(second[3]._asdict().items()) == tuple(
