@@ -5,13 +5,18 @@ datetime can hold, and names with a percent sign.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import date, time, timedelta
 from typing import Any, Self
 
 import psycopg
 from psycopg import abc, adapt, pq, sql
 from psycopg.adapt import AdaptersMap
+from psycopg.types.array import ListDumper
 
 from esops.moments import FarTime, parse_postgres
+
+_TIMES = (date, time, timedelta, FarTime, str)
+"""What columns for times give back; a datetime is a date."""
 
 
 def adapters() -> AdaptersMap:
@@ -26,6 +31,7 @@ def adapters() -> AdaptersMap:
     for name in ("time", "timetz", "interval"):
         made.register_loader(name, _forgiving(name, str))
     made.register_dumper(FarTime, _FarTimeDumper)
+    made.register_dumper(list, _TimesDumper)
     return made
 
 
@@ -57,6 +63,20 @@ class _FarTimeDumper(adapt.Dumper):
 
     def dump(self, obj: FarTime) -> bytes:
         return str(obj).encode()
+
+
+class _TimesDumper(ListDumper):
+    """Psycopg's dumper of lists, but that times of several Python types are one array: as they come
+    back from a column for times, where only some of them are a datetime.
+    """
+
+    def _find_list_element(self, L: list[Any], format: adapt.PyFormat) -> Any:  # noqa: N803
+        try:
+            return super()._find_list_element(L, format)
+        except psycopg.DataError:
+            if not all(isinstance(each, _TIMES) for each in self._flatiter(L, set())):
+                raise
+            return None  # each is written as what it is, in an array of no stated type
 
 
 class Cursor(psycopg.Cursor[Any]):
