@@ -198,6 +198,16 @@ class Shape:
         forms = [self._forms[name].loaded for name in self._names]
         return [(place, each) for place, each in enumerate(forms) if each is not None]
 
+    def assume(self, types: Mapping[str, str]) -> None:
+        """Take it for known, from now on, that rows have these columns and types: others, which are
+        not folded here, have shown them. `types` has all that was written so far.
+        """
+        self.late = False
+        if self.written != types:
+            self.written.update(types)
+            self._make()
+            self.changed(self._again)
+
     def size(self, row: Row) -> int:
         """About how many bytes of memory a row takes."""
         made = getsizeof(row)

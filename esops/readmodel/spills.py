@@ -164,6 +164,12 @@ def end(connection: psycopg.Connection, spill: Spill) -> None:
         raise StaleSpill
 
 
+def is_without(connection: psycopg.Connection, version: Version) -> bool:
+    """Whether the load of a version has begun again to do without a spill."""
+    found = connection.execute(_SQL["is_without"], (version.projection, version.version))
+    return found.fetchone() is not None
+
+
 def drop(connection: psycopg.Connection, spill: Spill) -> None:
     """Drop the row of a spill of which nothing is in the table."""
     connection.execute(_SQL["drop"], (spill.spill,))
@@ -196,15 +202,20 @@ def start_again(
     version: Version,
     shard: tuple[int, int] | None,
     stream_column: str,
+    *,
+    unspilled: bool = False,
 ) -> None:
     """Empty the tables of a version that is being built, and set its checkpoint before all events,
-    in one transaction; of a shard, only its rows and its own checkpoint.
+    in one transaction; of a shard, only its rows and its own checkpoint. `unspilled`: its rebuild
+    does without a spill from now on.
 
     `stream_column` is the column of the key by which shards are split. Raises Refused where the
     version is not being built any more, or where nothing distinguishes the shard's rows.
     """
     with connection.transaction():
         now = registry.hold(connection, version, ("building",))
+        if unspilled:
+            connection.execute(_SQL["without"], (version.projection, version.version))
         if shard is None:
             names = sql.SQL(", ").join(qualified(*physical) for physical in now.tables.values())
             connection.execute(sql.SQL("TRUNCATE {}").format(names))

@@ -25,6 +25,16 @@ UPDATE esops.spills
 -- end --
 DELETE FROM esops.spills WHERE spill = %s AND stale IS NULL;
 
+-- without --
+-- With the rebuild, which is continued by its options.
+UPDATE esops.rebuilds SET options = options || '{"spill": false}'
+ WHERE projection = %s AND to_version = %s AND finished_at IS NULL;
+
+-- is_without --
+SELECT FROM esops.rebuilds
+ WHERE projection = %s AND to_version = %s AND finished_at IS NULL
+   AND options @> '{"spill": false}';
+
 -- drop --
 DELETE FROM esops.spills WHERE spill = %s;
 

@@ -64,6 +64,9 @@ class SkippedEvents:
             hint=f"{self.hint} What came before is committed.",
         )
 
+    def __contains__(self, position: Position) -> bool:
+        return position in self._reasons
+
     def without(self, events: list[RecordedEvent]) -> list[RecordedEvent]:
         """The events that are to be applied; the others wait to be written as dead letters."""
         if not self._reasons:

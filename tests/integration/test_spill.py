@@ -120,7 +120,9 @@ class Load:
     def table(self, columns: str = "k text PRIMARY KEY") -> None:
         self.connection.execute("DROP TABLE IF EXISTS c__v1")
         self.connection.execute(f"CREATE TABLE c__v1 ({columns}, n int, texts text)")
-        self.connection.execute("TRUNCATE esops.versions, esops.dead_letters, esops.spills")
+        self.connection.execute(
+            "TRUNCATE esops.versions, esops.dead_letters, esops.spills, esops.rebuilds"
+        )
         shutil.rmtree(self.folder, ignore_errors=True)
         self.said = []
         registry.insert(
@@ -187,6 +189,9 @@ class Load:
     def spilled(self) -> bool:
         return any("partitions" in text for text in self.said)
 
+    def began_again(self) -> bool:
+        return any("begins again without spilling" in text for text in self.said)
+
 
 @pytest.mark.parametrize(
     "kind",
@@ -240,6 +245,127 @@ def test_any_history_with_any_memory_room_and_stops(
             pass
     load.run(definition, events, cache=cache, commit=commit, limit=limit, pieces=97)
     load.check(expected(definition, events, make), events)
+
+
+@fold(key=lambda e: e.stream)
+def seeing(row, event):
+    """A fold that notes which columns and types it is given."""
+    given = event.json()
+    seen = "" if row is None else "".join(f"{name[0]}{type(row[name]).__name__[0]}" for name in row)
+    return {**given, "n": event.version, "texts": ((row or {"texts": ""})["texts"] + seen)[-200:]}
+
+
+def unsteady(length: int, keys: int, late: dict[int, dict], first: dict) -> list:
+    """Events whose rows show what `first` has, but for single ones, by their numbers: they show
+    what `late` has.
+    """
+    made = []
+    for n in range(1, length + 1):
+        data = first | late.get(n, {})
+        made.append(
+            event(
+                stream=f"s-{n * 7 % keys if n % 3 else n % 9}",  # some of them again and again
+                version=n,
+                position=Position((n,)),
+                data=orjson.dumps(data),
+            )
+        )
+    return made
+
+
+LATE: list[dict[int, dict]] = [
+    {1_000: {"y": 1}, 1_100: {"y": 0.5}},
+    {1_000: {"opt": 1}},
+    {1_000: {"x": 1.5}},
+]
+
+
+class TestWhatAFoldSees:
+    """A fold that can tell which columns and types rows have shown makes the same of them."""
+
+    TABLE = "stream text PRIMARY KEY, x numeric, y numeric, opt int"
+
+    def in_memory(self, load, events, cache=1 << 28, **options) -> dict:
+        load.table(self.TABLE)
+        load.run(seeing, events, cache=cache, **options)
+        return load.rows
+
+    def test_what_came_before_the_spill_is_seen_at_the_same_events(self, load):
+        late = {20: {"opt": 1}, 31: {"x": 1.5}, 60: {"y": None}, 90: {"y": 2}}
+        events = unsteady(1_200, 300, late, {"x": 1})
+        expected = self.in_memory(load, events)
+        load.table(self.TABLE)
+        load.run(seeing, events, cache=40_000)
+        load.check(expected, events)
+        assert load.spilled()
+        assert not load.began_again()
+
+    @pytest.mark.parametrize("late", thorough_but(LATE, LATE[0]))
+    def test_what_comes_later_is_loaded_without_a_spill(self, load, late):
+        events = unsteady(1_200, 300, late, {"x": 1, "y": None})
+        expected = self.in_memory(load, events)
+        load.table(self.TABLE)
+        load.run(seeing, events, cache=40_000)
+        load.check(expected, events)
+        assert load.began_again()
+
+    def test_none_that_becomes_a_number_is_nothing_that_a_fold_can_see(self, load):
+        events = unsteady(1_200, 300, {n: {"y": n} for n in range(900, 1_200)}, {"y": None})
+        expected = self.in_memory(load, events)
+        load.table(self.TABLE)
+        load.run(seeing, events, cache=40_000)
+        load.check(expected, events)
+        assert load.spilled()
+        assert not load.began_again()
+
+    def test_who_continues_does_not_spill_again(self, load):
+        events = unsteady(1_200, 300, {1_000: {"opt": 1}}, {"x": 1})
+        expected = self.in_memory(load, events)
+        load.table(self.TABLE)
+        load.connection.execute(
+            "INSERT INTO esops.rebuilds (projection, state, to_version, host, pid) "
+            "VALUES ('c', 'catching_up', 1, 'here', 1)"
+        )
+        with pytest.raises(Stopped):
+            load.run(seeing, events, cache=40_000, stop=load.began_again)
+        load.said.clear()
+        load.run(seeing, events, cache=40_000)
+        load.check(expected, events)
+        assert not load.spilled()
+
+    @pytest.mark.thorough
+    @settings(max_examples=rounds(6, 60))
+    @given(st.data())
+    def test_any_history_with_any_memory_and_stops(self, load, data):
+        draw = data.draw
+        length, keys = draw(st.integers(300, 2_500)), draw(st.integers(1, 800))
+        values = st.fixed_dictionaries(
+            {}, optional={
+                "opt": st.sampled_from([None, 1]),
+                "x": st.sampled_from([None, 1, 1.5]),
+                "y": st.sampled_from([None, 2, 2.5]),
+            },
+        )  # fmt: skip
+        near = st.integers(1, 200) | st.integers(1, length)
+        late = draw(st.dictionaries(near, values, max_size=8))
+        events = unsteady(length, keys, late, draw(values))
+        expected = self.in_memory(load, events)
+        load.table(self.TABLE)
+        cache, commit = (
+            draw(st.sampled_from([5_000, 20_000, 60_000])),
+            draw(st.sampled_from([None, 100, 999])),
+        )
+        for stop in draw(st.lists(st.integers(1, 40), max_size=4)):
+            asked = iter(range(stop))
+            try:
+                load.run(
+                    seeing, events, cache=cache, commit=commit, pieces=97,
+                    stop=lambda asked=asked: next(asked, None) is None,
+                )  # fmt: skip
+            except Stopped:
+                pass
+        load.run(seeing, events, cache=cache, commit=commit, pieces=97)
+        load.check(expected, events)
 
 
 @pytest.mark.thorough

@@ -10,8 +10,10 @@ from esops.events import Position
 from esops.readmodel.spills import Spill
 from esops.running.spill.directory import DirectoryOwner, SpillDirectory
 from esops.running.spill.frames import DamagedSpill
+from esops.running.spill.shown import ShownSoFar
 
 LIMIT = 1 << 30
+SHOWN = ShownSoFar({"n": "int"}, [(Position((1,)), {"n": "float"})])
 
 
 @pytest.fixture
@@ -32,7 +34,8 @@ def spill(tmp_path):
 def made(spill, tmp_path):
     """It has a manifest, and its process has ended."""
     owner = DirectoryOwner("db", "carts", 1, "mine", "here")
-    directory = SpillDirectory.create(tmp_path / "esops-spill-mine", owner, 2, LIMIT)
+    path = tmp_path / "esops-spill-mine"
+    directory = SpillDirectory.create(path, owner, 2, LIMIT, SHOWN)
     directory.keep(Position((1,)), None, None)
     return directory
 
@@ -43,6 +46,7 @@ def test_another_spills_is_not_taken_for_it(spill, made):
         SpillDirectory.open(made.path, replace(spill, spill="other"), LIMIT)
     opened = SpillDirectory.open(made.path, spill, LIMIT)
     assert opened.manifest.position == Position((1,))
+    assert opened.shown == SHOWN
     opened.close()
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, length_hint
 
 import psycopg
 
-from esops.events import RecordedEvent
+from esops.events import Position, RecordedEvent
 from esops.projections.arithmetic import use_arithmetic
 from esops.projections.definition import Evolve, FoldDefinition, blame
 from esops.projections.kinds.fold_key import check_key, of_stream
@@ -108,6 +108,10 @@ class Fold:
         self._most_bytes = tables.cache if tables.loading else tables.cache // 2
         self._bytes, self._mean, self._skew = 0, 0.0, 1.0
         self.most_at_once = _FIRST
+        self.shown: list[tuple[Position, Mapping[str, str]]] = []
+        """The columns and types that rows have shown, whenever that has changed since it was
+        opened: after which event.
+        """
         self.fetched = 0
         """How many rows were read from the table."""
 
@@ -132,6 +136,15 @@ class Fold:
     def late(self) -> bool:
         """Whether a row has shown a column, or another type, that earlier rows had not."""
         return self._shape.late
+
+    def assume(self, types: Mapping[str, str]) -> None:
+        """Fold the next events as if rows of other keys had shown these columns and types, which
+        include all that its own rows have shown. Raises BadEvent.
+        """
+        try:
+            self._shape.assume(types)
+        except Unfit as error:
+            raise BadEvent(str(error)) from None
 
     def close(self) -> None:
         """Release the rows at once: the collector of cycles seldom runs during a load."""
@@ -181,14 +194,16 @@ class Fold:
 
     def _fold(self, keys: Sequence[Key], events: Sequence[RecordedEvent]) -> None:
         """Fold events into the rows in memory. Raises BadEvent."""
-        pairs = zip(keys, events, strict=True)
+        left = iter(events)
+        pairs = zip(keys, left, strict=True)
         # After an error the rows are of no use: the runner drops this object and starts again at
         # the checkpoint.
         try:
             # What the function returns gets the form of the table at once: whether the next event
             # finds the row here or reads it makes no difference.
             while self._shape.fold(pairs, self._young, self._evolve):
-                pass
+                changed_by = events[len(events) - length_hint(left) - 1]
+                self.shown.append((changed_by.position, dict(self._shape.written)))
         except psycopg.Error:
             raise
         except Unfit as error:

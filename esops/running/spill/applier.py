@@ -27,7 +27,7 @@ from esops.readmodel.spills import Spill, StaleSpill
 from esops.readmodel.types import Key
 from esops.running.batches import without_collector
 from esops.running.spill.frames import DamagedSpill
-from esops.running.spill.owner import SpillOwner
+from esops.running.spill.partition import PartitionFolder, UnlikeLoad
 from esops.running.spill.reading import in_pieces
 from esops.running.spill.writing import PartitionWriter
 from esops.running.statements import Held
@@ -49,7 +49,7 @@ class _Begin(Exception):
         self.partitions = partitions
 
 
-class SpillingApplier(SpillOwner):
+class SpillingApplier(PartitionFolder):
     """An Applier that spills where it has to."""
 
     _target: Position | None = None
@@ -86,6 +86,8 @@ class SpillingApplier(SpillOwner):
         if not wanted:
             return None
         again = self._work.shard is None and 0 < self._committed_so_far == events
+        # Only a fold that has seen all events knows when its rows have shown which types.
+        again = again and not self._tables.value_types
         soon = time.monotonic() - self._began <= AGAIN_WITHIN_SECONDS
         return _Begin(self._memory.partitions, again=again and soon)
 
@@ -134,6 +136,10 @@ class SpillingApplier(SpillOwner):
                     self._write(target)
                 if self._spill is not None:
                     yield from self._fold(narrow)
+        except UnlikeLoad:
+            self._reset()
+            if self._spill is not None:
+                self._load_unspilled()
         except (DamagedSpill, StaleSpill) as error:
             why = str(error) or "its row says so"
             self._reset()  # which finds out what is wrong with a stale one
@@ -145,12 +151,14 @@ class SpillingApplier(SpillOwner):
         try:
             yield from super()._pass(target, narrow)
         except _Begin as begin:
+            assert isinstance(self._projector, Fold)
+            changes = self._projector.shown
             self._reset()
             if begin.again:
                 with translated():
                     self._start_again()
                 self._reset()
-            self._begin_spill(begin.partitions)
+            self._begin_spill(begin.partitions, changes)
 
     # -- the first half
 
@@ -271,7 +279,7 @@ class SpillingApplier(SpillOwner):
         sizes = (size for size in (narrow, self._work.commit_events) if size is not None)
         piece, since = min(sizes, default=None), time.monotonic()
         for part in in_pieces(self._files.read(number), done, lambda: self._most(piece)):
-            self._apply(part)
+            self._apply_as_logged(part)
             done += len(part)
             self._progress.applied(self.events + self._since_commit, self.position)
             stop, rests = self._stop(), self._throttle.rests
@@ -289,19 +297,8 @@ class SpillingApplier(SpillOwner):
                 raise Held
             if rests:
                 self._throttle.spend(len(part))
+        self._pass_all_changes()
         self._commit_part(number + 1, 0)
-
-    def _open_projector(self, spill: Spill, *, empty: bool) -> None:
-        """A fold without any rows, which knows the types of the columns so far."""
-        assert self._projector is not None
-        types = dict(self._tables.value_types)
-        # While there is no row, no column of one can come late.
-        if spill.applied or not spill.fresh:
-            types |= self._projector.value_types
-        self._tables = replace(self._tables, empty=empty, value_types=types)
-        self._projector.close()
-        assert isinstance(self._work.definition, FoldDefinition)
-        self._projector = Fold(self._work.definition, self._tables)
 
     def _commit_part(self, partition: int, done: int) -> None:
         """Write the rows, and record which events they are of, in one transaction."""
@@ -310,9 +307,11 @@ class SpillingApplier(SpillOwner):
         assert self._files is not None
         after = replace(spill, partition=partition, done=done)
         at = replace(version, position=self.position)
+        self._check_shown()
         with self._writing():
             spills.advance(self.connection, at, spill, after, self._since_commit)
         self._spill = after
+        self._keep_shown(after)
         self._counted()
         for number in range(spill.partition, partition):
             self._files.forget(number)

@@ -23,10 +23,11 @@ from typing import Any
 from esops.events import Position, RecordedEvent
 from esops.readmodel.spills import Spill
 from esops.running.spill.frames import HEADER_BYTES, DamagedSpill, events_of, header
+from esops.running.spill.shown import ShownSoFar
 
 PREFIX = "esops-spill-"
 _OWNER, _MANIFEST = "owner.json", "manifest.json"
-_FORMAT = 1
+_FORMAT = 2
 _RESERVE_SHARE, _RESERVE_MOST = 20, 4 << 30
 """A twentieth of the disk stays free, and at most this many bytes."""
 _LEAST_ROOM = 64 << 20
@@ -77,9 +78,11 @@ class SpillManifest:
 class SpillDirectory:
     """One spill's directory, which this process has locked."""
 
-    def __init__(self, path: Path, manifest: SpillManifest, limit: int, lock: int) -> None:
+    def __init__(
+        self, path: Path, manifest: SpillManifest, shown: ShownSoFar, limit: int, lock: int
+    ) -> None:
         """As `create` and `open` make it; `lock` is the descriptor of the locked file."""
-        self.path, self.manifest = path, manifest
+        self.path, self.manifest, self.shown = path, manifest, shown
         self.spill = path.name.removeprefix(PREFIX)
         self._limit, self._lock = limit, lock
         from esops.stores.arrow_events import ColumnsInUse  # with Arrow, which few loads need here
@@ -89,7 +92,7 @@ class SpillDirectory:
 
     @classmethod
     def create(
-        cls, path: Path, owner: DirectoryOwner, partitions: int, limit: int
+        cls, path: Path, owner: DirectoryOwner, partitions: int, limit: int, shown: ShownSoFar
     ) -> SpillDirectory:
         """Make the directory. Raises OSError where that cannot be done, NoRoom."""
         base = path.parent
@@ -98,11 +101,13 @@ class SpillDirectory:
         if there_is < min(limit, _LEAST_ROOM) or limit <= 0:
             raise NoRoom(f"{base} has too little room: {max(there_is, 0):,} bytes")
         path.mkdir(mode=0o700)
-        _write_whole(path / _OWNER, json.dumps({"format": _FORMAT, **asdict(owner)}).encode())
+        text = {"format": _FORMAT, **asdict(owner), "shown": shown.as_json()}
+        _write_whole(path / _OWNER, json.dumps(text).encode())
         lock = _locked(path)
         if lock is None:
             raise DamagedSpill("another process is at work in it")
-        return cls(path, SpillManifest(None, [0] * partitions, [0] * partitions), limit, lock)
+        manifest = SpillManifest(None, [0] * partitions, [0] * partitions)
+        return cls(path, manifest, shown, limit, lock)
 
     @classmethod
     def open(cls, path: Path, spill: Spill, limit: int) -> SpillDirectory:
@@ -120,7 +125,8 @@ class SpillDirectory:
             if lock is None:
                 raise DamagedSpill("another process is at work in it")
             try:
-                made = cls(path, _manifest(path, spill), limit, lock)
+                shown = ShownSoFar.from_json(found["shown"])
+                made = cls(path, _manifest(path, spill), shown, limit, lock)
                 made._cut(spill.partition)
             except BaseException:
                 os.close(lock)

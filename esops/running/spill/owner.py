@@ -5,6 +5,7 @@ one that cannot be used.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -30,6 +31,7 @@ from esops.running.spill.directory import (
     remove_others,
 )
 from esops.running.spill.frames import DamagedSpill
+from esops.running.spill.shown import ShownSoFar, Types
 from esops.running.spill.worth import RowsInMemory
 from esops.running.spill.writing import PartitionWriter
 from esops.wording import size
@@ -51,7 +53,9 @@ class SpillOwner(Applier):
     _began = 0.0
     """When this process opened the version first."""
     _without = False
-    """Whether the load has to do without a spill, since there is no room for one."""
+    """Whether the load has to do without a spill, since there is no room for one, or since its rows
+    would not be those of a load in memory.
+    """
 
     def _open(self, lock_patience: timedelta) -> None:
         self._began = self._began or time.monotonic()
@@ -63,6 +67,7 @@ class SpillOwner(Applier):
         version = self._checkpoint.version
         if not isinstance(self._work.definition, FoldDefinition) or version.state != "building":
             return
+        self._without |= spills.is_without(self.connection, version)
         self._spill = found = spills.spill_of(self.connection, version, self._shard_number)
         if self._files is not None and (found is None or self._files.spill != found.spill):
             self._files.remove()
@@ -132,16 +137,18 @@ class SpillOwner(Applier):
         self._writer = None
         self._load_checkpoint()
 
-    def _start_again(self) -> None:
+    def _start_again(self, *, unspilled: bool = False) -> None:
         version, shard = self._checkpoint.version, self._work.shard
         _, key = self._tables.only
-        spills.start_again(self.connection, version, shard, key[of_stream(key).index("stream")])
+        stream = key[of_stream(key).index("stream")]
+        spills.start_again(self.connection, version, shard, stream, unspilled=unspilled)
         # Whoever shows the progress adds what was done before this process.
         self.events -= version.events
 
-    def _begin_spill(self, partitions: int) -> None:
-        """Begin a spill at the checkpoint."""
+    def _begin_spill(self, partitions: int, changes: Sequence[tuple[Position, Types]] = ()) -> None:
+        """Begin a spill at the checkpoint; `changes` are those of `ShownSoFar`."""
         version = self._checkpoint.version
+        shown = ShownSoFar(version.value_types, () if version.events else changes)
         base, name = self._work.spill, uuid4().hex
         spill = Spill(
             spill=name,
@@ -164,7 +171,7 @@ class SpillOwner(Applier):
             spills.begin(self.connection, version, spill)
         try:
             self._files = SpillDirectory.create(
-                Path(spill.directory), owner, spill.partitions, self._limit
+                Path(spill.directory), owner, spill.partitions, self._limit, shown
             )
         except (OSError, NoRoom, DamagedSpill) as error:
             self._do_without(spill, str(error))
