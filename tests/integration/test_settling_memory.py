@@ -268,3 +268,33 @@ def test_the_memory_is_bounded(dsn, connection, monkeypatch):
     rows = connection.execute("SELECT first, last FROM esops.passed ORDER BY 1").fetchall()
     assert rows == [(31, 31), (33, 33), (35, 35), (37, 37), (39, 39)]
     assert one(connection, "SELECT count(*) FROM esops.sightings") <= 8
+
+
+def test_numbers_that_are_passed_often_are_said_seldom(dsn, connection, monkeypatch):
+    from esops.stores.postgres import passed
+
+    said: list[int] = []
+
+    class Log:
+        def info(self, _: str, **values) -> None:
+            said.append(values.get("times"))
+
+        def debug(self, *_: object, **values) -> None:
+            assert values["ranges"]
+
+    monkeypatch.setattr(passed, "log", Log())
+    layout = LAYOUTS["marten"]
+    layout.make(connection)
+    with open_marten(dsn, hole_threshold="50ms") as store:
+
+        def pass_one() -> None:
+            connection.execute("SELECT nextval('mt_events_sequence')")
+            layout.insert(connection, [None])
+            assert store.head(PATIENCE).held_back_by == []
+
+        for _ in range(4):
+            pass_one()
+        assert said == [1]
+        monkeypatch.setattr(passed, "_LOGGED_EVERY", 0.0)
+        pass_one()
+    assert said == [1, 4]

@@ -5,6 +5,10 @@ An event that comes at such a number all the same is late, and is found by what 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from typing import Any
+
 import psycopg
 import structlog
 
@@ -15,6 +19,8 @@ log = structlog.get_logger("esops.settle")
 
 _MOST_LOGGED = 10
 """Ranges of missing numbers that one line of the log names."""
+_LOGGED_EVERY = 60.0
+"""Seconds between two lines; those between are for debugging."""
 _MOST_NOT_NOTED = 100
 _ROWS = 100_000
 """Newest events between which the numbers that are passed now are looked for."""
@@ -32,6 +38,9 @@ class PassedNumbers:
         """Between which numbers those that are missing were passed, and why, as long as that is not
         in the memory.
         """
+        self._said: float | None = None
+        self._times = 0
+        """How often numbers were passed since that was last said; the line says it."""
 
     def log(self, connection: psycopg.Connection, after: int, until: int, evidence: str) -> None:
         """Log some of what is missing between two numbers, if anything is, and note all of it."""
@@ -39,14 +48,23 @@ class PassedNumbers:
             connection, "missing", after=after, until=until, rows=_ROWS, ranges=_MOST_LOGGED
         )
         if ranges:
-            log.info(
-                "missing numbers passed",
-                ranges=[f"{first}-{last}" for first, last in ranges],
-                up_to=until,
-                evidence=f"{evidence}; all writers of that moment have ended; "
-                "not in a new snapshot",
-            )
+            self._say(ranges, until, evidence)
             self.note(connection, after, until, evidence)
+
+    def _say(self, ranges: Sequence[tuple[Any, ...]], until: int, evidence: str) -> None:
+        """Where writers often roll back, numbers are passed several times a second."""
+        self._times += 1
+        now = time.monotonic()
+        seldom = self._said is None or now - self._said >= _LOGGED_EVERY
+        (log.info if seldom else log.debug)(
+            "missing numbers passed",
+            ranges=[f"{first}-{last}" for first, last in ranges],
+            up_to=until,
+            times=self._times,
+            evidence=f"{evidence}; all writers of that moment have ended; not in a new snapshot",
+        )
+        if seldom:
+            self._said, self._times = now, 0
 
     def note(self, connection: psycopg.Connection, after: int, until: int, evidence: str) -> None:
         """Note what is missing between two numbers, and why it is dead."""
