@@ -12,7 +12,7 @@ import json
 import random
 import threading
 import uuid
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 
 import pytest
 from esdbclient import NewEvent, StreamState
@@ -343,37 +343,33 @@ def test_a_node_restored_while_a_host_runs_is_refused(tmp_path, project, dsn):
             list(store.read_all(head, now))
 
 
-def test_each_version_that_shares_a_store_notices_that_its_node_was_restored(
+def test_a_version_notices_that_its_node_was_restored_where_it_shares_the_store(
     tmp_path, project, dsn, connection
 ):
     """The store itself keeps in mind the last mark only, which is another version's."""
-    log = tmp_path / "log"
-    with Nodes("--no-system-projections", "--file", str(log)) as nodes, ExitStack() as opened:
+    log, name = tmp_path / "log", "cart_totals"
+    with (
+        Nodes("--no-system-projections", "--file", str(log)) as nodes,
+        open_store("s", settings(nodes.uri)) as store,
+    ):
         billing.configure(project, nodes.uri, dsn)
         fill(nodes, 3)
-        project.ok("rebuild", "cart_totals", "--blue-green")
-        project.ok("rebuild", "cart_totals", "--blue-green")
+        project.ok("rebuild", name, "--blue-green")
         backup = log.read_bytes()
         config = load_config(project.folder / "esops.toml")
-        of = config.projection("cart_totals")
-        store = opened.enter_context(open_store("s", settings(nodes.uri)))
-        runners = []
-        for number in (1, 2):
-            definition, _ = code_of(config, registry.version(connection, "cart_totals", number))
-            work = Work.on("cart_totals", number, definition, of)
-            runners.append(SharedRunner(store, dsn, work))
-            opened.callback(runners[-1].close)
-        for first, behind in ((3, runners), (6, runners[1:])):
-            fill(nodes, 3, first=first)
-            for runner in behind:
-                assert runner.advance(store.head().position)
-        nodes.stop()
-        log.write_bytes(backup)
-        nodes.start()
-        fill(nodes, 20, first=9)
-        now = eventually_head(store)
-        for runner in runners:
-            with pytest.raises(AnotherLog, match="^cart_totals v"):
+        definition, _ = code_of(config, registry.version(connection, name, 1))
+        work = Work.on(name, 1, definition, config.projection(name))
+        with closing(SharedRunner(store, dsn, work)) as runner:
+            fill(nodes, 3, first=3)
+            assert runner.advance(store.head().position)
+            fill(nodes, 3, first=6)
+            assert store.identity.mark(store.head().position) is not None
+            nodes.stop()
+            log.write_bytes(backup)
+            nodes.start()
+            fill(nodes, 20, first=9)
+            now = eventually_head(store)
+            with pytest.raises(AnotherLog, match=f"^{name} v1 "):
                 runner.advance(now)
 
 
