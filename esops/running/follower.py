@@ -11,10 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psycopg
 import structlog
@@ -82,10 +82,13 @@ def follow_in_process(
     settings: term.GlobalOptions,
     until_caught_up: bool,
     parent: int,
+    may_begin: Any,
 ) -> None:
     """What one version's process does.
 
-    Exits with the code of what stopped it. Stops when its parent (a process id) is gone.
+    Exits with the code of what stopped it. Stops when its parent (a process id) is gone. The value
+    of `may_begin`, which the parent sees, is 0 where only the code that built the version may begin
+    to follow it; once one has begun, it is 1.
     """
     # What a projection prints is no result.
     sys.stdout = sys.stderr
@@ -103,10 +106,9 @@ def follow_in_process(
         note_failure(config_path, projection, number, error, by=parent)
         raise SystemExit(error.exit_code) from None
 
+    control = _Control(stop, until_caught_up, may_begin)
     try:
-        _follow_version(
-            load_config(config_path), projection, number, settings.store, stop, until_caught_up
-        )
+        _follow_version(load_config(config_path), projection, number, settings.store, control)
     except Stopped as stopped:
         if not until_caught_up:
             raise SystemExit(DONE) from None
@@ -160,14 +162,17 @@ def log_following(version: Version) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Control:
+    stop: Callable[[], bool]
+    until_caught_up: bool
+    may_begin: Any
+
+
 def _follow_version(
-    config: Config,
-    projection: str,
-    number: int,
-    store: str | None,
-    stop: Callable[[], bool],
-    until_caught_up: bool,
+    config: Config, projection: str, number: int, store: str | None, control: _Control
 ) -> None:
+    stop, until_caught_up = control.stop, control.until_caught_up
     dsn = config.readmodel_of(projection).dsn
     with translated(), connect(dsn, f"run {projection}") as connection:
         version = free_version(config, connection, projection, number)
@@ -181,11 +186,14 @@ def _follow_version(
         while not stop() and _state(config, projection, number) == "standby":
             time.sleep(1)
         return
+    if not control.may_begin.value:
+        check_newer(config, version, same=same)
     note_anew(config, version)
     runner = open_runner(config, version, stop=stop, store=store)
     try:
         check_opened(config, version, runner, same=same)
         log_following(version)
+        control.may_begin.value = 1
         if until_caught_up:
             runner.catch_up()
             with translated():
@@ -220,6 +228,22 @@ def left_alone(version: Version, *, same: bool) -> bool:
         f".python, or retire it: esops projection retire {version.projection} {version.version}",
     )
     return True
+
+
+def check_newer(config: Config, version: Version, *, same: bool) -> None:
+    """Refuse a version that was built while `esops run` was there, and not by the code that a new
+    process finds: that is an older release, or one that came after.
+    """
+    if same:
+        return
+    name = version.projection
+    raise Refused(
+        f"{name} v{version.version} was built while `esops run` was there, and by other code than "
+        f"is in {config.directory}, so it is not followed",
+        hint="Put the code that built it there, or start `esops run` again: it then takes the code "
+        "that it finds. Where a link leads to the newest release, name that: --config "
+        "LINK/esops.toml.",
+    )
 
 
 def check_opened(config: Config, version: Version, runner: Runner, *, same: bool) -> None:

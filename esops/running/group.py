@@ -39,12 +39,14 @@ _SWITCH_SECONDS = 0.0005
 @dataclass(frozen=True, slots=True)
 class Follow:
     """From the starter: what to follow, by the number that `marks` names it with; `late`: only
-    where the code that a new process would load is the one that was loaded here.
+    where the code that a new process would load is the one that was loaded here; `newer`: only with
+    the code that built it.
     """
 
     key: Key
     number: int
     late: bool
+    newer: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,13 @@ class Ended:
 
     key: Key
     exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """To the starter: a version is followed."""
+
+    key: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ class _Group:
         self._says = threading.Lock()
         self._heads: dict[str, HeadWatch] = {}
         self._makes_heads = threading.Lock()
-        says = Says(self._ended, self._declined, self._files.note)
+        says = Says(self._ended, self._declined, self._began, self._files.note)
         shared = Shared(config, store, stop, self._head, says)
         self._threads = [Turns(shared, self._marker(number)) for number in range(THREADS)]
 
@@ -140,7 +149,7 @@ class _Group:
             return
         self._numbers[asked.key] = asked.number
         thread = min(self._threads, key=lambda each: each.load)
-        thread.give(asked.key, late=asked.late)
+        thread.give(asked.key, late=asked.late, newer=asked.newer)
         if thread.ident is None:
             thread.start()
 
@@ -176,7 +185,10 @@ class _Group:
     def _declined(self, key: Key) -> None:
         self._say(Declined(key))
 
-    def _say(self, message: Ended | Declined) -> None:
+    def _began(self, key: Key) -> None:
+        self._say(Began(key))
+
+    def _say(self, message: Began | Ended | Declined) -> None:
         with self._says:
             try:
                 self._link.send(message)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.context import SpawnProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -63,10 +63,13 @@ _RETRY_MOST = timedelta(seconds=60)
 
 @dataclass
 class _Child:
-    """A version's process, and when it was started (monotonic seconds)."""
+    """A version's process, when it was started (monotonic seconds), and whether code may follow it
+    that did not build it (a number in memory that both see).
+    """
 
     process: SpawnProcess
     started: float
+    may_begin: Any
 
 
 class Host:
@@ -269,11 +272,12 @@ class Host:
     def _give(self, process: Together, version: Version, *, late: bool) -> None:
         key = (version.projection, version.version)
         self._declined.discard(key)
-        process.follow(key, late=late)
+        process.follow(key, late=late, newer=key in self.live.newer)
 
     def _start(self, version: Version) -> None:
         key = (version.projection, version.version)
         self._renew_path()
+        may_begin = self._context.RawValue("b", key not in self.live.newer)
         # Spawned, not forked: a new process must import the code that is on disk now.
         process = self._context.Process(
             target=follow_in_process,
@@ -284,22 +288,27 @@ class Host:
                 self._settings,
                 self._until_caught_up,
                 os.getpid(),
+                may_begin,
             ),
             name=f"{version.projection} v{version.version}",
             daemon=True,
         )
         process.start()
-        self._children[key] = _Child(process, time.monotonic())
+        self._children[key] = _Child(process, time.monotonic(), may_begin)
 
     def _reap(self) -> None:
         for key, child in list(self._children.items()):
+            if child.may_begin.value:
+                self.live.newer.discard(key)
             code = child.process.exitcode
             if code is not None:
                 del self._children[key]
                 self._note_end(key, 0 if code == DONE else code or UNSAID, child.started)
         for each in list(self._together):
             stuck = each.end_if_stuck()
-            for key, started, code in each.heard():
+            heard = each.heard()
+            self.live.newer -= each.began
+            for key, started, code in heard:
                 if code is None:
                     self._decline(key)
                 elif stuck is None:

@@ -11,6 +11,7 @@ from esops.errors import ConnectionLost
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
+from esops.running.followed_version import Key
 
 
 class LiveVersions:
@@ -26,6 +27,10 @@ class LiveVersions:
         """The projections that have no version to follow."""
         self.renamed: dict[str, str] = {}
         """Of these, the ones that the registry knows by another name, with that name."""
+        self.newer: set[Key] = set()
+        """The versions that became live since the first look, until they are followed."""
+        self._seen: set[Key] = set()
+        self._looked_at: set[str] = set()
 
     def find(self, *, waits: bool) -> list[Version]:
         """The versions that are live now. With `waits`, a database that is unreachable is said, and
@@ -56,7 +61,14 @@ class LiveVersions:
                 self.renamed.pop(name, None)
             else:
                 self._note_unbuilt(connection, name)
+            self._note_newer(name, {(name, each.version) for each in live})
             yield from live
+
+    def _note_newer(self, name: str, live: set[Key]) -> None:
+        if name in self._looked_at:
+            self.newer |= live - self._seen
+        self._looked_at.add(name)
+        self._seen |= live
 
     def _connection(self, dsn: str) -> psycopg.Connection:
         if dsn not in self._connections or self._connections[dsn].closed:

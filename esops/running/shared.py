@@ -21,6 +21,8 @@ class Says:
     """It is not followed any more: for good, or because of an error."""
     declined: Callable[[Key], None]
     """It is not followed here, but by a new process, which loads its code again."""
+    began: Callable[[Key], None]
+    """It is followed here."""
     loaded: Callable[[], None]
     """The code of one was loaded."""
 

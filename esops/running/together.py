@@ -10,7 +10,7 @@ from pathlib import Path
 from esops import term
 from esops.running.followed_version import Key
 from esops.running.follower import UNSAID
-from esops.running.group import THREADS, Declined, Ended, Follow, follow_together
+from esops.running.group import THREADS, Began, Declined, Ended, Follow, follow_together
 
 
 class Together:
@@ -33,16 +33,20 @@ class Together:
         theirs.close()
         self._numbers: dict[Key, int] = {}
         self.started: dict[Key, float] = {}
+        self.began: set[Key] = set()
+        """The versions that it has begun to follow."""
         self.stuck: Key | None = None
         """The version whose code did not come back, for which the process was ended."""
         self.empty_since = time.monotonic()
 
-    def follow(self, key: Key, *, late: bool) -> None:
-        """Give it a version; `late`: it may decline."""
+    def follow(self, key: Key, *, late: bool, newer: bool) -> None:
+        """Give it a version; `late`: it may decline; `newer`: it refuses where other code built the
+        version.
+        """
         self._numbers[key] = len(self._numbers) + 1
         self.started[key] = time.monotonic()
         try:
-            self._link.send(Follow(key, self._numbers[key], late))
+            self._link.send(Follow(key, self._numbers[key], late, newer))
         except OSError:
             return  # it has ended; with it, so has the version
 
@@ -53,7 +57,10 @@ class Together:
         found: list[tuple[Key, float, int | None]] = []
         try:
             while self._link.poll(0):
-                message: Ended | Declined = self._link.recv()
+                message: Began | Ended | Declined = self._link.recv()
+                if isinstance(message, Began):
+                    self.began.add(message.key)
+                    continue
                 code = message.exit_code if isinstance(message, Ended) else None
                 found.append((message.key, self.started.pop(message.key), code))
         except (EOFError, OSError):

@@ -36,7 +36,13 @@ from esops.running.followed_version import (
     SharedRunner,
     VersionRetired,
 )
-from esops.running.follower import check_opened, free_version, left_alone, log_following
+from esops.running.follower import (
+    check_newer,
+    check_opened,
+    free_version,
+    left_alone,
+    log_following,
+)
 from esops.running.gone import check_tables
 from esops.running.orders import IDLE_EVERY, Orders, Resting, SharedThrottle
 from esops.running.sessions import SharedSession
@@ -69,7 +75,7 @@ class Turns(threading.Thread):
         """`mark` gets whose turn it is, and for how many seconds that may last."""
         super().__init__(name="esops-turns", daemon=True)
         self._shared, self._mark = shared, mark
-        self._given: list[tuple[Key, bool]] = []
+        self._given: list[tuple[Key, bool, bool]] = []
         self._followed: list[FollowedVersion] = []
         self._sessions: dict[str, SharedSession] = {}
         self._stores: dict[str, EventStore] = {}
@@ -79,10 +85,12 @@ class Turns(threading.Thread):
         self.load = 0
         """How many versions it has, or was given."""
 
-    def give(self, key: Key, *, late: bool) -> None:
-        """Follow another version; `late`: only with the code that built it."""
+    def give(self, key: Key, *, late: bool, newer: bool) -> None:
+        """Follow another version; `late` and `newer`: only with the code that built it. One that is
+        late is declined, and one that is newer than `esops run` is refused.
+        """
         self.load += 1
-        self._given.append((key, late))
+        self._given.append((key, late, newer))
         self.wake.set()
 
     def run(self) -> None:
@@ -124,12 +132,12 @@ class Turns(threading.Thread):
 
     # -- one version
 
-    def _open(self, key: Key, late: bool) -> None:
+    def _open(self, key: Key, late: bool, newer: bool) -> None:
         with self._shared.opening:
             self._mark(key, _TO_OPEN)
             try:
                 context = Context()
-                each = context.run(self._opened, key, late)
+                each = context.run(self._opened, key, late, newer)
                 if settings_of(context.run(decimal.getcontext)) != settings_of(usual_arithmetic()):
                     self._set_apart(key)
                     return
@@ -137,6 +145,7 @@ class Turns(threading.Thread):
                 self._followed.append(each)
                 if each.runner is not None:
                     log_following(each.version)
+                    self._shared.says.began(key)
             except VersionRetired:
                 self._forget(key, None)
             except BuiltByOtherCode:
@@ -163,14 +172,14 @@ class Turns(threading.Thread):
         self._mark(key, -1.0)
         self._shared.stop.wait(_TO_OPEN)
 
-    def _opened(self, key: Key, late: bool) -> FollowedVersion:
+    def _opened(self, key: Key, late: bool, newer: bool) -> FollowedVersion:
         dsn = self._shared.config.readmodel_of(key[0]).dsn
         with translated():
             version = free_version(self._shared.config, self._session(dsn).open(), *key)
         with self._naming(version, dsn):
-            return self._take(version, dsn, late)
+            return self._take(version, dsn, late, newer)
 
-    def _take(self, version: Version, dsn: str, late: bool) -> FollowedVersion:
+    def _take(self, version: Version, dsn: str, late: bool, newer: bool) -> FollowedVersion:
         config, session = self._shared.config, self._session(dsn)
         definition, same = code_of(config, version)
         if late and not same:
@@ -183,6 +192,8 @@ class Turns(threading.Thread):
             with translated():
                 conduct.note_left_alone(session.open(), version)
             return FollowedVersion(version, dsn, head, None, throttle)
+        if newer:
+            check_newer(config, version, same=same)
         note_anew(config, version)
         settings, store = config.projection(version.projection), self._store(name)
         work = Work.on(version.projection, version.version, definition, settings)

@@ -47,6 +47,9 @@ class Processes:
         self.made.append(Process(name, self.ends.pop(0) if self.ends else None))
         return self.made[-1]
 
+    def RawValue(self, _: str, value: int) -> SimpleNamespace:  # noqa: N802 - the same
+        return SimpleNamespace(value=value)
+
 
 @dataclass
 class Group:
@@ -58,8 +61,9 @@ class Group:
     says: list[tuple[tuple[str, int], int | None]] = field(default_factory=list)
     stuck: tuple[str, int] | None = None
     empty_since: float = 1e9
+    began: frozenset[tuple[str, int]] = frozenset()
 
-    def follow(self, key: tuple[str, int], *, late: bool) -> None:
+    def follow(self, key: tuple[str, int], *, late: bool, newer: bool) -> None:
         self.given.append((*key, late))
         self.started[key] = 0.0
 

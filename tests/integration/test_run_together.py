@@ -222,6 +222,36 @@ def test_a_moved_link_in_the_name_of_the_configuration_leads_a_new_process_to_th
     assert "was built by other code" not in err
 
 
+@pytest.mark.parametrize("isolate", thorough_but(["false", "true"], "false"))
+def test_a_new_version_of_other_code_is_not_followed_before_that_code_is_there(
+    isolate, dsn, connection, project
+):
+    """Its rows would be of both: as where a release is rebuilt from a folder that `esops run` does
+    not know.
+    """
+    shop.make(dsn, 100)
+    here, there = (replace(project, folder=project.folder / name) for name in ("one", "two"))
+    of = {"isolate": isolate}
+    for release, step in ((here, 1), (there, 2)):
+        release.folder.mkdir()
+        configure(release, dsn, {"carts": CODE.replace("+ 1", f"+ {step}")}, carts=of)
+    rebuild(here, "carts")
+    host = here.start("run")
+    try:
+        until(lambda: list(followers(connection).values()) == [1])
+        there.ok("rebuild", "carts", "--blue-green", "--max-diff", "100%")
+        shop.more(dsn, 50)
+        until(lambda: str(here.folder) in here.run("projection", "show", "carts").out)
+        positions = "SELECT version, position::bigint FROM esops.versions ORDER BY version"
+        until(lambda: connection.execute(positions).fetchall() == [(1, 150), (2, 100)])
+        configure(here, dsn, {"carts": CODE.replace("+ 1", "+ 2")}, carts=of)
+        until(lambda: reached(connection, "carts") == 150)
+    finally:
+        _, err = end(host)
+    assert [events(connection, f"carts__v{version}") for version in (1, 2)] == [150, 300]
+    assert "so it is not followed" in err
+
+
 def test_what_an_installation_changes_in_the_path_of_python_holds_for_a_new_process(
     dsn, connection, project
 ):
