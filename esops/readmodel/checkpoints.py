@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from esops.errors import Busy
 from esops.events import Position
 from esops.postgres.statements import statements
-from esops.readmodel import erased, registry
+from esops.readmodel import erased, marks, registry
 from esops.readmodel.fence import FenceRaised
 from esops.readmodel.registry import Version
 
@@ -72,16 +72,53 @@ def move_checkpoint(
     )
 
 
-def clear_checkpoint(connection: psycopg.Connection, at: Version, lost: str | None = None) -> None:
-    """Take the checkpoint and the fingerprint away: while the rows are replaced range by range, or
-    where they are of events that the store does not have any more (`lost` says why).
+def clear_checkpoint(connection: psycopg.Connection, at: Version, lost: str) -> None:
+    """Take the checkpoint and the fingerprint away where the rows are of events that the store does
+    not have any more; `lost` says why.
 
     Nobody can follow such a version, and no one code has built it.
     """
     connection.execute(_SQL["clear_checkpoint"], (lost, at.projection, at.version))
-    if lost is None:  # the events are read again, those that were skipped as well
-        connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
     registry.forget_marks(connection, at.projection, at.version)
+
+
+def set_aside(connection: psycopg.Connection, at: Version) -> dict[str, Any]:
+    """Take the checkpoint and the fingerprint away while the rows are replaced range by range.
+
+    Returns what `restore` needs, as JSON, while no row is replaced.
+    """
+    registry.lock_checkpoint(connection, at.projection, at.version)
+    now = registry.version(connection, at.projection, at.version)
+    mark = marks.newest_mark(connection, at)
+    connection.execute(_SQL["clear_checkpoint"], (None, at.projection, at.version))
+    return {
+        "position": None if now.position is None else str(now.position),
+        "events": now.events,
+        "fingerprint": now.fingerprint,
+        "applied": None if now.applied is None else dict(now.applied),
+        "lost": now.lost,
+        "mark": None if mark is None else [str(mark.position), dict(mark.mark)],
+    }
+
+
+def restore(connection: psycopg.Connection, at: Version, before: Mapping[str, Any]) -> None:
+    """Restore what `set_aside` has returned. Raises Busy where the version has a checkpoint."""
+    applied = None if before["applied"] is None else Jsonb(before["applied"])
+    values = {**before, "applied": applied, "projection": at.projection, "version": at.version}
+    if connection.execute(_SQL["restore"], values).rowcount != 1:
+        raise Busy(f"another process moved the checkpoint of {at.projection} v{at.version}")
+    connection.execute(_SQL["forget_newest_mark"], (at.projection, at.version))
+    if before["mark"] is not None:
+        position, mark = before["mark"]
+        marks.keep_mark(connection, at, Position.parse(position), mark)
+
+
+def forget_before(connection: psycopg.Connection, at: Version) -> None:
+    """Forget what was noted of the rows from before, in the transaction that replaces the first of
+    them: their events are read again, those that were skipped as well.
+    """
+    connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
+    connection.execute(_SQL["forget_older_marks"], (at.projection, at.version))
 
 
 def set_back(connection: psycopg.Connection, at: Version, position: Position) -> None:

@@ -32,3 +32,17 @@ UPDATE esops.versions
 
 -- forget_dead_letters --
 DELETE FROM esops.dead_letters WHERE projection = %s AND version = %s;
+
+-- restore --
+-- Only while the ranges have the checkpoint of the version: it has none of its own.
+UPDATE esops.versions
+   SET position = %(position)s, events = %(events)s, fingerprint = %(fingerprint)s,
+       applied = %(applied)s, lost = %(lost)s, updated_at = now()
+ WHERE projection = %(projection)s AND version = %(version)s
+   AND position IS NULL AND fingerprint IS NULL AND state = 'active';
+
+-- forget_newest_mark --
+DELETE FROM esops.marks WHERE projection = %s AND version = %s;
+
+-- forget_older_marks --
+DELETE FROM esops.older_marks WHERE projection = %s AND version = %s;

@@ -44,6 +44,8 @@ LEFT = "left by the application"
 """What it says of the version that was written until then, with what is in its rows."""
 OLD_CODE_ENDED = "old code has ended"
 """What it says when the operator has said so, and rows of the old code may be left."""
+BEFORE = "before"
+"""The option that has the checkpoint from before, which a rebuild by ranges has set aside."""
 HOOK_OWED, HOOK_ENDED = "hook owed", "hook ended"
 """What it says of the hook after the switch: with the switch, and when the hook has succeeded."""
 
@@ -144,6 +146,11 @@ def retire_after(connection: psycopg.Connection, rebuild: int, seconds: float | 
 def load_in_one(connection: psycopg.Connection, rebuild: int) -> None:
     """Keep that one process loads, and not several, as was planned."""
     connection.execute(_SQL["load_in_one"], (rebuild,))
+
+
+def keep_before(connection: psycopg.Connection, rebuild: int, before: Mapping[str, Any]) -> None:
+    """Keep what a rebuild by ranges has set aside, in the transaction that does so."""
+    connection.execute(_SQL["keep_before"], (Jsonb({BEFORE: dict(before)}), rebuild))
 
 
 def keep_blue(connection: psycopg.Connection, projection: str, version: int) -> None:

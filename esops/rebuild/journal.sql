@@ -86,6 +86,9 @@ WHERE rebuild = %(rebuild)s;
 UPDATE esops.rebuilds SET options = options || '{"workers": 1, "measured": false}'
 WHERE rebuild = %s;
 
+-- keep_before --
+UPDATE esops.rebuilds SET options = options || %s WHERE rebuild = %s;
+
 -- keep_blue --
 UPDATE esops.rebuilds
 SET options = options - 'retire_after'

@@ -20,6 +20,7 @@ from esops.projections.fingerprint import Code
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
+from esops.rebuild.abortable import changed_nothing
 from esops.rebuild.journal import JournalEntry
 from esops.rebuild.under_way import Affected, affected, let_through
 from esops.running import control
@@ -94,7 +95,7 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
         state = entry.resume_state or entry.state
         under_way = action == "resume" and entry.finished_at is None
         changed = under_way and _code_changed(config, connection, entry, green)
-        owned = not in_place and config.projection(name).kind != "external"
+        drops = _dropped(config, connection, entry, green) if action == "abort" else []
         return {
             "projection": name,
             "rebuild": entry.rebuild,
@@ -106,11 +107,23 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
             "position": None if green.position is None else str(green.position),
             "code_changed": changed,
             "begins_again": changed and in_place and entry.options.get("ranges") is None,
-            "drops": [".".join(each) for each in green.tables.values()]
-            if action == "abort" and owned
-            else [],
-            "possible": action == "resume" or not in_place or state == journal.PLANNED,
+            "drops": drops,
+            "possible": action == "resume" or not in_place or changed_nothing(connection, entry),
         }
+
+
+def _dropped(
+    config: Config, connection: psycopg.Connection, entry: JournalEntry, green: Version
+) -> list[str]:
+    """The tables that are dropped when a rebuild is aborted."""
+    built: Version | None = green
+    if entry.options.get("in_place"):
+        known = registry.versions(connection, green.projection)
+        scratch = entry.options.get("scratch")
+        built = next((each for each in known if each.version == scratch), None)
+    elif config.projection(green.projection).kind == "external":
+        built = None
+    return [] if built is None else [".".join(each) for each in built.tables.values()]
 
 
 def _to_be(action: str, connection: psycopg.Connection, entry: JournalEntry) -> bool:

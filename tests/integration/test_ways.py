@@ -471,11 +471,20 @@ def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, conn
     )
     until(lambda: connection.execute("SELECT count(*) FROM esops.versions").fetchone() == (2,))
     # A range or two have taken their places, and not the last one.
-    heard(process, "range 1 of 4")
+    heard(process, "range 2 of 4")
     kill(process)
     shop.more(dsn, 100)
     standing = connection.execute("SELECT max(position) FROM cart_summary").fetchone()
-    assert "not followed" in carts.ok("run", "--until-caught-up").err
+    # It is not caught up, and no deployment may take it for fresh.
+    lock = "(hashtextextended('esops:rebuild:cart_summary', 0))"
+    until(lambda: connection.execute(f"SELECT pg_try_advisory_lock{lock}").fetchone() == (True,))
+    working = carts.run("run", "--until-caught-up")
+    assert (working.code, "are being replaced by ranges" in working.err) == (4, True)
+    connection.execute(f"SELECT pg_advisory_unlock{lock}")
+    for command in (("run", "--until-caught-up"), ("wait", "cart_summary", "--timeout", "5s")):
+        left = carts.run(*command)
+        assert (left.code, "are being replaced by ranges" in left.err) == (6, True), left.err
+        assert "esops rebuild cart_summary --resume" in left.err
     assert connection.execute("SELECT max(position) FROM cart_summary").fetchone() == standing
     text = (carts.folder / "shop_projections.py").read_text()
     carts.write("shop_projections.py", text.replace('"items": 0', '"items": 1'))
@@ -485,6 +494,37 @@ def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, conn
     assert carts.run("rebuild", "--abort").code == 6
     carts.write("shop_projections.py", text)
     carts.ok("rebuild", "--resume")
+    shop.check_version(connection, 1)
+
+
+def test_ranges_of_which_none_is_replaced_can_be_aborted(dsn, connection, project):
+    """The version has its checkpoint again, and what tells its log from another."""
+    shop.make(dsn, 100)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+
+    def noted() -> list[tuple]:
+        return connection.execute(
+            "SELECT v.version, v.position, v.events, v.rows, v.fingerprint, v.applied, m.position, "
+            "m.mark FROM esops.versions v LEFT JOIN esops.marks m USING (projection, version)"
+        ).fetchall()
+
+    before = noted()
+    broken = shop.PROJECTION.replace("data, kind =", "raise ValueError('broken')\n    data, kind =")
+    project.write("shop_projections.py", broken)
+    stopped = project.run("rebuild", "--yes", "--ranges", "2")
+    assert stopped.code == 6
+    assert "No row is changed yet" in stopped.err
+    assert noted() != before
+    preview = project.ok("rebuild", "--abort", "--dry-run", "--output", "json").json
+    assert (preview["possible"], preview["drops"]) == (True, ["public.cart_summary__v2"])
+    project.ok("rebuild", "--abort")
+    assert noted() == before
+    left = "SELECT (SELECT count(*) FROM esops.shards), to_regclass('cart_summary__v2') IS NULL"
+    assert connection.execute(left).fetchone() == (0, True)
+    project.write("shop_projections.py", shop.PROJECTION)
+    shop.more(dsn, 20)
+    project.ok("run", "--until-caught-up")
     shop.check_version(connection, 1)
 
 

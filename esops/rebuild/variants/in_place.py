@@ -8,7 +8,9 @@ checkpoint is. Keys and indexes stay: readers need them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -21,6 +23,7 @@ from esops.projections import kinds
 from esops.readmodel import checkpoints, locks, registry
 from esops.readmodel.shards import shards_of
 from esops.rebuild import guards, journal, made_of
+from esops.rebuild.abortable import changed_nothing
 from esops.rebuild.blue import adopted, versions_and_tables
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.outcome import Outcome
@@ -222,9 +225,12 @@ class InPlaceRebuild(Rebuild):
                 f"store {self.store.name} has no events, so there is nothing to rebuild from"
             )
         self._say(f"replacing the rows in {count(of, 'range')}, up to position {head}")
-        self._ranges().begin(
-            of, head, lambda on: journal.enter(on, self._journal_entry.rebuild, journal.PROVISIONED)
-        )
+
+        def record(connection: psycopg.Connection, before: Mapping[str, Any]) -> None:
+            journal.keep_before(connection, self._journal_entry.rebuild, before)
+            journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
+
+        self._ranges().begin(of, head, record)
         self._state = journal.PROVISIONED
 
     def _ranges(self) -> Ranges:
@@ -279,7 +285,16 @@ class InPlaceRebuild(Rebuild):
         return (
             "Restore the old code and resume: some rows are already made by it. If they are right "
             f"as they are: {self._command(in_place=True)} --resume --accept-code"
+            f"{self._or_abort()}"
         )
+
+    def _or_abort(self) -> str:
+        """More of a hint, as long as no row has changed."""
+        # As the journal has it now: what was set aside is noted there.
+        entry = self._session.do(lambda on: journal.latest(on, self.target.name))
+        if entry is None or not self._session.do(lambda on: changed_nothing(on, entry)):
+            return ""
+        return f" No row is changed yet: drop it with {self._command(in_place=True)} --abort"
 
     def _poison_hint(self) -> str:
         command = self._command(in_place=True)
@@ -288,7 +303,7 @@ class InPlaceRebuild(Rebuild):
                 "Fix the projection. If the rows so far are right as they are, continue with "
                 f'`{command} --resume --accept-code`. Or set on_error = "dead-letter" in '
                 f"[projections.{self.target.name}] and run `{command} --resume`, which skips such "
-                "events."
+                f"events.{self._or_abort()}"
             )
         fix = (
             "The rows from before are gone, and readers see only those of the events before this "
@@ -303,20 +318,27 @@ class InPlaceRebuild(Rebuild):
         )
 
     def abort(self) -> Outcome:
-        """End a rebuild that has changed nothing yet.
+        """End a rebuild that has changed no row yet.
 
         Raises Refused where the rows from before do not exist any more; UsageError where there is
         no rebuild.
         """
         with translated():
-            entry = self._unfinished()
-            if journal.PLANNED in (entry.state, entry.resume_state):
-                connection = self._session.connection
-                journal.enter(connection, entry.rebuild, journal.ABORTED, finished=True)
-                self._entry = journal.latest(connection, self.target.name)
-                return self._outcome(findings=False)
-        raise Refused(
-            f"the rebuild of {self.target.name} changes its tables in place, so it cannot be "
-            "undone",
-            hint=f"Finish it with: {self._command(in_place=True)} --resume",
-        )
+            entry, connection = self._unfinished(), self._session.connection
+            if not changed_nothing(connection, entry):
+                raise Refused(
+                    f"the rebuild of {self.target.name} has changed rows in place, so it cannot be "
+                    "undone",
+                    hint=f"Finish it with: {self._command(in_place=True)} --resume",
+                )
+            self._entry, self._options = entry, Options.from_journal(dict(entry.options))
+
+            def record(on: psycopg.Connection) -> None:
+                journal.enter(on, entry.rebuild, journal.ABORTED, finished=True)
+
+            if shards_of(connection, self._green()):
+                self._ranges().drop(entry.options[journal.BEFORE], record)
+            else:
+                record(connection)
+            self._entry = journal.latest(connection, self.target.name)
+            return self._outcome(findings=False)

@@ -11,9 +11,10 @@ than others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -24,19 +25,29 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.sharding import shard_predicate
-from esops.readmodel import checkpoints, registry
+from esops.readmodel import checkpoints, registry, spills
 from esops.readmodel.marks import mark_at
 from esops.readmodel.names import physical_name
 from esops.readmodel.registry import Version
-from esops.readmodel.shards import Shard, create_shards, finish_range, merge_shards, shards_of
+from esops.readmodel.shards import (
+    Shard,
+    create_shards,
+    drop_shards,
+    finish_range,
+    merge_shards,
+    shards_of,
+)
+from esops.readmodel.tables import drop_tables
 from esops.rebuild.load.sharding import stream_column
 from esops.rebuild.session import Session
 from esops.rebuild.short_tries import Tries, in_short_tries, of_tables
 from esops.rebuild.target import Target
 from esops.running.runner import Runner
+from esops.running.spill.directory import remove_of
 from esops.running.work import Progress, RunControl, Work
 from esops.stores.base import EventStore
 
+Record = Callable[[psycopg.Connection, Mapping[str, Any]], None]
 _LOCK_PATIENCE = timedelta(seconds=10)
 
 
@@ -58,8 +69,10 @@ class Ranges:
         self._version, self._scratch, self._batch_size = version, scratch, batch_size
         self._control = control
 
-    def begin(self, of: int, until: Position, record: Callable[[psycopg.Connection], None]) -> None:
-        """Create the table for ranges, and remove the version's checkpoint, in one transaction."""
+    def begin(self, of: int, until: Position, record: Record) -> None:
+        """Create the table for ranges, and set the version's checkpoint aside, in one transaction,
+        in which `record` keeps it.
+        """
         version, names = self._version, self._names()
         staging, mark = qualified(*names), mark_at(self._store, until)
 
@@ -79,7 +92,7 @@ class Ranges:
             )
             # With rows of two positions, no single checkpoint would be true; without one, nobody
             # follows.
-            checkpoints.clear_checkpoint(connection, version)
+            before = checkpoints.set_aside(connection, version)
             registry.insert(
                 connection,
                 Version(
@@ -95,9 +108,32 @@ class Ranges:
                 ),
             )
             create_shards(connection, version, of, until, mark)
-            record(connection)
+            record(connection, before)
 
         self._in_short_tries(do, "beginning the ranges")
+
+    def drop(self, before: Mapping[str, Any], record: Callable[[psycopg.Connection], None]) -> None:
+        """Drop the table for ranges, of which none was replaced, and restore the checkpoint from
+        before, in one transaction, in which `record` notes it.
+        """
+        version, left = self._version, list[spills.Spill]()
+
+        def do(connection: psycopg.Connection) -> None:
+            if not shards_of(connection, version):
+                return  # it was committed, and the answer was lost
+            known = registry.versions(connection, version.projection)
+            scratch = next((each for each in known if each.version == self._scratch), None)
+            drop_shards(connection, version)
+            checkpoints.restore(connection, version, before)
+            if scratch is not None:
+                left.extend(spills.spills_of(connection, scratch))
+                drop_tables(connection, scratch)
+                registry.delete(connection, scratch.projection, scratch.version)
+            record(connection)
+
+        self._in_short_tries(do, "dropping the ranges")
+        for each in left:
+            remove_of(each.directory, each.spill)
 
     def fill(self, check: Callable[[], None]) -> None:
         """Replace each range that is not done, and set the version's checkpoint at the end.
@@ -160,9 +196,9 @@ class Ranges:
         def do(connection: psycopg.Connection) -> None:
             registry.lock_checkpoint(connection, self._target.name, self._scratch)
             built = registry.version(connection, self._target.name, self._scratch)
-            now = next(
-                each for each in shards_of(connection, self._version) if each.number == part.number
-            )
+            ranges = shards_of(connection, self._version)
+            now = next(each for each in ranges if each.number == part.number)
+            first = all(each.position != each.until for each in ranges)
             if now.position == part.until:
                 # It was committed, and the answer was lost. The table for ranges is empty by now,
                 # so doing it again would delete the range's rows.
@@ -195,6 +231,8 @@ class Ranges:
                     hint="Rows of other ranges, still made by the old code, are in the way. "
                     "Rebuild with --blue-green, or without --ranges.",
                 ) from error
+            if first:
+                checkpoints.forget_before(connection, self._version)
             finish_range(connection, self._version, part, built)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
             # The same table serves the next range, which begins from the log's start again.
