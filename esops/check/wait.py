@@ -26,7 +26,7 @@ from esops.errors import EsopsError, Refused, UsageError
 from esops.events import EventFilter, Position
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
-from esops.readmodel import marks, migrations, registry, served
+from esops.readmodel import by_ranges, marks, migrations, registry, served
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.owners import remedy
 from esops.readmodel.registry import Version
@@ -262,7 +262,7 @@ class Wait:
         return self._filters.get((at.projection, at.version), wanted)
 
     def _check_log(self, connection: psycopg.Connection, each: _Awaiting) -> None:
-        """Raises AnotherLog, or Refused where nobody knows how far a version is."""
+        """Raises AnotherLog, or Refused or Busy where nobody knows how far a version is."""
         assert each.version is not None
         version = each.version
         if version.store != each.reach.store.name:
@@ -272,6 +272,9 @@ class Wait:
                 hint=f"Rebuild it: esops rebuild {each.name} --blue-green",
             )
         marks.check(connection, each.reach.store, replace(version, position=each.position))
+        unfinished = by_ranges.unfinished(connection, version)
+        if unfinished is not None:
+            raise unfinished
         adopted = version.position is None and version.fingerprint is None
         if adopted and each.checkpoint is None:
             raise Refused(

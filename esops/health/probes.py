@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import psycopg
 
 from esops.config import Config, by_address
-from esops.errors import ConnectionLost, EsopsError
+from esops.errors import ConnectionLost, EsopsError, Refused
 from esops.events import Position
 from esops.health.stalls import Stall, of_versions
 from esops.postgres.connection import connect, translated
-from esops.readmodel import conduct, locks, registry
+from esops.readmodel import by_ranges, conduct, locks, registry
 from esops.readmodel.registry import Version
 from esops.running import control
 from esops.running.never_followed import never_followed
@@ -162,6 +162,11 @@ class Probes:
                 "position": None if version.position is None else str(version.position),
                 "paused": {"by": asked.by, "since": since} if asked.paused else None,
             }
+            left = by_ranges.unfinished(connection, version)
+            if left is not None:
+                wrong = [left.message] if isinstance(left, Refused) else []
+                yield {**shown, "ready": not wrong, "wrong": wrong, "note": left.message}
+                continue
             apart = never_followed(self._config, version)
             if apart is None and _is_left_alone(connection, version):
                 apart = "it stands by, and was built by other code than there is now"

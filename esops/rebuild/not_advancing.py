@@ -12,7 +12,7 @@ import psycopg
 
 from esops.events import Checkpoint
 from esops.postgres.statements import statements
-from esops.readmodel import conduct, locks
+from esops.readmodel import by_ranges, conduct, locks
 from esops.readmodel.registry import Version
 from esops.running import control
 
@@ -24,6 +24,9 @@ def of_version(connection: psycopg.Connection, version: Version) -> list[str]:
     """What keeps a version of esops' own where it is, in words; empty where a process follows it
     and waits for nobody.
     """
+    unfinished = by_ranges.unfinished(connection, version)
+    if unfinished is not None:
+        return [unfinished.message]
     found = []
     asked = control.requested(connection, version.projection)
     if asked.paused:

@@ -27,7 +27,7 @@ import structlog
 
 from esops import term
 from esops.config import Config
-from esops.errors import EsopsError, Stopped, UsageError
+from esops.errors import EsopsError, Refused, Stopped, UsageError
 from esops.readmodel.registry import Version
 from esops.running.asking import Asking
 from esops.running.ended import CaughtUp, Followed, unsaid
@@ -230,11 +230,25 @@ class Host:
             or time.monotonic() < self._not_before.get(key, 0)
         ):
             return False
+        unfinished = self.live.unfinished.get(key)
+        if unfinished is not None:
+            self._leave(key, unfinished)
+            return False
         why = never_followed(self._config, version)
         if why is not None:
             self._say_once(*key, f"not followed: {why}")
             self._done.add(key)
         return why is None
+
+    def _leave(self, key: Key, error: EsopsError) -> None:
+        """Leave a version to the rebuild that replaces its rows; it is looked at again later."""
+        if not self._until_caught_up:
+            hint = f" {error.hint}" if isinstance(error, Refused) else ""
+            self._say_once(*key, f"not followed: {error.message}.{hint}")
+            return
+        log_error(error, *key)
+        self.ended.append(Followed(*key, exit_code=error.exit_code))
+        self._done.add(key)
 
     def _shares(self, version: Version) -> bool:
         settings = self._config.projection(version.projection)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import psycopg
 
 from esops.config import Config, by_address
-from esops.errors import ConnectionLost
+from esops.errors import ConnectionLost, EsopsError
 from esops.postgres.connection import connect, translated
-from esops.readmodel import registry, renamed
+from esops.readmodel import by_ranges, registry, renamed
 from esops.readmodel.registry import Version
 from esops.running.followed_version import Key
 
@@ -31,12 +31,15 @@ class LiveVersions:
         """The versions that became live since the first look, until they are followed."""
         self._seen: set[Key] = set()
         self._looked_at: set[str] = set()
+        self.unfinished: dict[tuple[str, int], EsopsError] = {}
+        """The live versions that nobody can follow until a rebuild by ranges is finished."""
 
     def find(self, *, waits: bool) -> list[Version]:
         """The versions that are live now. With `waits`, a database that is unreachable is said, and
         asked again by the next look; otherwise this raises ConnectionLost.
         """
         found: list[Version] = []
+        self.unfinished = {}
         for dsn, names in by_address(self._config, self._names).items():
             try:
                 with translated():
@@ -62,6 +65,10 @@ class LiveVersions:
             else:
                 self._note_unbuilt(connection, name)
             self._note_newer(name, {(name, each.version) for each in live})
+            for each in live:
+                error = by_ranges.unfinished(connection, each)
+                if error is not None:
+                    self.unfinished[each.projection, each.version] = error
             yield from live
 
     def _note_newer(self, name: str, live: set[Key]) -> None:
