@@ -203,10 +203,11 @@ def _report(error: Exception, given: Sequence[str]) -> int:
     output = term.Output(settings)
     # What no `translated()` has caught. psycopg is not imported for this: most errors are others.
     if type(error).__module__.startswith("psycopg") and not isinstance(error, EsopsError):
-        first = str(error).strip().splitlines()
-        error = Unavailable(
-            f"the database failed: {first[0] if first else type(error).__name__}",
-            hint="Run it again with --debug to see where.",
+        from esops.postgres.used_up import used_up
+
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        error = used_up(getattr(error, "sqlstate", None), first) or Unavailable(
+            f"the database failed: {first}", hint="Run it again with --debug to see where."
         )
     if not isinstance(error, EsopsError):
         error = EsopsError(

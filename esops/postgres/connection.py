@@ -27,6 +27,7 @@ from esops.postgres.session import (
     set_up,
     statement_limit,
 )
+from esops.postgres.used_up import used_up
 from esops.postgres.values import Cursor, adapters
 from esops.settings.addresses import PublishedAddress, problem_of_dsn
 
@@ -254,11 +255,14 @@ def translated() -> Iterator[None]:
 
 
 def _of_server(error: psycopg.Error) -> EsopsError | None:
-    """One of our errors for a lost connection, and for a statement that took longer than the limit
-    that holds here; None for all others.
+    """One of our errors for a lost connection, for a server that has used something up, and for a
+    statement that took longer than the limit that holds here; None for all others.
     """
     if is_lost(error):
         return _lost(_first_line(error))
+    full = used_up(error.sqlstate, _first_line(error))
+    if full is not None:
+        return full
     limit = statement_limit()
     if limit is None or not isinstance(error, errors.QueryCanceled):
         return None
@@ -289,7 +293,7 @@ def _of_bulk(text: str, state: str | None) -> EsopsError:
         return _row_security(text)
     if state == "22P05":
         return _untranslatable()
-    return Unavailable(f"the database failed: {text}")
+    return used_up(state, text) or Unavailable(f"the database failed: {text}")
 
 
 def _row_security(text: str) -> RowSecurity:

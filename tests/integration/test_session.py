@@ -325,3 +325,20 @@ def test_a_right_that_a_trigger_lacks_is_reported_with_its_function(connection):
     assert "table log, in PL/pgSQL function" in denied.value.message
     assert "note_it() line 1" in denied.value.message
     assert "INSERT" not in denied.value.message
+
+
+def test_a_limit_of_the_server_is_named_with_what_raises_it(connection):
+    """A statement that sorts more than the role's temporary files may hold; and what says that
+    another thing is used up.
+    """
+    connection.execute("SET temp_file_limit = '64kB'; SET work_mem = '64kB'")
+    with pytest.raises(Unavailable) as files, translated():
+        connection.execute("SELECT md5(n::text) FROM generate_series(1, 9999) n ORDER BY 1")
+    assert "SET temp_file_limit" in files.value.hint
+    for state, words in (("53100", "disk"), ("53200", "work_mem")):
+        with pytest.raises(Unavailable) as found, translated():
+            connection.execute(
+                f"DO $$ BEGIN RAISE EXCEPTION 'nothing is left' USING ERRCODE = '{state}'; END $$"
+            )
+        assert "nothing is left" in found.value.message
+        assert words in found.value.hint
