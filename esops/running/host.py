@@ -241,7 +241,7 @@ class Host:
         return why is None
 
     def _leave(self, key: Key, error: EsopsError) -> None:
-        """Leave a version to the rebuild that replaces its rows; the next look sees whether it is done."""
+        """Leave a version to the rebuild that replaces its rows; the next look checks again."""
         if not self._until_caught_up:
             hint = f" {error.hint}" if isinstance(error, Refused) else ""
             self._say_once(*key, f"not followed: {error.message}.{hint}")
