@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Row = dict[str, Any]
@@ -26,3 +27,8 @@ def wider(known: str | None, new: str) -> str:
     if known in _NUMBERS and new in _NUMBERS:
         return max(known, new, key=_NUMBERS.index)
     return "str" if "str" in {known, new} else new
+
+
+def widest(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """The columns of both, each with its widest type."""
+    return {**one, **{name: wider(one.get(name), kind) for name, kind in other.items()}}

@@ -9,7 +9,7 @@ itself, by committing in ever smaller pieces; then it stops the projection or be
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 
@@ -321,16 +321,10 @@ class Applier(StatementApplier):
                 yield
                 change = self._projector.flush(self.connection)
                 if self._since_commit and change is not None:
-                    types, late = self._shown_by_rows()
-                    self._checkpoint.note_rows(change, types, late=late)
+                    late = isinstance(self._projector, Fold) and self._projector.late
+                    self._checkpoint.note_rows(change, self._projector.value_types, late=late)
                 self._skipped.write(self.connection)
             self._projector.flushed()
-
-    def _shown_by_rows(self) -> tuple[Mapping[str, str], bool]:
-        """The columns and types that rows have shown, and whether any came late."""
-        assert self._projector is not None
-        late = isinstance(self._projector, Fold) and self._projector.late
-        return self._projector.value_types, late
 
     def _committed(self, position: Position) -> None:
         self._checkpoint.moved(position)

@@ -16,6 +16,7 @@ from esops.readmodel import checkpoints, marks, own_rows, registry
 from esops.readmodel.marks import KeptMark
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import LATE, add_shard_rows, as_shard, move_shard
+from esops.readmodel.types import widest
 from esops.running.work import Work
 from esops.stores.base import EventStore
 from esops.stores.parts import LogIdentity
@@ -52,6 +53,10 @@ class VersionCheckpoint:
         self._session: object | None = None
         """What the log was last recognised over (`LogIdentity.session`)."""
         self._put_aside = 0.0
+        self.others_show: Mapping[str, str] = {}
+        """Columns and types that other rows than those of the next commits have shown."""
+        self.others_late = False
+        """Whether any of these have shown them late."""
 
     def recognise(self) -> None:
         """Raises AnotherLog where the store's log is not the one that the checkpoint was taken in.
@@ -207,6 +212,7 @@ class VersionCheckpoint:
         """Keep the change in the number of rows, and the columns' Python types, in the same
         transaction. `late`: rows have shown columns or types that earlier ones had not.
         """
+        value_types, late = widest(self.others_show, value_types), late or self.others_late
         if self._shard is None:
             registry.add_rows(self._connection, self.version, change, value_types)
         else:

@@ -9,7 +9,6 @@ begins again without a spill.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -18,8 +17,9 @@ from esops.postgres.connection import translated
 from esops.projections.definition import FoldDefinition
 from esops.projections.kinds.fold import Fold
 from esops.readmodel.spills import Spill
+from esops.readmodel.types import widest
 from esops.running.spill.owner import SpillOwner
-from esops.running.spill.shown import Types, alike, widest
+from esops.running.spill.shown import Types, alike
 
 _POSITION = attrgetter("position")
 
@@ -124,13 +124,9 @@ class PartitionFolder(SpillOwner):
             self._check_changes(fold)
         elif fold.late or not alike(fold.value_types, self._noted):
             self._stray()
-
-    def _shown_by_rows(self) -> tuple[Mapping[str, str], bool]:
-        types, late = super()._shown_by_rows()
-        if self._spill is not None:
-            assert self._files is not None
-            types, late = widest(self._noted, types), late or self._files.shown.late
-        return types, late or self._strayed
+        assert self._files is not None
+        self._checkpoint.others_show = self._noted
+        self._checkpoint.others_late = self._strayed or self._files.shown.late
 
     def _keep_shown(self, after: Spill) -> None:
         """Keep what the rows have shown that were just written, for the rest of the partition."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from esops.events import Position
 from esops.readmodel.shards import LATE
-from esops.readmodel.types import wider
 
 Types = Mapping[str, str]
 """By column, the Python type that was written so far."""
@@ -49,11 +48,6 @@ class ShownSoFar:
         """Of what `as_json` made. Raises KeyError, TypeError or ValueError for anything else."""
         changes = [(Position.parse(position), dict(types)) for position, types in kept["changes"]]
         return cls(dict(kept["before"]), changes)
-
-
-def widest(one: Types, other: Types) -> dict[str, str]:
-    """The columns of both, each with its widest type."""
-    return {**one, **{name: wider(one.get(name), kind) for name, kind in other.items()}}
 
 
 def alike(one: Types, other: Types) -> bool:
