@@ -63,13 +63,12 @@ _RETRY_MOST = timedelta(seconds=60)
 
 @dataclass
 class _Child:
-    """A version's process, when it was started (monotonic seconds), and whether code may follow it
-    that did not build it (a number in memory that both see).
-    """
+    """A version's process, and when it was started (monotonic seconds)."""
 
     process: SpawnProcess
     started: float
     may_begin: Any
+    """A number that both see: whether code may follow that did not build the version."""
 
 
 class Host:
@@ -103,6 +102,7 @@ class Host:
         self.ended: list[Followed] = []
         self.live = LiveVersions(config, self._names, self._say_once)
         self._context = multiprocessing.get_context("spawn")
+        # With `until_caught_up` all are started at once, right after this process itself.
         self._import_path = None if until_caught_up else ImportPath(config.directory)
         self._together: list[Together] = []
         """The last one has loaded the newest code."""
@@ -230,25 +230,23 @@ class Host:
             or time.monotonic() < self._not_before.get(key, 0)
         ):
             return False
-        unfinished = self.live.unfinished.get(key)
-        if unfinished is not None:
+        if (unfinished := self.live.unfinished.get(key)) is not None:
             self._leave(key, unfinished)
             return False
-        why = never_followed(self._config, version)
-        if why is not None:
+        if (why := never_followed(self._config, version)) is not None:
             self._say_once(*key, f"not followed: {why}")
             self._done.add(key)
         return why is None
 
     def _leave(self, key: Key, error: EsopsError) -> None:
         """Leave a version to the rebuild that replaces its rows; the next look checks again."""
-        if not self._until_caught_up:
-            hint = f" {error.hint}" if isinstance(error, Refused) else ""
-            self._say_once(*key, f"not followed: {error.message}.{hint}")
-            return
-        log_error(error, *key)
-        self.ended.append(Followed(*key, exit_code=error.exit_code))
-        self._done.add(key)
+        if self._until_caught_up:
+            log_error(error, *key)
+            self.ended.append(Followed(*key, exit_code=error.exit_code))
+            self._done.add(key)
+        else:
+            hint = error.hint if isinstance(error, Refused) else ""
+            self._say_once(*key, f"not followed: {error.message}. {hint}".rstrip())
 
     def _shares(self, version: Version) -> bool:
         settings = self._config.projection(version.projection)
@@ -279,7 +277,6 @@ class Host:
                 self._give(self._together[-1], version, late=False)
 
     def _renew_path(self) -> None:
-        # With `until_caught_up` all are started at once, right after this process itself.
         if self._import_path is not None:
             self._import_path.renew()
 
@@ -296,13 +293,8 @@ class Host:
         process = self._context.Process(
             target=follow_in_process,
             args=(
-                self._config.named,
-                version.projection,
-                version.version,
-                self._settings,
-                self._until_caught_up,
-                os.getpid(),
-                may_begin,
+                *(self._config.named, *key, self._settings, self._until_caught_up),
+                *(os.getpid(), may_begin),
             ),
             name=f"{version.projection} v{version.version}",
             daemon=True,
@@ -319,8 +311,7 @@ class Host:
                 del self._children[key]
                 self._note_end(key, 0 if code == DONE else code or UNSAID, child.started)
         for each in list(self._together):
-            stuck = each.end_if_stuck()
-            heard = each.heard()
+            stuck, heard = each.end_if_stuck(), each.heard()
             self.live.newer -= each.began
             for key, started, code in heard:
                 if code is None:
