@@ -98,11 +98,11 @@ def _check_not_emptied(
     # While a rebuild replaces rows in place, the version that serves has no checkpoint.
     if not version.rows or (version.position is None and version.state != "building"):
         return
+    # Only of a fold are rows counted with each checkpoint: other code may have deleted them all.
+    if not version.value_types:
+        return
     known = [oids[name] for name in version.tables if name in oids]
     unlogged = connection.execute(_SQL["unlogged"], (known,)).fetchone()
-    # Only of a fold are rows counted with each checkpoint: other code may have deleted them all.
-    if not version.value_types and not (unlogged and unlogged[0]):
-        return
     readable = connection.execute(_SQL["may_read"], (known,)).fetchone()
     if len(known) < len(version.tables) or not (readable and readable[0]):
         return
@@ -113,7 +113,7 @@ def _check_not_emptied(
     raise OtherRows(
         f"{_name(version)} had {count(version.rows, 'row')}, and {tables} is empty"
         + (f" ({why})" if why else ""),
-        hint=_remedy(version),
+        hint=f"{_remedy(version)}. If it is rightly empty: {_statement(version, 'rows', '0')}",
     )
 
 
@@ -146,9 +146,9 @@ def _remedy(version: Version) -> str:
     return f"Rebuild it with `{rebuild}`"
 
 
-def _statement(version: Version, column: str) -> str:
+def _statement(version: Version, column: str, value: str = "NULL") -> str:
     name = sql.Literal(version.projection).as_string(None)
     return (
-        f"UPDATE esops.versions SET {column} = NULL WHERE projection = {name} AND version = "
+        f"UPDATE esops.versions SET {column} = {value} WHERE projection = {name} AND version = "
         f"{version.version};"
     )

@@ -1,5 +1,6 @@
 """Transactions that lock what the application uses: each try waits for a lock only for a moment,
-since writers wait behind it, and the pauses between tries grow.
+since writers wait behind it, 0.1 s at first and later at most half a second; the pauses between
+tries grow more.
 
 A table with a foreign key is the usual case: to make it locks the table that it refers to against
 writers, and to drop it against readers, too.
@@ -31,6 +32,8 @@ PATIENCE = timedelta(seconds=60)
 LOOKING = timedelta(seconds=5)
 """The patience of what changes nothing: a plan can be asked for again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
+_LONGEST_WAIT = 5 * LOCK_TIMEOUT
+"""For a lock, after some tries: short transactions that follow each other leave no gap at once."""
 _READS = ("AccessShareLock", "RowShareLock")
 _SHARED = (
     *_READS,
@@ -92,7 +95,7 @@ def in_short_tries(
         number += 1
         try:
             with connection.transaction(force_rollback=rolled_back):
-                wait_briefly(connection)
+                wait_briefly(connection, min(LOCK_TIMEOUT * (1 + number // 3), _LONGEST_WAIT))
                 end_if_still(connection, tries.still)
                 return attempt()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):

@@ -24,6 +24,12 @@ def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
     return code.definition, same
 
 
+def has_same_text(config: Config, version: Version) -> bool:
+    """Whether the text of the code is that by which a version was built, if its values are not."""
+    text, point, _ = (version.fingerprint or "").partition(".")
+    return bool(point) and text == _code(config, version).fingerprint.partition(".")[0]
+
+
 def _code(config: Config, version: Version) -> Code:
     settings = config.projection(version.projection)
     where = f"{config.path}: projections.{version.projection}"

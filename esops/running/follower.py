@@ -38,7 +38,7 @@ from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.read_as import as_read
 from esops.readmodel.registry import Version
-from esops.running.code import code_of, note_anew, note_code
+from esops.running.code import code_of, has_same_text, note_anew, note_code
 from esops.running.compactions import Compactions
 from esops.running.gone import check_tables
 from esops.running.runner import Runner
@@ -237,11 +237,17 @@ def check_newer(config: Config, version: Version, *, same: bool) -> None:
     if same:
         return
     name = version.projection
+    values = (
+        "No text of the code differs, but a value that it has when it is loaded, such as one of "
+        "the environment: call `esops rebuild` with the environment of `esops run`. Else: put"
+        if has_same_text(config, version)
+        else "Put"
+    )
     raise Refused(
         f"{name} v{version.version} was built while `esops run` was there, and by other code than "
         f"is in {config.directory}, so it is not followed",
-        hint="Put the code that built it there, or start `esops run` again: it then takes the code "
-        "that it finds. Where a link leads to the newest release, name that: --config "
+        hint=f"{values} the code that built it there, or start `esops run` again: it then takes "
+        "the code that it finds. Where a link leads to the newest release, name that: --config "
         "LINK/esops.toml.",
     )
 

@@ -298,3 +298,18 @@ def test_retire_does_not_say_that_it_drops_what_is_gone(carts, connection):
     connection.execute("DROP TABLE cart_summary__v1")
     done = carts.ok("projection", "retire", "cart_summary", "--yes").out
     assert "dropped public.cart_summary__v1 (gone already)" in done
+
+
+@pytest.mark.parametrize("how", [[], ["--ranges", "2"]])
+def test_a_table_that_a_rename_gave_its_name_is_rebuilt_in_place(dsn, project, connection, how):
+    """What is built after a load is noted under the table's name of before."""
+    shop.make(dsn, 300)
+    shop.configure(project, dsn, projection_options='switch = "rename"')
+    project.ok("rebuild", "--blue-green")
+    before = shop.table(connection, "cart_summary")
+    connection.execute(
+        "DELETE FROM cart_summary WHERE items = (SELECT max(items) FROM cart_summary)"
+    )
+    project.ok("rebuild", "--yes", *how)
+    assert shop.table(connection, "cart_summary") == before
+    project.ok("rebuild", "--blue-green")
