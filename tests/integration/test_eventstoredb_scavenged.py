@@ -178,11 +178,16 @@ def test_a_scavenge_during_a_rebuild_is_noticed_before_the_switch(
     hook = project.folder / "hook.py"
     cut = "changes.delete('cart-1')" if what == SOFT else "changes.truncate('cart-1', 3)"
     hook.write_text(
+        "import faulthandler, os\n"
         "from esops.settings import EventStoreDBSettings\n"
         "from esops.stores import open_store\n"
+        # It has hung once: where it does again, it says where.
+        "faulthandler.dump_traceback_later(100, exit=True)\n"
         f"with open_store('s', EventStoreDBSettings(uri={nodes.uri!r})) as store:\n"
         f"    store.{cut}\n"
         "    list(store.admin.scavenge())\n"
+        # Not by way of what gRPC does at the end of a process.
+        "    os._exit(0)\n"
     )
     billing.configure(
         project, nodes.uri, dsn, f"hooks.before_switch = {json.dumps([sys.executable, str(hook)])}"
