@@ -11,6 +11,8 @@ from datetime import timedelta
 
 import psycopg
 
+LONGEST_WAIT = timedelta(milliseconds=500)
+"""For a lock, after some tries: short transactions that follow each other leave no gap at once."""
 LOCK_TIMEOUT = timedelta(milliseconds=100)
 """How long one statement may wait for a lock: the application's writers wait behind it."""
 STILL = timedelta(seconds=1)

@@ -75,6 +75,11 @@ class Code:
             return kept == (self._second() if ":" in kept else first_fingerprint(self.definition))
         return kept == self.fingerprint or self._differs_by_process(kept)
 
+    def has_same_text(self, kept: str | None) -> bool:
+        """Whether a fingerprint is of the same text, whatever its values are."""
+        text, point, _ = (kept or "").partition(".")
+        return bool(point) and text == self.fingerprint.partition(".")[0]
+
     def names(self) -> dict[str, str]:
         """A hash of what each name of the project's modules stands for that the code uses."""
         match self.definition:
@@ -111,8 +116,7 @@ class Code:
 
     def _differs_by_process(self, kept: str | None) -> bool:
         """Whether only values differ, and some of them are others in each process."""
-        text, point, _ = (kept or "").partition(".")
-        if not point or text != self.fingerprint.partition(".")[0]:
+        if not self.has_same_text(kept):
             return False
         return bool(unsteady(self.definition, self.settings, self.directory))
 

@@ -12,7 +12,7 @@ from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import given_by_others, owner_keeps, rights
-from esops.postgres.held import LOCK_TIMEOUT
+from esops.postgres.held import LONGEST_WAIT
 from esops.projections.definition import FoldDefinition
 from esops.readmodel import conduct, locks, marks, own_rows
 from esops.readmodel.foreign_keys import leaving, not_made
@@ -75,7 +75,7 @@ def of_foreign_keys(
     connection: psycopg.Connection, blue: Mapping[str, Table], green: Mapping[str, Table]
 ) -> list[str]:
     """Those that green, which exists, will not have, and those that lock tables of others."""
-    milliseconds = int(LOCK_TIMEOUT.total_seconds() * 1000)
+    milliseconds = int(LONGEST_WAIT.total_seconds() * 1000)
     return [
         *(
             f"not carried over from blue: foreign key {name} (adding it would lock the table it "

@@ -20,7 +20,7 @@ import psycopg
 from esops.errors import Busy, Stopped
 from esops.postgres import catalog
 from esops.postgres.connection import qualified
-from esops.postgres.held import LOCK_TIMEOUT, STILL, end_if_still, wait_briefly
+from esops.postgres.held import LOCK_TIMEOUT, LONGEST_WAIT, STILL, end_if_still, wait_briefly
 from esops.readmodel.foreign_keys import leaving, referred_to
 from esops.readmodel.registry import Version
 from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end
@@ -32,8 +32,6 @@ PATIENCE = timedelta(seconds=60)
 LOOKING = timedelta(seconds=5)
 """The patience of what changes nothing: a plan can be asked for again."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
-_LONGEST_WAIT = 5 * LOCK_TIMEOUT
-"""For a lock, after some tries: short transactions that follow each other leave no gap at once."""
 _READS = ("AccessShareLock", "RowShareLock")
 _SHARED = (
     *_READS,
@@ -95,7 +93,7 @@ def in_short_tries(
         number += 1
         try:
             with connection.transaction(force_rollback=rolled_back):
-                wait_briefly(connection, min(LOCK_TIMEOUT * (1 + number // 3), _LONGEST_WAIT))
+                wait_briefly(connection, min(LOCK_TIMEOUT * (1 + number // 3), LONGEST_WAIT))
                 end_if_still(connection, tries.still)
                 return attempt()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):

@@ -26,8 +26,7 @@ def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
 
 def has_same_text(config: Config, version: Version) -> bool:
     """Whether the text of the code is that by which a version was built, if its values are not."""
-    text, point, _ = (version.fingerprint or "").partition(".")
-    return bool(point) and text == _code(config, version).fingerprint.partition(".")[0]
+    return _code(config, version).has_same_text(version.fingerprint)
 
 
 def _code(config: Config, version: Version) -> Code:
